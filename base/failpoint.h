@@ -1,0 +1,68 @@
+/*
+ * base/failpoint.h: named places where a test can make the process die or an operation fail.
+ * Compiled out unless built with -DKVTIER_FAILPOINTS=1 (the default build has them; `make RELEASE=1` has not).
+ *
+ * KVTIER_FAILPOINT=name[:nth]=kill|error|stop in the environment arms one: at its nth pass (default 1) the
+ * process kills itself with SIGKILL, the place reports failure, or the process stops itself with SIGSTOP.
+ * All names stand in base/failpoint.c, one table; `kvtierd --list-failpoints` prints them.
+ */
+#ifndef KVTIER_BASE_FAILPOINT_H
+#define KVTIER_BASE_FAILPOINT_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdio.h>
+
+/* Names are FAILPOINT_<name>; adding one means one row here. Each stands at a step that changes state. */
+#define FAILPOINT_TABLE(row) \
+	row(store_admitted,        "a store was admitted, nothing was copied") \
+	row(store_copying,         "a mill is about to copy a committed block into its slot") \
+	row(store_copied,          "the payload is in its slot, the header is not") \
+	row(store_header_written,  "payload and header are in the slot, the index does not know") \
+	row(store_ready,           "the slot is READY, the client was not told") \
+	row(down_submitted,        "a write to nvme was submitted") \
+	row(down_written,          "a write to nvme ended, the index does not know") \
+	row(down_ready,            "the nvme slot is READY, the catalogue was not told") \
+	row(up_submitted,          "a read from nvme was submitted") \
+	row(up_read,               "a read from nvme ended, nothing was checked") \
+	row(up_checked,            "what was read is right, the cpu address part is not written") \
+	row(up_ready,              "the cpu slot is READY after a read, nobody was told") \
+	row(evict_cpu,             "a cpu copy is about to be freed") \
+	row(evict_nvme,            "an nvme copy is about to be freed") \
+	row(extent_assigned,       "an extent changed its class, its table was not written") \
+	row(extent_table_written,  "one copy of the extent table was written, not yet synced") \
+	row(catalog_batch_sent,    "a catalogue batch was handed to its worker") \
+	row(catalog_batch_written, "the catalogue worker wrote a batch and did not answer") \
+	row(catalog_opened,        "the catalogue worker opened its database") \
+	row(journal_appended,      "a journal record was written, not yet synced") \
+	row(journal_synced,        "a journal record is durable, the caller was not told") \
+	row(forget_floor_raised,   "the floor of a space was raised in memory") \
+	row(lease_granted,         "a lease was granted, the client was not told") \
+	row(load_answered,         "a load was answered, nothing was released") \
+	row(restore_slot,          "a slot was restored at start") \
+	row(restore_done,          "all slots were restored, nobody is served yet") \
+	row(register_answered,     "a registration was answered")
+
+enum failpoint {
+#define FAILPOINT_ENUM(name, help) FAILPOINT_##name,
+	FAILPOINT_TABLE(FAILPOINT_ENUM)
+#undef FAILPOINT_ENUM
+	FAILPOINTS
+};
+
+#if KVTIER_FAILPOINTS
+/* Reads the environment once; an unknown name is an error that lists the nearest. Before any thread starts. */
+must_check int failpoint_arm_from_environment(struct error *error);
+/* True: the place must fail. May not return at all. Any thread. */
+bool failpoint_hit(enum failpoint point);
+#define failpoint(name) failpoint_hit(FAILPOINT_##name)
+#else
+#define failpoint_arm_from_environment(error) 0
+#define failpoint(name) false
+#endif
+
+/* Prints one line a failpoint: name and help; none when compiled out. */
+void failpoint_list(FILE *file);
+
+#endif

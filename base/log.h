@@ -1,0 +1,33 @@
+/*
+ * base/log.h: log lines as key=value, to stderr, through a bounded queue and a writer thread, so that nobody
+ * waits for a slow reader of stderr; what does not fit is counted and said later (event=log_dropped).
+ * Runs on: any thread. Code below daemon/ logs at debug only.
+ *
+ *   log_line(LOG_WARNING, "nvme_fenced", "device=%s reason=\"%s\"", name, error.text);
+ *   ts=2026-11-22T12:00:00.123Z level=warning event=nvme_fenced device=nvme0 reason="EIO on read"
+ */
+#ifndef KVTIER_BASE_LOG_H
+#define KVTIER_BASE_LOG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG, LOG_LEVELS };
+
+/* Starts the writer thread; before it, and after log_close(), lines are written by the caller itself. */
+void log_open(void);
+/* Writes what is queued, stops the thread. */
+void log_close(void);
+void log_level_set(enum log_level level);
+enum log_level log_level_get(void);
+/* -1: no such level. */
+int log_level_parse(const char *name);
+const char *log_level_name(enum log_level level);
+
+__attribute__((format(printf, 3, 4)))
+void log_line(enum log_level level, const char *event, const char *format, ...);
+
+/* Quotes a value for a log line: "..." with \" \\ \n escaped, control characters as \xNN; always ends with NUL. */
+const char *log_quote(char *target, size_t target_bytes, const char *text);
+
+#endif
