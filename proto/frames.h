@@ -68,7 +68,8 @@ enum frame_type {
 	FRAME_HINT_REPLY,
 	FRAME_TEXT,
 	FRAME_EXPLAINED,
-	FRAME_ERROR             /* result and a sentence */
+	FRAME_ERROR,            /* result and a sentence; of a request, or (request 0) the last frame of the connection */
+	FRAME_TYPES_END
 };
 
 #define FRAME_LAST 1u           /* flags: the last frame of a lookup */
@@ -179,6 +180,11 @@ struct frame_space_reply {
 	uint32_t reserved;
 };
 
+/*
+ * The frames of one LOOKUP carry the same `request` and follow each other; only the last has FRAME_LAST, and only it is
+ * answered. A LOOKUP frame of another request drops what was gathered before. No sections: only asks whether the engine
+ * is ready (FOUND, or -EAGAIN).
+ */
 /* One group's keys inside a LOOKUP: this, then count * 32 bytes. */
 struct frame_keys {
 	uint32_t first_position;        /* of this frame's first key of the group */
@@ -238,15 +244,24 @@ struct frame_store {
 	/* struct frame_store_item items[count] */
 };
 
+/* What became of an item of a STORE; equal to enum cache_admission, which clients do not see. */
+enum frame_admission {
+	FRAME_ADMITTED,             /* bytes are wanted: COMMIT them */
+	FRAME_PRESENT,              /* it is there already; no event follows */
+	FRAME_ATTACHED_TO_OTHER,    /* another store of it is under way; a COMMITTED event follows, without a COMMIT */
+	FRAME_REFUSED_PARENT, FRAME_REFUSED_FULL, FRAME_REFUSED_SIZE,   /* no event follows */
+	FRAME_ADMISSIONS
+};
+
 struct frame_store_reply {
 	struct frame_header header;
 	uint64_t batch;
 	uint32_t count;
-	uint32_t wanted_count;
-	/* uint8_t admissions[count]: enum cache_admission */
+	uint32_t wanted_count;          /* FRAME_ADMITTED ones */
+	/* uint8_t admissions[count]: enum frame_admission */
 };
 
-/* One block of a COMMIT: this, then segments_count u32 checksums. */
+/* One block of a COMMIT: this, then segments_count u32 checksums, padded with zeros to frame_commit_item_bytes(). */
 struct frame_commit_item {
 	uint32_t index;                 /* in the STORE */
 	uint32_t segments_count;
@@ -344,6 +359,7 @@ struct frame_hint_reply {
 
 struct frame_forget {
 	struct frame_header header;
+	uint8_t fingerprint[16];        /* all zero: `space` counts */
 	uint32_t space;                 /* UINT32_MAX: everything of the tenant */
 	uint32_t reserved;
 };
@@ -389,8 +405,11 @@ struct frame_text {
 	struct frame_header header;     /* TEXT, ERROR: the text follows, without a NUL */
 };
 
-/* The frame's type and size agree, all counts are within the limits and inside the frame, names end in a NUL, enums are
- * in range. `from_daemon`: replies and events; else requests. 0 or -EPROTO with the reason. */
+/*
+ * The frame's type and size agree, all counts are within the limits and inside the frame, names end in a NUL, enums are
+ * in range. A reply with a negative result says nothing but its header (its fixed part is there, counts are 0).
+ * `frame` is aligned to 8 bytes. `from_daemon`: replies and events; else requests. 0 or -EPROTO with the reason.
+ */
 must_check int frame_check(const void *frame, size_t bytes, bool from_daemon, struct error *error);
 const char *frame_type_name(unsigned type);
 const char *frame_reason_name(unsigned reason);
@@ -404,6 +423,11 @@ const uint8_t *frame_register_fields(const struct frame_register *frame);
 /* Steps through a LOOKUP's sections: *position starts at 0. NULL at the end. */
 const struct frame_keys *frame_lookup_next(const struct frame_lookup *frame, size_t *position,
 					   const uint8_t (**out_hashes)[FRAME_HASH_BYTES]);
+/* What an item of a COMMIT takes in its frame: a multiple of 8. */
+static inline size_t frame_commit_item_bytes(uint32_t segments_count)
+{
+	return (sizeof(struct frame_commit_item) + (size_t)segments_count * 4 + 7) / 8 * 8;
+}
 /* Steps through a COMMIT's items. */
 const struct frame_commit_item *frame_commit_next(const struct frame_commit *frame, size_t *position,
 						  const uint32_t **out_crcs);
