@@ -1,7 +1,7 @@
 /*
  * base/ring.h: a single-producer single-consumer ring of fixed-size messages in memory shared between two processes.
  * Neither side trusts the other: indices are copied once, checked against the capacity, and a peer that breaks them
- * gets -EPROTO, not our memory. Made anew for each life of a worker.
+ * gets -EPROTO, not our memory. Made anew for each life of a worker. wake_fd is a non-blocking eventfd.
  * Runs on: one thread on each side.
  */
 #ifndef KVTIER_BASE_RING_H
