@@ -2,6 +2,7 @@
  * daemon/settings.h: everything that can be set, from one table (daemon/settings.c) that also makes `--help`, the man
  * page, the shell completion and docs/SETTINGS.md. Source, in this order: command line, environment (KVTIER_<NAME>),
  * the YAML file, the default.
+ * Keys of the file are the names of the fields, but durations: their unit stands in the value (lease_max: 60s).
  * Runs on: main, before any thread.
  */
 #ifndef KVTIER_DAEMON_SETTINGS_H
@@ -10,24 +11,35 @@
 #include "base/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 
 #define SETTINGS_TENANTS_MAX 16
 #define SETTINGS_DEVICES_MAX 8
 #define SETTINGS_PATH_BYTES 256
+#define SETTINGS_FILE_BYTES_MAX (1u << 20)
+#define SETTINGS_ORIGINS 32
+#define SETTINGS_ITEM_ORIGINS 4
+
+/* Where a value came from, for people: "kvtier.yaml:12", "environment", "command line". Empty: the default. */
+struct settings_origin {
+	char text[64];
+};
 
 struct tenant_settings {
 	char name[64];                          /* letters, digits, '-', '_', '.' */
 	uint64_t cpu_bytes;                     /* required */
 	uint64_t nvme_bytes;                    /* default: an equal part of all devices */
 	char cpu_file[SETTINGS_PATH_BYTES];     /* a file on tmpfs or hugetlbfs: the arena survives a restart */
+	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
 
 struct device_settings {
 	char path[SETTINGS_PATH_BYTES];         /* required */
 	uint64_t bytes;                         /* required for a file */
 	bool raw_initialise;
+	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
 
 struct settings {
@@ -57,6 +69,7 @@ struct settings {
 	struct tenant_settings tenants[SETTINGS_TENANTS_MAX];
 	uint32_t devices_count;
 	struct device_settings devices[SETTINGS_DEVICES_MAX];
+	struct settings_origin origins[SETTINGS_ORIGINS];   /* one a row of the table */
 };
 
 void settings_default(struct settings *settings);
@@ -66,15 +79,18 @@ must_check int settings_read_file(struct settings *settings, const char *path, s
 /* The same of a text in memory (tests, fuzzing); `name` stands in messages. */
 must_check int settings_read_text(struct settings *settings, const char *text, size_t text_bytes, const char *name,
 				  struct error *error);
-/* One value by its key, as the command line and the environment give it: settings_set(s, "log_level", "debug", ...). */
+/* One value by its key, as the command line and the environment give it: settings_set(s, "log_level", "debug", ...).
+ * Items of lists are named by number: "tenants.0.cpu_bytes", "nvme.1.path"; the number behind the last appends. */
 must_check int settings_set(struct settings *settings, const char *key, const char *value, const char *origin,
 			    struct error *error);
+/* KVTIER_<NAME>, as KVTIER_LOG_LEVEL, KVTIER_TENANTS_0_CPU_BYTES. Other variables that begin so are left alone:
+ * Kubernetes makes some of its own for a service called kvtier. */
 must_check int settings_read_environment(struct settings *settings, struct error *error);
 /* Relations between values; fills what is 0 and "chosen". */
 must_check int settings_finish(struct settings *settings, struct error *error);
 /* Every value with its origin (default, file:line, environment, option), as YAML that can be read back. */
 void settings_print(const struct settings *settings, FILE *file);
-/* Generators: "help", "man", "markdown", "completion". */
-void settings_describe(const char *form, FILE *file);
+/* Generators: "help", "man", "markdown", "completion". -EINVAL: no such form, nothing was printed. */
+int settings_describe(const char *form, FILE *file);
 
 #endif
