@@ -5,6 +5,7 @@
 #ifndef KVTIER_TIERS_TIER_H
 #define KVTIER_TIERS_TIER_H
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/list.h"
 
@@ -26,7 +27,7 @@ struct tier_op {
 	uint64_t submitted_us;                /* set by tier_submit, for the latency histograms */
 	uint64_t finished_us;
 	int result;                           /* 0, or a negative errno; a short transfer is -EIO */
-	void (*done)(struct tier_op *op);     /* gives op back to the caller */
+	void (*done)(struct tier_op *op);     /* gives op back to the caller; may submit it again */
 	struct list_node link;                /* the tier's, until done() */
 };
 
@@ -49,6 +50,7 @@ struct tier_ops {
 
 struct tier {
 	const struct tier_ops *ops;
+	struct clock *clock;                  /* for submitted_us and finished_us; borrowed */
 	uint64_t ops_submitted, ops_done, ops_failed, bytes_read, bytes_written;
 	uint32_t in_flight;
 };
@@ -56,7 +58,11 @@ struct tier {
 /* The wrappers that users call; they assert and count. */
 must_check int tier_submit(struct tier *tier, struct tier_op *op);
 unsigned tier_poll(struct tier *tier, unsigned limit);
+int tier_fd(struct tier *tier, uint32_t device);
 bool tier_sleep(struct tier *tier);
 void tier_close(struct tier *tier);
+
+/* For back ends: counts a finished op and gives it back to its caller. Inside poll() only. */
+void tier_op_finish(struct tier *tier, struct tier_op *op);
 
 #endif
