@@ -12,7 +12,7 @@
 
 #define NUMBER_BYTES 64
 #define END_OF_INPUT (-1)
-#define BROKEN       (-2)
+#define BROKEN (-2)
 
 static void json_start(struct json *json, const char *name, struct error *error)
 {
@@ -32,7 +32,7 @@ int json_open(struct json *json, const char *path, struct error *error)
 {
 	json_start(json, path, error);
 	errno = 0;
-	json->gzip = gzopen(path, "rbe");   /* zlib reads plain files too */
+	json->gzip = gzopen(path, "rbe"); /* zlib reads plain files too */
 	if (json->gzip == NULL)
 		return error_set(error, errno != 0 ? -errno : -ENOMEM, "cannot open %s: %s", path,
 				 strerror(errno != 0 ? errno : ENOMEM));
@@ -40,7 +40,8 @@ int json_open(struct json *json, const char *path, struct error *error)
 	return 0;
 }
 
-void json_open_memory(struct json *json, const void *memory, size_t bytes, const char *name, struct error *error)
+void json_open_memory(struct json *json, const void *memory, size_t bytes, const char *name,
+		      struct error *error)
 {
 	json_start(json, name, error);
 	json->memory = memory;
@@ -64,7 +65,8 @@ int json_refuse(struct json *json, const char *format, ...)
 	va_start(arguments, format);
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
-	return error_set(json->error, -EINVAL, "%s:%llu: %s", json->name, (unsigned long long)json->line, text);
+	return error_set(json->error, -EINVAL, "%s:%llu: %s", json->name,
+			 (unsigned long long)json->line, text);
 }
 
 /* Refills the buffer: bytes, 0 at the end, BROKEN (worded). */
@@ -77,11 +79,13 @@ static int json_fill(struct json *json)
 		bytes = gzread(json->gzip, json->buffer, JSON_BUFFER_BYTES);
 		const char *text = gzerror(json->gzip, &code);
 		if (bytes < 0 || code == Z_BUF_ERROR || code == Z_DATA_ERROR) {
-			json_refuse(json, "the file cannot be read on: %s (cut short or damaged?)", text);
+			json_refuse(json, "the file cannot be read on: %s (cut short or damaged?)",
+				    text);
 			return BROKEN;
 		}
 	} else if (json->memory != NULL) {
-		bytes = json->memory_bytes < JSON_BUFFER_BYTES ? (int)json->memory_bytes : JSON_BUFFER_BYTES;
+		bytes = json->memory_bytes < JSON_BUFFER_BYTES ? (int)json->memory_bytes
+							       : JSON_BUFFER_BYTES;
 		memcpy(json->buffer, json->memory, (size_t)bytes);
 		json->memory += bytes;
 		json->memory_bytes -= (size_t)bytes;
@@ -123,7 +127,7 @@ static int json_look_past_space(struct json *json)
 static int json_unexpected(struct json *json, int byte, const char *expected)
 {
 	if (byte == BROKEN)
-		return -EINVAL;   /* worded by json_fill() */
+		return -EINVAL; /* worded by json_fill() */
 	if (byte == END_OF_INPUT)
 		return json_refuse(json, "expected %s, found the end of the file", expected);
 	if (byte >= 0x20 && byte < 0x7f)
@@ -180,7 +184,8 @@ static int json_next(struct json *json, int bracket)
 	}
 	if (json->has_items[json->depth]) {
 		if (byte != ',')
-			return json_unexpected(json, byte, bracket == '}' ? "',' or '}'" : "',' or ']'");
+			return json_unexpected(json, byte,
+					       bracket == '}' ? "',' or '}'" : "',' or ']'");
 		json_pass(json);
 	}
 	json->has_items[json->depth] = true;
@@ -225,7 +230,8 @@ static int json_number_text(struct json *json, const char *what, char text[NUMBE
 
 	while (byte > 0 && strchr("+-.0123456789eE", byte) != NULL) {
 		if (length == NUMBER_BYTES - 1)
-			return json_refuse(json, "a number of more than %d characters for %s", NUMBER_BYTES - 1, what);
+			return json_refuse(json, "a number of more than %d characters for %s",
+					   NUMBER_BYTES - 1, what);
 		text[length++] = (char)byte;
 		json_pass(json);
 		byte = json_look(json);
@@ -318,7 +324,8 @@ static int json_escape(struct json *json, char *out_byte)
 		for (int digit = 0; digit < 4; digit++) {
 			byte = json_look(json);
 			if (byte <= 0 || strchr("0123456789abcdefABCDEF", byte) == NULL)
-				return json_unexpected(json, byte, "four hexadecimal digits behind \\u");
+				return json_unexpected(json, byte,
+						       "four hexadecimal digits behind \\u");
 			json_pass(json);
 		}
 		*out_byte = '?';
@@ -420,7 +427,8 @@ int json_skip(struct json *json)
 			return result;
 		result = 0;
 		while (json->depth > floor && result == 0) {
-			result = kinds[json->depth] == '{' ? json_object_next(json, key) : json_array_next(json);
+			result = kinds[json->depth] == '{' ? json_object_next(json, key)
+							   : json_array_next(json);
 			if (result < 0)
 				return result;
 		}
@@ -440,7 +448,8 @@ int json_text_line(struct json *json, char *text, size_t text_bytes)
 		if (byte == BROKEN)
 			return -EINVAL;
 		if (length + 1 == text_bytes)
-			return json_refuse(json, "a line of more than %zu characters", text_bytes - 1);
+			return json_refuse(json, "a line of more than %zu characters",
+					   text_bytes - 1);
 		if (byte == 0)
 			return json_refuse(json, "a NUL byte in a text line");
 		text[length++] = (char)byte;

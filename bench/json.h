@@ -1,8 +1,7 @@
 /*
- * bench/json.h: reads JSON values one behind the other from a file (plain or gzip) or from memory, in bounded memory:
- * nothing is kept but a buffer and one bit a level. Strict (RFC 8259); every refusal says file:line, what was found and
- * what would be right.
- * Runs on: one thread.
+ * bench/json.h: reads JSON values one behind the other from a file (plain or gzip) or from memory,
+ * in bounded memory: nothing is kept but a buffer and one bit a level. Strict (RFC 8259); every
+ * refusal says file:line, what was found and what would be right. Runs on: one thread.
  */
 #ifndef KVTIER_BENCH_JSON_H
 #define KVTIER_BENCH_JSON_H
@@ -13,14 +12,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define JSON_DEPTH_MAX    32
-#define JSON_STRING_MAX   (1u << 20)    /* bytes of one string */
-#define JSON_KEY_BYTES    64            /* longer keys are cut: none that we know is */
+#define JSON_DEPTH_MAX 32
+#define JSON_STRING_MAX (1u << 20) /* bytes of one string */
+#define JSON_KEY_BYTES 64          /* longer keys are cut: none that we know is */
 #define JSON_BUFFER_BYTES 65536
 
 struct json {
-	const char *name;                   /* stands in messages */
-	void *gzip;                         /* gzFile, or NULL: `memory` */
+	const char *name; /* stands in messages */
+	void *gzip;       /* gzFile, or NULL: `memory` */
 	const uint8_t *memory;
 	size_t memory_bytes;
 	struct error *error;
@@ -34,14 +33,15 @@ struct json {
 /* All functions below return 0 (or what they say) or a negative errno with the words in `error`. */
 must_check int json_open(struct json *json, const char *path, struct error *error);
 /* `memory` is borrowed until json_close(). */
-void json_open_memory(struct json *json, const void *memory, size_t bytes, const char *name, struct error *error);
+void json_open_memory(struct json *json, const void *memory, size_t bytes, const char *name,
+		      struct error *error);
 void json_close(struct json *json);
 
 /* Words a refusal at the present line. */
-__attribute__((format(printf, 2, 3)))
-int json_refuse(struct json *json, const char *format, ...);
+__attribute__((format(printf, 2, 3))) int json_refuse(struct json *json, const char *format, ...);
 
-/* 1: another value follows, 0: the end of the input. For values one behind the other (a line each, or not). */
+/* 1: another value follows, 0: the end of the input. For values one behind the other (a line each,
+ * or not). */
 must_check int json_more(struct json *json);
 /* The first character of the next value ('{', '[', '"', '0' for any number, 't', 'f', 'n'). */
 must_check int json_peek(struct json *json, const char *what);

@@ -8,9 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define USERS_DEFAULT      48
+#define USERS_DEFAULT 48
 #define GAP_US_MAX_DEFAULT (UINT64_C(30) * 60 * 1000000)
-#define SEED_DEFAULT       7
+#define SEED_DEFAULT 7
 
 void trace_options_default(struct trace_options *options)
 {
@@ -21,7 +21,7 @@ void trace_options_default(struct trace_options *options)
 }
 
 struct trace_source {
-	const char *path;       /* or NULL: memory */
+	const char *path; /* or NULL: memory */
 	const void *memory;
 	size_t bytes;
 	const char *name;
@@ -47,7 +47,8 @@ static int format_tell(struct json *json)
 		return result;
 	if (result == 0)
 		return json_refuse(json, "an empty file, expected a trace");
-	result = json_peek(json, "a JSON object (CSV traces hold lengths, no blocks, and cannot be replayed)");
+	result = json_peek(
+		json, "a JSON object (CSV traces hold lengths, no blocks, and cannot be replayed)");
 	if (result < 0)
 		return result;
 	if (result == '[') {
@@ -67,7 +68,8 @@ static int format_tell(struct json *json)
 	}
 	if (result < 0)
 		return result;
-	return json_refuse(json, "neither \"hash_ids\" (a request) nor \"requests\" (a session) in the first object");
+	return json_refuse(json, "neither \"hash_ids\" (a request) nor \"requests\" (a session) in "
+				 "the first object");
 }
 
 static int source_tell(const struct trace_source *source, struct json *json, struct error *error)
@@ -89,7 +91,8 @@ static int trace_order(struct trace *trace, struct json *json, const struct trac
 	if (options->order_path == NULL)
 		return format == FORMAT_SESSIONS ? trace_order_merge(trace, options, error) : 0;
 	if (format != FORMAT_SESSIONS)
-		return error_set(error, -EINVAL, "--order is for traces of sessions; this one is in order already");
+		return error_set(error, -EINVAL,
+				 "--order is for traces of sessions; this one is in order already");
 	result = json_open(json, options->order_path, error);
 	if (result < 0)
 		return result;
@@ -101,10 +104,11 @@ static int trace_order(struct trace *trace, struct json *json, const struct trac
 static int options_check(const struct trace_options *options, struct error *error)
 {
 	if (options->block_tokens > TRACE_BLOCK_TOKENS_MAX)
-		return error_set(error, -EINVAL, "blocks of %u tokens, expected at most %u", options->block_tokens,
-				 TRACE_BLOCK_TOKENS_MAX);
+		return error_set(error, -EINVAL, "blocks of %u tokens, expected at most %u",
+				 options->block_tokens, TRACE_BLOCK_TOKENS_MAX);
 	if (options->users == 0 || options->users > TRACE_USERS_MAX)
-		return error_set(error, -EINVAL, "%u users, expected 1 to %u", options->users, TRACE_USERS_MAX);
+		return error_set(error, -EINVAL, "%u users, expected 1 to %u", options->users,
+				 TRACE_USERS_MAX);
 	return 0;
 }
 
@@ -124,7 +128,8 @@ static int trace_source_read(struct trace *trace, const struct trace_source *sou
 	result = format < 0 ? format : source_open(source, json, error);
 	if (result < 0)
 		goto free_json;
-	result = format == FORMAT_CHAT ? trace_chat_read(&builder, json) : trace_sessions_read(&builder, json);
+	result = format == FORMAT_CHAT ? trace_chat_read(&builder, json)
+				       : trace_sessions_read(&builder, json);
 	json_close(json);
 	if (result == 0)
 		result = builder_number_blocks(&builder, error);
@@ -138,7 +143,8 @@ free_json:
 	return result;
 }
 
-int trace_read(struct trace *trace, const char *path, const struct trace_options *options, struct error *error)
+int trace_read(struct trace *trace, const char *path, const struct trace_options *options,
+	       struct error *error)
 {
 	struct trace_source source = { .path = path };
 

@@ -8,7 +8,8 @@
 
 #define SLOTS_FIRST 4096u
 
-void builder_init(struct trace_builder *builder, struct trace *trace, const struct trace_options *options)
+void builder_init(struct trace_builder *builder, struct trace *trace,
+		  const struct trace_options *options)
 {
 	memset(builder, 0, sizeof(*builder));
 	memset(trace, 0, sizeof(*trace));
@@ -87,18 +88,23 @@ static int slots_grow(struct trace_builder *builder)
 	return 0;
 }
 
-static int node_append(struct trace_builder *builder, struct json *json, uint32_t parent, uint64_t name)
+static int node_append(struct trace_builder *builder, struct json *json, uint32_t parent,
+		       uint64_t name)
 {
-	uint32_t limit = builder->options->nodes_max != 0 ? builder->options->nodes_max : TRACE_NODES_MAX;
+	uint32_t limit = builder->options->nodes_max != 0 ? builder->options->nodes_max
+							  : TRACE_NODES_MAX;
 	uint64_t max = builder->nodes_max;
 
 	if (builder->nodes_count >= limit)
-		return json_refuse(json, "more than %u distinct blocks: the limit of a trace", limit);
-	if (builder_grow((void **)&builder->nodes, builder->nodes_count, &max, sizeof(*builder->nodes)) < 0)
+		return json_refuse(json, "more than %u distinct blocks: the limit of a trace",
+				   limit);
+	if (builder_grow((void **)&builder->nodes, builder->nodes_count, &max,
+			 sizeof(*builder->nodes)) < 0)
 		return error_set(json->error, -ENOMEM, "no memory for more than %u blocks of %s",
 				 builder->nodes_count, json->name);
 	builder->nodes_max = (uint32_t)max;
-	uint64_t above = parent == NODE_NONE ? UINT64_C(0x6b76746965720001) : builder->nodes[parent].chain;
+	uint64_t above = parent == NODE_NONE ? UINT64_C(0x6b76746965720001)
+					     : builder->nodes[parent].chain;
 	struct node *node = &builder->nodes[builder->nodes_count++];
 	node->parent = parent;
 	node->name = name;
@@ -112,7 +118,8 @@ int builder_node(struct trace_builder *builder, struct json *json, uint32_t pare
 	assert(parent == NODE_NONE || parent < builder->nodes_count);
 	if (builder->slots == NULL || builder->nodes_count >= (builder->slots_mask + 1) / 4 * 3) {
 		if (slots_grow(builder) < 0)
-			return error_set(json->error, -ENOMEM, "no memory for more than %u blocks of %s",
+			return error_set(json->error, -ENOMEM,
+					 "no memory for more than %u blocks of %s",
 					 builder->nodes_count, json->name);
 	}
 	for (uint64_t slot = node_place(parent, name);; slot++) {
@@ -132,14 +139,17 @@ int builder_node(struct trace_builder *builder, struct json *json, uint32_t pare
 	return 0;
 }
 
-int builder_request(struct trace_builder *builder, struct json *json, const struct trace_request *request)
+int builder_request(struct trace_builder *builder, struct json *json,
+		    const struct trace_request *request)
 {
 	struct trace *trace = builder->trace;
 	uint64_t max = trace->requests_max;
 
 	if (trace->requests_count == TRACE_REQUESTS_MAX)
-		return json_refuse(json, "more than %u requests: the limit of a trace", TRACE_REQUESTS_MAX);
-	if (builder_grow((void **)&trace->requests, trace->requests_count, &max, sizeof(*request)) < 0)
+		return json_refuse(json, "more than %u requests: the limit of a trace",
+				   TRACE_REQUESTS_MAX);
+	if (builder_grow((void **)&trace->requests, trace->requests_count, &max, sizeof(*request)) <
+	    0)
 		return error_set(json->error, -ENOMEM, "no memory for more than %u requests of %s",
 				 trace->requests_count, json->name);
 	trace->requests_max = (uint32_t)max;
@@ -163,7 +173,8 @@ int builder_block(struct trace_builder *builder, struct json *json, uint32_t nod
 				   (unsigned long long)limit);
 	if (builder_grow((void **)&trace->blocks, trace->accesses_count, &trace->accesses_max,
 			 sizeof(*trace->blocks)) < 0)
-		return error_set(json->error, -ENOMEM, "no memory for more than %llu block accesses of %s",
+		return error_set(json->error, -ENOMEM,
+				 "no memory for more than %llu block accesses of %s",
 				 (unsigned long long)trace->accesses_count, json->name);
 	trace->blocks[trace->accesses_count++] = node;
 	trace->requests[trace->requests_count - 1].blocks_count++;

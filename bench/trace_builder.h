@@ -8,9 +8,9 @@
 #include "bench/trace.h"
 
 struct node {
-	uint64_t name;       /* of the source block under its parent */
-	uint64_t chain;      /* mixed over the whole prefix */
-	uint32_t parent;     /* or NODE_NONE */
+	uint64_t name;   /* of the source block under its parent */
+	uint64_t chain;  /* mixed over the whole prefix */
+	uint32_t parent; /* or NODE_NONE */
 };
 
 struct trace_builder {
@@ -18,16 +18,17 @@ struct trace_builder {
 	const struct trace_options *options;
 	struct node *nodes;
 	uint32_t nodes_count, nodes_max;
-	uint32_t *slots;     /* open addressing into nodes; a power of two, at most 3/4 full */
+	uint32_t *slots; /* open addressing into nodes; a power of two, at most 3/4 full */
 	uint64_t slots_mask;
 };
 
-void builder_init(struct trace_builder *builder, struct trace *trace, const struct trace_options *options);
+void builder_init(struct trace_builder *builder, struct trace *trace,
+		  const struct trace_options *options);
 void builder_finish(struct trace_builder *builder);
 
 /* The node of `name` under `parent`, made if it is new. Failures are worded at json's line. */
-must_check int builder_node(struct trace_builder *builder, struct json *json, uint32_t parent, uint64_t name,
-			    uint32_t *out_node);
+must_check int builder_node(struct trace_builder *builder, struct json *json, uint32_t parent,
+			    uint64_t name, uint32_t *out_node);
 /* Appends one request without blocks; it is the last until the next. */
 must_check int builder_request(struct trace_builder *builder, struct json *json,
 			       const struct trace_request *request);
@@ -49,6 +50,7 @@ must_check int trace_sessions_read(struct trace_builder *builder, struct json *j
 
 /* Puts the requests of recorded sessions in order: by the order file, or merged on user slots. */
 must_check int trace_order_read(struct trace *trace, struct json *json);
-must_check int trace_order_merge(struct trace *trace, const struct trace_options *options, struct error *error);
+must_check int trace_order_merge(struct trace *trace, const struct trace_options *options,
+				 struct error *error);
 
 #endif

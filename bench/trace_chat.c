@@ -1,6 +1,6 @@
 /*
- * bench/trace_chat.c: one request a line: Mooncake (timestamp in ms, hash_ids), its chat_id variant, and
- * Bailian (timestamp in s, parent_chat_id).
+ * bench/trace_chat.c: one request a line: Mooncake (timestamp in ms, hash_ids), its chat_id
+ * variant, and Bailian (timestamp in s, parent_chat_id).
  */
 #include "bench/trace_builder.h"
 
@@ -8,17 +8,22 @@
 #include <errno.h>
 #include <string.h>
 
-#define TIME_S_MAX   1e9
-#define ID_MAX       (UINT64_C(1) << 62)
+#define TIME_S_MAX 1e9
+#define ID_MAX (UINT64_C(1) << 62)
 
 enum chat_field {
-	CHAT_TIMESTAMP = 1, CHAT_INPUT = 2, CHAT_OUTPUT = 4, CHAT_IDS = 8, CHAT_PARENT = 16
+	CHAT_TIMESTAMP = 1,
+	CHAT_INPUT = 2,
+	CHAT_OUTPUT = 4,
+	CHAT_IDS = 8,
+	CHAT_PARENT = 16
 };
 
 struct chat_reader {
 	struct trace_builder *builder;
 	struct json *json;
-	/* What the source's block may be, so that every line has ceil or floor(input / block) ids. */
+	/* What the source's block may be, so that every line has ceil or floor(input / block) ids.
+	 */
 	uint64_t block_tokens_low, block_tokens_high;
 	uint64_t latest_us;
 };
@@ -51,8 +56,8 @@ static int chat_session_read(struct chat_reader *reader, struct trace_request *r
 	return result;
 }
 
-static int chat_field_read(struct chat_reader *reader, const char *key, struct trace_request *request,
-			   double *time, unsigned *seen)
+static int chat_field_read(struct chat_reader *reader, const char *key,
+			   struct trace_request *request, double *time, unsigned *seen)
 {
 	struct json *json = reader->json;
 	uint64_t tokens = 0;
@@ -73,7 +78,8 @@ static int chat_field_read(struct chat_reader *reader, const char *key, struct t
 	} else if (strcmp(key, "hash_ids") == 0) {
 		field = CHAT_IDS;
 		if ((*seen & CHAT_IDS) != 0)
-			return json_refuse(json, "\"hash_ids\" stands twice in a request, expected once");
+			return json_refuse(json,
+					   "\"hash_ids\" stands twice in a request, expected once");
 		result = chat_ids_read(reader);
 	} else if (strcmp(key, "chat_id") == 0) {
 		result = chat_session_read(reader, request);
@@ -92,7 +98,8 @@ static int chat_block_narrow(struct chat_reader *reader, uint64_t input, uint64_
 	uint64_t low = input / (ids + 1) + 1;
 	uint64_t high = ids > 1 && input > 0 ? (input - 1) / (ids - 1) : UINT64_MAX;
 	if (low > reader->block_tokens_high || high < reader->block_tokens_low)
-		return json_refuse(reader->json, "%llu hash_ids for %llu tokens; the lines before have blocks of "
+		return json_refuse(reader->json,
+				   "%llu hash_ids for %llu tokens; the lines before have blocks of "
 				   "%llu to %llu tokens, so about %llu ids were expected",
 				   (unsigned long long)ids, (unsigned long long)input,
 				   (unsigned long long)reader->block_tokens_low,
@@ -122,9 +129,12 @@ static int chat_request_read(struct chat_reader *reader)
 		return result;
 	unsigned required = CHAT_TIMESTAMP | CHAT_INPUT | CHAT_IDS;
 	if ((seen & required) != required)
-		return json_refuse(reader->json, "a request without \"%s\"; timestamp, input_length and hash_ids "
-				   "are required", (seen & CHAT_TIMESTAMP) == 0 ? "timestamp"
-				   : (seen & CHAT_INPUT) == 0 ? "input_length" : "hash_ids");
+		return json_refuse(reader->json,
+				   "a request without \"%s\"; timestamp, input_length and hash_ids "
+				   "are required",
+				   (seen & CHAT_TIMESTAMP) == 0 ? "timestamp"
+				   : (seen & CHAT_INPUT) == 0   ? "input_length"
+								: "hash_ids");
 	struct trace_request *last = &trace->requests[trace->requests_count - 1];
 	request.first_block = last->first_block;
 	request.blocks_count = last->blocks_count;
@@ -134,13 +144,14 @@ static int chat_request_read(struct chat_reader *reader)
 		request.arrival_us = reader->latest_us;
 	reader->latest_us = request.arrival_us;
 	if ((seen & CHAT_PARENT) != 0)
-		request.session = SESSION_NONE;   /* a chat_id of its own for each turn */
+		request.session = SESSION_NONE; /* a chat_id of its own for each turn */
 	*last = request;
 	trace->input_tokens += request.input_tokens;
 	return chat_block_narrow(reader, request.input_tokens, request.blocks_count);
 }
 
-/* The source's block: what was asked for, or its largest divisor, or a power of two, that fits every line. */
+/* The source's block: what was asked for, or its largest divisor, or a power of two, that fits
+ * every line. */
 static uint64_t chat_block_tokens(const struct chat_reader *reader, uint64_t wanted)
 {
 	uint64_t low = reader->block_tokens_low, high = reader->block_tokens_high;
@@ -159,7 +170,9 @@ static uint64_t chat_block_tokens(const struct chat_reader *reader, uint64_t wan
 
 int trace_chat_read(struct trace_builder *builder, struct json *json)
 {
-	struct chat_reader reader = { .builder = builder, .json = json, .block_tokens_low = 1,
+	struct chat_reader reader = { .builder = builder,
+				      .json = json,
+				      .block_tokens_low = 1,
 				      .block_tokens_high = TRACE_BLOCK_TOKENS_MAX };
 	struct trace *trace = builder->trace;
 	uint32_t wanted = builder->options->block_tokens;
@@ -174,10 +187,12 @@ int trace_chat_read(struct trace_builder *builder, struct json *json)
 		return result;
 	uint64_t source = chat_block_tokens(&reader, wanted);
 	if (source == 0)
-		return error_set(json->error, -EINVAL,
-				 "%s has blocks of %llu to %llu tokens; --block-tokens must be that or a "
-				 "multiple, not %u", json->name, (unsigned long long)reader.block_tokens_low,
-				 (unsigned long long)reader.block_tokens_high, wanted);
+		return error_set(
+			json->error, -EINVAL,
+			"%s has blocks of %llu to %llu tokens; --block-tokens must be that or a "
+			"multiple, not %u",
+			json->name, (unsigned long long)reader.block_tokens_low,
+			(unsigned long long)reader.block_tokens_high, wanted);
 	assert(wanted % source == 0);
 	trace->source_block_tokens = (uint32_t)source;
 	trace->block_tokens = wanted != 0 ? wanted : (uint32_t)source;

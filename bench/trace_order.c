@@ -1,4 +1,5 @@
-/* bench/trace_order.c: when the requests of recorded sessions come: from a file, or merged on user slots. */
+/* bench/trace_order.c: when the requests of recorded sessions come: from a file, or merged on user
+ * slots. */
 #include "base/random.h"
 #include "bench/trace_builder.h"
 
@@ -9,7 +10,7 @@
 #include <string.h>
 
 #define ORDER_LINE_BYTES 128
-#define START_SPREAD_US  UINT64_C(60000000)   /* users do not begin in the same second */
+#define START_SPREAD_US UINT64_C(60000000) /* users do not begin in the same second */
 
 /* firsts[s]: the first request of session s; firsts[sessions_count]: the end. NULL: no memory. */
 static uint32_t *sessions_firsts(const struct trace *trace)
@@ -35,24 +36,28 @@ static int order_row_read(struct json *json, const struct trace *trace, const ui
 			  const char *text, struct order_row *row)
 {
 	int end = -1;
-	int fields = sscanf(text, "%lf,%9lu,%9lu%n", &row->time_s, &row->session, &row->request, &end);
+	int fields = sscanf(text, "%lf,%9lu,%9lu%n", &row->time_s, &row->session, &row->request,
+			    &end);
 
 	json->line--;
-	if (fields != 3 || end < 0 || text[end] != '\0' || !(row->time_s >= 0 && row->time_s <= 1e9))
-		return json_refuse(json, "\"%.60s\" is not time_s,session,request (such as 11.995,216,0)", text);
+	if (fields != 3 || end < 0 || text[end] != '\0' ||
+	    !(row->time_s >= 0 && row->time_s <= 1e9))
+		return json_refuse(json,
+				   "\"%.60s\" is not time_s,session,request (such as 11.995,216,0)",
+				   text);
 	if (row->session >= trace->sessions_count)
-		return json_refuse(json, "session %lu, expected 0 to %u: the trace has %u sessions", row->session,
-				   trace->sessions_count - 1, trace->sessions_count);
+		return json_refuse(json, "session %lu, expected 0 to %u: the trace has %u sessions",
+				   row->session, trace->sessions_count - 1, trace->sessions_count);
 	uint32_t count = firsts[row->session + 1] - firsts[row->session];
 	if (row->request >= count)
-		return json_refuse(json, "request %lu of session %lu, which has %u requests", row->request,
-				   row->session, count);
+		return json_refuse(json, "request %lu of session %lu, which has %u requests",
+				   row->request, row->session, count);
 	json->line++;
 	return 0;
 }
 
-static int order_rows_read(struct json *json, const struct trace *trace, const uint32_t *firsts, bool *used,
-			   struct trace_request *ordered, uint32_t *out_count)
+static int order_rows_read(struct json *json, const struct trace *trace, const uint32_t *firsts,
+			   bool *used, struct trace_request *ordered, uint32_t *out_count)
 {
 	char text[ORDER_LINE_BYTES];
 	struct order_row row;
@@ -68,7 +73,8 @@ static int order_rows_read(struct json *json, const struct trace *trace, const u
 			return result;
 		uint32_t i = firsts[row.session] + (uint32_t)row.request;
 		if (used[i])
-			return json_refuse(json, "the line before names request %lu of session %lu again",
+			return json_refuse(json,
+					   "the line before names request %lu of session %lu again",
 					   row.request, row.session);
 		used[i] = true;
 		assert(count < trace->requests_count);
@@ -107,7 +113,8 @@ int trace_order_read(struct trace *trace, struct json *json)
 	bool *used = calloc(trace->requests_count + 1ull, sizeof(*used));
 	struct trace_request *ordered = malloc((trace->requests_count + 1ull) * sizeof(*ordered));
 	if (firsts == NULL || used == NULL || ordered == NULL)
-		result = error_set(json->error, -ENOMEM, "no memory to order %u requests", trace->requests_count);
+		result = error_set(json->error, -ENOMEM, "no memory to order %u requests",
+				   trace->requests_count);
 	else
 		result = order_rows_read(json, trace, firsts, used, ordered, &count);
 	free(firsts);
@@ -160,7 +167,8 @@ static int by_number(const void *a, const void *b)
 	return left < right ? -1 : left > right;
 }
 
-/* Lays one session from `start_us` on, pauses cut to `gap_us_max`; returns when its user is free. */
+/* Lays one session from `start_us` on, pauses cut to `gap_us_max`; returns when its user is free.
+ */
 static uint64_t session_lay(struct trace_request *requests, uint32_t count, uint64_t start_us,
 			    uint64_t gap_us_max)
 {
@@ -188,7 +196,8 @@ int trace_order_merge(struct trace *trace, const struct trace_options *options, 
 		free(firsts);
 		free(order);
 		free(free_us);
-		return error_set(error, -ENOMEM, "no memory to merge %u sessions", trace->sessions_count);
+		return error_set(error, -ENOMEM, "no memory to merge %u sessions",
+				 trace->sessions_count);
 	}
 	random_init(&random, options->seed);
 	for (uint32_t i = 0; i < trace->sessions_count; i++) {
@@ -198,7 +207,7 @@ int trace_order_merge(struct trace *trace, const struct trace_options *options, 
 	}
 	for (uint32_t user = 0; user < users; user++)
 		free_us[user] = random_below(&random, START_SPREAD_US);
-	qsort(free_us, users, sizeof(*free_us), by_number);   /* a sorted array is a heap */
+	qsort(free_us, users, sizeof(*free_us), by_number); /* a sorted array is a heap */
 	for (uint32_t i = 0; i < trace->sessions_count; i++) {
 		struct trace_request *requests = trace->requests + firsts[order[i]];
 		uint32_t count = firsts[order[i] + 1] - firsts[order[i]];

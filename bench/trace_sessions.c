@@ -1,6 +1,6 @@
 /*
- * bench/trace_sessions.c: recorded sessions (Weka, AgentX), one JSON object each, one behind the other or in
- * one array: hash_runs or hash_ids, sub-agents replaced in place by their own requests.
+ * bench/trace_sessions.c: recorded sessions (Weka, AgentX), one JSON object each, one behind the
+ * other or in one array: hash_runs or hash_ids, sub-agents replaced in place by their own requests.
  */
 #include "bench/trace_builder.h"
 
@@ -10,16 +10,16 @@
 #include <string.h>
 
 #define SUBAGENTS_DEPTH_MAX 4
-#define SESSIONS_MAX   (UINT32_C(1) << 22)
-#define TIME_S_MAX     1e9
-#define ID_MAX         ((UINT64_C(1) << 40) - 1)
-#define RUNS_MAX       (UINT64_C(1) << 26)      /* of one session */
+#define SESSIONS_MAX (UINT32_C(1) << 22)
+#define TIME_S_MAX 1e9
+#define ID_MAX ((UINT64_C(1) << 40) - 1)
+#define RUNS_MAX (UINT64_C(1) << 26) /* of one session */
 #define PREFIX_TOKENS_MAX ((UINT64_C(1) << 24) - 1)
 
 /* A source block's name: a tag in the top bits, so that the kinds never meet. */
-#define NAME_TOOLS  (UINT64_C(1) << 62)         /* tool_tokens, position */
-#define NAME_SYSTEM (UINT64_C(2) << 62)         /* number of (tool_tokens, system_tokens), position */
-#define NAME_PAIR   (UINT64_C(3) << 62)         /* tool_tokens, system_tokens: only to number the pairs */
+#define NAME_TOOLS (UINT64_C(1) << 62)  /* tool_tokens, position */
+#define NAME_SYSTEM (UINT64_C(2) << 62) /* number of (tool_tokens, system_tokens), position */
+#define NAME_PAIR (UINT64_C(3) << 62)   /* tool_tokens, system_tokens: only to number the pairs */
 
 struct run {
 	uint64_t first;
@@ -42,15 +42,23 @@ struct session_reader {
 	uint64_t requests_count, requests_max;
 	struct run *runs;
 	uint64_t runs_count, runs_max;
-	/* The request before: most begin with the same blocks, whose nodes need not be searched again. */
+	/* The request before: most begin with the same blocks, whose nodes need not be searched
+	 * again. */
 	uint64_t *names;
 	uint32_t *nodes;
 	uint64_t names_count, names_max, nodes_max;
 };
 
-enum request_field { FIELD_TIME = 1, FIELD_INPUT = 2, FIELD_IDS = 4, FIELD_SUBAGENT = 8, FIELD_NESTED = 16 };
+enum request_field {
+	FIELD_TIME = 1,
+	FIELD_INPUT = 2,
+	FIELD_IDS = 4,
+	FIELD_SUBAGENT = 8,
+	FIELD_NESTED = 16
+};
 
-static int run_append(struct session_reader *reader, struct raw_request *request, uint64_t first, uint64_t count)
+static int run_append(struct session_reader *reader, struct raw_request *request, uint64_t first,
+		      uint64_t count)
 {
 	struct json *json = reader->json;
 
@@ -66,8 +74,10 @@ static int run_append(struct session_reader *reader, struct raw_request *request
 		}
 	}
 	if (reader->runs_count == RUNS_MAX)
-		return json_refuse(json, "a session of more than %llu runs of ids", (unsigned long long)RUNS_MAX);
-	if (builder_grow((void **)&reader->runs, reader->runs_count, &reader->runs_max, sizeof(struct run)) < 0)
+		return json_refuse(json, "a session of more than %llu runs of ids",
+				   (unsigned long long)RUNS_MAX);
+	if (builder_grow((void **)&reader->runs, reader->runs_count, &reader->runs_max,
+			 sizeof(struct run)) < 0)
 		return error_set(json->error, -ENOMEM, "no memory for the ids of %s", json->name);
 	reader->runs[reader->runs_count++] = (struct run){ first, count };
 	request->runs_count++;
@@ -100,18 +110,23 @@ static int runs_read(struct session_reader *reader, struct raw_request *request)
 		for (int part = 0; part < 2 && result == 0; part++) {
 			result = json_array_next(json);
 			if (result == 0)
-				return json_refuse(json, "a run of %d numbers, expected [start, length]", part);
+				return json_refuse(json,
+						   "a run of %d numbers, expected [start, length]",
+						   part);
 			if (result == 1)
-				result = json_count(json, part == 0 ? "a run's start" : "a run's length",
-						    part == 0 ? ID_MAX : TRACE_TOKENS_MAX, &pair[part]);
+				result = json_count(
+					json, part == 0 ? "a run's start" : "a run's length",
+					part == 0 ? ID_MAX : TRACE_TOKENS_MAX, &pair[part]);
 		}
 		if (result == 0)
 			result = json_array_next(json);
 		if (result == 1)
-			return json_refuse(json, "a run of more than two numbers, expected [start, length]");
+			return json_refuse(
+				json, "a run of more than two numbers, expected [start, length]");
 		if (result == 0 && pair[0] + pair[1] > ID_MAX)
 			return json_refuse(json, "a run up to id %llu, expected at most %llu",
-					   (unsigned long long)(pair[0] + pair[1]), (unsigned long long)ID_MAX);
+					   (unsigned long long)(pair[0] + pair[1]),
+					   (unsigned long long)ID_MAX);
 		if (result == 0)
 			result = run_append(reader, request, pair[0], pair[1]);
 	}
@@ -120,7 +135,8 @@ static int runs_read(struct session_reader *reader, struct raw_request *request)
 
 static int requests_read(struct session_reader *reader, unsigned depth);
 
-static int request_tokens_read(struct session_reader *reader, const char *what, uint32_t *out_tokens)
+static int request_tokens_read(struct session_reader *reader, const char *what,
+			       uint32_t *out_tokens)
 {
 	uint64_t tokens;
 	int result = json_count(reader->json, what, TRACE_TOKENS_MAX, &tokens);
@@ -130,8 +146,8 @@ static int request_tokens_read(struct session_reader *reader, const char *what, 
 	return result;
 }
 
-static int request_field_read(struct session_reader *reader, const char *key, struct raw_request *request,
-			      unsigned depth, unsigned *seen)
+static int request_field_read(struct session_reader *reader, const char *key,
+			      struct raw_request *request, unsigned depth, unsigned *seen)
 {
 	struct json *json = reader->json;
 	char text[16];
@@ -148,8 +164,9 @@ static int request_field_read(struct session_reader *reader, const char *key, st
 		return request_tokens_read(reader, "\"out\"", &request->output_tokens);
 	if (strcmp(key, "hash_ids") == 0 || strcmp(key, "hash_runs") == 0) {
 		if ((*seen & (FIELD_IDS | FIELD_NESTED)) != 0)
-			return json_refuse(json, "a request with more than one of hash_ids, hash_runs and "
-					   "requests, expected one");
+			return json_refuse(
+				json, "a request with more than one of hash_ids, hash_runs and "
+				      "requests, expected one");
 		*seen |= FIELD_IDS;
 		return key[5] == 'i' ? ids_read(reader, request) : runs_read(reader, request);
 	}
@@ -161,8 +178,9 @@ static int request_field_read(struct session_reader *reader, const char *key, st
 	}
 	if (strcmp(key, "requests") == 0) {
 		if ((*seen & (FIELD_IDS | FIELD_NESTED)) != 0)
-			return json_refuse(json, "a sub-agent with more than one of hash_ids, hash_runs and "
-					   "requests, expected requests");
+			return json_refuse(
+				json, "a sub-agent with more than one of hash_ids, hash_runs and "
+				      "requests, expected requests");
 		*seen |= FIELD_NESTED;
 		return requests_read(reader, depth + 1);
 	}
@@ -170,8 +188,8 @@ static int request_field_read(struct session_reader *reader, const char *key, st
 }
 
 /*
- * Nested times count from the sub-agent's own `t` (kv-cache-tester) or from the start of the session (AgentX). A
- * first nested time before the marker's can only be the former.
+ * Nested times count from the sub-agent's own `t` (kv-cache-tester) or from the start of the
+ * session (AgentX). A first nested time before the marker's can only be the former.
  */
 static void nested_times_place(struct session_reader *reader, uint64_t first, double marker_s)
 {
@@ -181,19 +199,22 @@ static void nested_times_place(struct session_reader *reader, uint64_t first, do
 		reader->requests[i].time_s += marker_s;
 }
 
-static int request_keep(struct session_reader *reader, const struct raw_request *request, unsigned seen)
+static int request_keep(struct session_reader *reader, const struct raw_request *request,
+			unsigned seen)
 {
 	struct json *json = reader->json;
 
 	if ((seen & FIELD_INPUT) == 0)
-		return json_refuse(json, "a request without \"in\", the number of its input tokens");
+		return json_refuse(json,
+				   "a request without \"in\", the number of its input tokens");
 	if ((seen & FIELD_IDS) == 0)
 		return json_refuse(json, "a request without \"hash_ids\" or \"hash_runs\"");
 	if (reader->requests_count == TRACE_REQUESTS_MAX)
 		return json_refuse(json, "a session of more than %u requests", TRACE_REQUESTS_MAX);
 	if (builder_grow((void **)&reader->requests, reader->requests_count, &reader->requests_max,
 			 sizeof(*request)) < 0)
-		return error_set(json->error, -ENOMEM, "no memory for the requests of %s", json->name);
+		return error_set(json->error, -ENOMEM, "no memory for the requests of %s",
+				 json->name);
 	reader->requests[reader->requests_count++] = *request;
 	return 0;
 }
@@ -212,7 +233,8 @@ static int request_read(struct session_reader *reader, unsigned depth)
 	if (result < 0)
 		return result;
 	if ((seen & FIELD_TIME) == 0)
-		return json_refuse(json, "a request without \"t\", its seconds from the start of the session");
+		return json_refuse(
+			json, "a request without \"t\", its seconds from the start of the session");
 	if ((seen & FIELD_NESTED) == 0 && (seen & FIELD_SUBAGENT) == 0)
 		return request_keep(reader, &request, seen);
 	if ((seen & FIELD_NESTED) != 0)
@@ -223,7 +245,8 @@ static int request_read(struct session_reader *reader, unsigned depth)
 static int requests_read(struct session_reader *reader, unsigned depth)
 {
 	if (depth > SUBAGENTS_DEPTH_MAX)
-		return json_refuse(reader->json, "sub-agents nest deeper than %d", SUBAGENTS_DEPTH_MAX);
+		return json_refuse(reader->json, "sub-agents nest deeper than %d",
+				   SUBAGENTS_DEPTH_MAX);
 	int result = json_array_begin(reader->json, "\"requests\"");
 	while (result == 0 && (result = json_array_next(reader->json)) == 1)
 		result = request_read(reader, depth);
@@ -237,22 +260,27 @@ static int session_field_read(struct session_reader *reader, const char *key, bo
 	int result;
 
 	if (strcmp(key, "block_size") == 0)
-		return json_count(json, "\"block_size\"", TRACE_BLOCK_TOKENS_MAX, &reader->block_size);
+		return json_count(json, "\"block_size\"", TRACE_BLOCK_TOKENS_MAX,
+				  &reader->block_size);
 	if (strcmp(key, "tool_tokens") == 0)
 		return json_count(json, "\"tool_tokens\"", PREFIX_TOKENS_MAX, &reader->tool_tokens);
 	if (strcmp(key, "system_tokens") == 0)
-		return json_count(json, "\"system_tokens\"", PREFIX_TOKENS_MAX, &reader->system_tokens);
+		return json_count(json, "\"system_tokens\"", PREFIX_TOKENS_MAX,
+				  &reader->system_tokens);
 	if (strcmp(key, "hash_id_scope") == 0) {
 		result = json_string(json, "\"hash_id_scope\"", text, sizeof(text));
 		if (result == 0 && strcmp(text, "local") != 0 && strcmp(text, "global") != 0)
-			return json_refuse(json, "\"hash_id_scope\" is \"%s\", expected \"local\" or \"global\"",
-					   text);
+			return json_refuse(
+				json,
+				"\"hash_id_scope\" is \"%s\", expected \"local\" or \"global\"",
+				text);
 		reader->ids_are_global = strcmp(text, "global") == 0;
 		return result;
 	}
 	if (strcmp(key, "requests") == 0) {
 		if (*has_requests)
-			return json_refuse(json, "\"requests\" stands twice in a session, expected once");
+			return json_refuse(json,
+					   "\"requests\" stands twice in a session, expected once");
 		*has_requests = true;
 		return requests_read(reader, 0);
 	}
@@ -266,24 +294,30 @@ static int session_block_check(struct session_reader *reader)
 	uint32_t wanted = reader->builder->options->block_tokens;
 
 	if (reader->block_size == 0)
-		return json_refuse(reader->json, "a session without \"block_size\", the tokens of a block");
+		return json_refuse(reader->json,
+				   "a session without \"block_size\", the tokens of a block");
 	if (trace->source_block_tokens == 0) {
 		if (wanted % reader->block_size != 0)
-			return json_refuse(reader->json, "blocks of %llu tokens; --block-tokens must be that or a "
-					   "multiple, not %u", (unsigned long long)reader->block_size, wanted);
+			return json_refuse(
+				reader->json,
+				"blocks of %llu tokens; --block-tokens must be that or a "
+				"multiple, not %u",
+				(unsigned long long)reader->block_size, wanted);
 		trace->source_block_tokens = (uint32_t)reader->block_size;
 		trace->block_tokens = wanted != 0 ? wanted : (uint32_t)reader->block_size;
 	}
 	if (trace->source_block_tokens != reader->block_size)
-		return json_refuse(reader->json, "blocks of %llu tokens behind sessions with blocks of %u; "
-				   "expected one size", (unsigned long long)reader->block_size,
+		return json_refuse(reader->json,
+				   "blocks of %llu tokens behind sessions with blocks of %u; "
+				   "expected one size",
+				   (unsigned long long)reader->block_size,
 				   trace->source_block_tokens);
 	return 0;
 }
 
 struct naming {
-	uint64_t tools_end, system_end;   /* positions */
-	uint64_t tools, system, own;      /* what the kinds' names begin with */
+	uint64_t tools_end, system_end; /* positions */
+	uint64_t tools, system, own;    /* what the kinds' names begin with */
 };
 
 /* Sessions with equal token counts are taken to share their tools, then their system prompt. */
@@ -291,7 +325,8 @@ static int naming_init(struct session_reader *reader, struct naming *naming)
 {
 	uint32_t pair;
 	int result = builder_node(reader->builder, reader->json, NODE_NONE,
-				  NAME_PAIR | reader->tool_tokens << 24 | reader->system_tokens, &pair);
+				  NAME_PAIR | reader->tool_tokens << 24 | reader->system_tokens,
+				  &pair);
 
 	if (result < 0)
 		return result;
@@ -312,9 +347,12 @@ static inline uint64_t naming_name(const struct naming *naming, uint64_t positio
 
 static int name_keep(struct session_reader *reader, uint64_t position, uint64_t name, uint32_t node)
 {
-	if (builder_grow((void **)&reader->names, position, &reader->names_max, sizeof(*reader->names)) < 0 ||
-	    builder_grow((void **)&reader->nodes, position, &reader->nodes_max, sizeof(*reader->nodes)) < 0)
-		return error_set(reader->json->error, -ENOMEM, "no memory for the ids of %s", reader->json->name);
+	if (builder_grow((void **)&reader->names, position, &reader->names_max,
+			 sizeof(*reader->names)) < 0 ||
+	    builder_grow((void **)&reader->nodes, position, &reader->nodes_max,
+			 sizeof(*reader->nodes)) < 0)
+		return error_set(reader->json->error, -ENOMEM, "no memory for the ids of %s",
+				 reader->json->name);
 	reader->names[position] = name;
 	reader->nodes[position] = node;
 	reader->names_count = position + 1;
@@ -333,12 +371,14 @@ static int request_blocks_add(struct session_reader *reader, const struct raw_re
 		const struct run *ids = &reader->runs[request->first_run + run];
 		for (uint64_t i = 0; i < ids->count; i++, position++) {
 			uint64_t name = naming_name(naming, position, ids->first + i);
-			same = same && position < reader->names_count && reader->names[position] == name;
+			same = same && position < reader->names_count &&
+			       reader->names[position] == name;
 			int result = 0;
 			if (same) {
 				node = reader->nodes[position];
 			} else {
-				result = builder_node(reader->builder, reader->json, node, name, &node);
+				result = builder_node(reader->builder, reader->json, node, name,
+						      &node);
 				if (result == 0)
 					result = name_keep(reader, position, name, node);
 			}
@@ -364,14 +404,18 @@ static int session_keep(struct session_reader *reader)
 	reader->names_count = 0;
 	for (uint64_t i = 0; i < reader->requests_count; i++) {
 		const struct raw_request *raw = &reader->requests[i];
-		struct trace_request request = {
-			.arrival_us = (uint64_t)(raw->time_s * 1e6), .input_tokens = raw->input_tokens,
-			.output_tokens = raw->output_tokens, .session = reader->session };
+		struct trace_request request = { .arrival_us = (uint64_t)(raw->time_s * 1e6),
+						 .input_tokens = raw->input_tokens,
+						 .output_tokens = raw->output_tokens,
+						 .session = reader->session };
 		if (raw->ids_count > raw->input_tokens / reader->block_size + 1)
-			return json_refuse(reader->json, "request %llu of this session has %llu ids for %u tokens, "
-					   "expected %llu", (unsigned long long)i,
-					   (unsigned long long)raw->ids_count, raw->input_tokens,
-					   (unsigned long long)(raw->input_tokens / reader->block_size));
+			return json_refuse(
+				reader->json,
+				"request %llu of this session has %llu ids for %u tokens, "
+				"expected %llu",
+				(unsigned long long)i, (unsigned long long)raw->ids_count,
+				raw->input_tokens,
+				(unsigned long long)(raw->input_tokens / reader->block_size));
 		result = builder_request(reader->builder, reader->json, &request);
 		if (result == 0)
 			result = request_blocks_add(reader, raw, &naming, group);
@@ -387,7 +431,8 @@ static int session_read(struct session_reader *reader)
 	bool has_requests = false;
 
 	if (reader->session == SESSIONS_MAX)
-		return json_refuse(reader->json, "more than %u sessions: the limit of a trace", SESSIONS_MAX);
+		return json_refuse(reader->json, "more than %u sessions: the limit of a trace",
+				   SESSIONS_MAX);
 	reader->requests_count = 0;
 	reader->runs_count = 0;
 	reader->block_size = 0;
