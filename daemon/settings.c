@@ -1,4 +1,5 @@
-/* daemon/settings.c: settings from the environment and the command line, and the settings as a whole in print. */
+/* daemon/settings.c: settings from the environment and the command line, and the settings as a
+ * whole in print. */
 #include "daemon/settings_table.h"
 
 #include <assert.h>
@@ -11,7 +12,8 @@
 
 struct setting_record settings_record(struct settings *settings)
 {
-	return (struct setting_record){ settings, settings_rows, settings_rows_count, settings->origins };
+	return (struct setting_record){ settings, settings_rows, settings_rows_count,
+					settings->origins };
 }
 
 static uint32_t *list_count(struct settings *settings, const struct setting_list *list)
@@ -27,23 +29,26 @@ uint32_t settings_list_count(const struct settings *settings, const struct setti
 	return count;
 }
 
-struct setting_record settings_list_record(struct settings *settings, const struct setting_list *list, uint32_t index)
+struct setting_record settings_list_record(struct settings *settings,
+					   const struct setting_list *list, uint32_t index)
 {
 	char *item = (char *)settings + list->items_offset + (size_t)index * list->item_bytes;
 
 	assert(index < list->items_max);
 	return (struct setting_record){ item, list->rows, list->rows_count,
-					(struct settings_origin *)(void *)(item + list->origins_offset) };
+					(struct settings_origin *)(void *)(item +
+									   list->origins_offset) };
 }
 
-int settings_list_append(struct settings *settings, const struct setting_list *list, const char *origin,
-			 struct error *error)
+int settings_list_append(struct settings *settings, const struct setting_list *list,
+			 const char *origin, struct error *error)
 {
 	uint32_t *count = list_count(settings, list);
 	struct setting_record record;
 
 	if (*count == list->items_max)
-		return error_set(error, -ENOSPC, "%s: more than %u items in %s", origin, list->items_max, list->name);
+		return error_set(error, -ENOSPC, "%s: more than %u items in %s", origin,
+				 list->items_max, list->name);
 	record = settings_list_record(settings, list, *count);
 	setting_record_default(&record);
 	(*count)++;
@@ -72,8 +77,8 @@ void settings_default(struct settings *settings)
 }
 
 /* "tenants.0.cpu_bytes": `dot` is the first of its two. */
-static int set_in_list(struct settings *settings, const char *key, const char *dot, const char *value,
-		       const char *origin, struct error *error)
+static int set_in_list(struct settings *settings, const char *key, const char *dot,
+		       const char *value, const char *origin, struct error *error)
 {
 	char list_name[16], *end;
 	const struct setting_list *list = NULL;
@@ -87,14 +92,19 @@ static int set_in_list(struct settings *settings, const char *key, const char *d
 		list = settings_list_find(list_name);
 	}
 	if (list == NULL)
-		return error_set(error, -EINVAL, "%s: '%.40s' names no list; there are tenants and nvme", origin, key);
+		return error_set(error, -EINVAL,
+				 "%s: '%.40s' names no list; there are tenants and nvme", origin,
+				 key);
 	index = strtoul(dot + 1, &end, 10);
 	if (!isdigit((unsigned char)dot[1]) || *end != '.')
-		return error_set(error, -EINVAL, "%s: '%.40s' is not %s.NUMBER.KEY, such as %s.0.%s", origin, key,
+		return error_set(error, -EINVAL,
+				 "%s: '%.40s' is not %s.NUMBER.KEY, such as %s.0.%s", origin, key,
 				 list_name, list_name, list->rows[0].name);
 	if (index > settings_list_count(settings, list) || index >= list->items_max)
-		return error_set(error, -EINVAL, "%s: '%.40s': the next item of %s is number %u, of at most %u", origin,
-				 key, list_name, settings_list_count(settings, list), list->items_max);
+		return error_set(error, -EINVAL,
+				 "%s: '%.40s': the next item of %s is number %u, of at most %u",
+				 origin, key, list_name, settings_list_count(settings, list),
+				 list->items_max);
 	record = settings_list_record(settings, list, (uint32_t)index);
 	result = setting_find(&record, end + 1, origin, &row, error);
 	if (result < 0)
@@ -107,7 +117,8 @@ static int set_in_list(struct settings *settings, const char *key, const char *d
 	return setting_store(&record, row, value, origin, error);
 }
 
-int settings_set(struct settings *settings, const char *key, const char *value, const char *origin, struct error *error)
+int settings_set(struct settings *settings, const char *key, const char *value, const char *origin,
+		 struct error *error)
 {
 	struct setting_record record = settings_record(settings);
 	const char *dot = strchr(key, '.');
@@ -117,14 +128,15 @@ int settings_set(struct settings *settings, const char *key, const char *value, 
 	if (dot != NULL)
 		return set_in_list(settings, key, dot, value, origin, error);
 	if (settings_list_find(key) != NULL)
-		return error_set(error, -EINVAL, "%s: %s is a list; name an item's key, such as %s.0.%s", origin, key, key,
-				 settings_list_find(key)->rows[0].name);
+		return error_set(error, -EINVAL,
+				 "%s: %s is a list; name an item's key, such as %s.0.%s", origin,
+				 key, key, settings_list_find(key)->rows[0].name);
 	result = setting_find(&record, key, origin, &row, error);
 	return result < 0 ? result : setting_store(&record, row, value, origin, error);
 }
 
-void setting_environment_name(const struct setting_list *list, uint32_t index, const struct setting *row, char *text,
-			      size_t text_bytes)
+void setting_environment_name(const struct setting_list *list, uint32_t index,
+			      const struct setting *row, char *text, size_t text_bytes)
 {
 	if (list == NULL)
 		snprintf(text, text_bytes, "KVTIER_%s", row->name);
@@ -134,7 +146,8 @@ void setting_environment_name(const struct setting_list *list, uint32_t index, c
 		*letter = (char)toupper((unsigned char)*letter);
 }
 
-static int read_environment_list(struct settings *settings, const struct setting_list *list, struct error *error)
+static int read_environment_list(struct settings *settings, const struct setting_list *list,
+				 struct error *error)
 {
 	char name[ENVIRONMENT_NAME_BYTES], key[ENVIRONMENT_NAME_BYTES];
 
@@ -147,7 +160,8 @@ static int read_environment_list(struct settings *settings, const struct setting
 			value = getenv(name);
 			if (value == NULL)
 				continue;
-			snprintf(key, sizeof(key), "%s.%u.%s", list->name, index, list->rows[i].name);
+			snprintf(key, sizeof(key), "%s.%u.%s", list->name, index,
+				 list->rows[i].name);
 			result = settings_set(settings, key, value, "environment", error);
 			if (result < 0)
 				return result;
@@ -182,7 +196,8 @@ int settings_read_environment(struct settings *settings, struct error *error)
 }
 
 /* A text is quoted, so that an empty one, or one with a ':' or '#' in it, is read back as it is. */
-static void print_value(const struct setting_record *record, unsigned index, const char *indent, FILE *file)
+static void print_value(const struct setting_record *record, unsigned index, const char *indent,
+			FILE *file)
 {
 	const struct setting *row = &record->rows[index];
 	char value[SETTING_VALUE_TEXT_BYTES];
@@ -195,10 +210,12 @@ static void print_value(const struct setting_record *record, unsigned index, con
 	} else {
 		width = fprintf(file, "%s%s: \"", indent, row->name);
 		for (const char *letter = value; *letter != '\0'; letter++)
-			width += fprintf(file, *letter == '"' || *letter == '\\' ? "\\%c" : "%c", *letter);
+			width += fprintf(file, *letter == '"' || *letter == '\\' ? "\\%c" : "%c",
+					 *letter);
 		width += fprintf(file, "\"");
 	}
-	fprintf(file, "%*s# %s\n", width < 48 ? 48 - width : 1, "", origin[0] == '\0' ? "default" : origin);
+	fprintf(file, "%*s# %s\n", width < 48 ? 48 - width : 1, "",
+		origin[0] == '\0' ? "default" : origin);
 }
 
 void settings_print(const struct settings *settings, FILE *file)

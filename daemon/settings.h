@@ -1,8 +1,8 @@
 /*
- * daemon/settings.h: everything that can be set, from one table (daemon/settings.c) that also makes `--help`, the man
- * page, the shell completion and docs/SETTINGS.md. Source, in this order: command line, environment (KVTIER_<NAME>),
- * the YAML file, the default.
- * Keys of the file are the names of the fields, but durations: their unit stands in the value (lease_max: 60s).
+ * daemon/settings.h: everything that can be set, from one table (daemon/settings.c) that also makes
+ * `--help`, the man page, the shell completion and docs/SETTINGS.md. Source, in this order: command
+ * line, environment (KVTIER_<NAME>), the YAML file, the default. Keys of the file are the names of
+ * the fields, but durations: their unit stands in the value (lease_max: 60s).
  * Runs on: main, before any thread.
  */
 #ifndef KVTIER_DAEMON_SETTINGS_H
@@ -22,75 +22,81 @@
 #define SETTINGS_ORIGINS 32
 #define SETTINGS_ITEM_ORIGINS 4
 
-/* Where a value came from, for people: "kvtier.yaml:12", "environment", "command line". Empty: the default. */
+/* Where a value came from, for people: "kvtier.yaml:12", "environment", "command line". Empty: the
+ * default. */
 struct settings_origin {
 	char text[64];
 };
 
 struct tenant_settings {
-	char name[64];                          /* letters, digits, '-', '_', '.' */
-	uint64_t cpu_bytes;                     /* required */
-	uint64_t nvme_bytes;                    /* default: an equal part of all devices */
-	char cpu_file[SETTINGS_PATH_BYTES];     /* a file on tmpfs or hugetlbfs: the arena survives a restart */
+	char name[64];                      /* letters, digits, '-', '_', '.' */
+	uint64_t cpu_bytes;                 /* required */
+	uint64_t nvme_bytes;                /* default: an equal part of all devices */
+	char cpu_file[SETTINGS_PATH_BYTES]; /* a file on tmpfs or hugetlbfs: the arena survives a
+					       restart */
 	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
 
 struct device_settings {
-	char path[SETTINGS_PATH_BYTES];         /* required */
-	uint64_t bytes;                         /* required for a file */
+	char path[SETTINGS_PATH_BYTES]; /* required */
+	uint64_t bytes;                 /* required for a file */
 	bool raw_initialise;
 	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
 
 struct settings {
-	char run_directory[SETTINGS_PATH_BYTES];     /* /run/kvtier: t/<tenant>/kv.sock, admin.sock, http.sock */
-	char state_directory[SETTINGS_PATH_BYTES];   /* /var/lib/kvtier: journal, catalog/ */
-	char http_listen[64];                        /* "127.0.0.1:9469"; "" is none; port 0: any, printed at start */
+	char run_directory[SETTINGS_PATH_BYTES];   /* /run/kvtier: t/<tenant>/kv.sock, admin.sock,
+						      http.sock */
+	char state_directory[SETTINGS_PATH_BYTES]; /* /var/lib/kvtier: journal, catalog/ */
+	char http_listen[64]; /* "127.0.0.1:9469"; "" is none; port 0: any, printed at start */
 	char log_level[16];
-	uint64_t extent_bytes;                       /* unit of extents; 64 MiB */
-	char huge_pages[16];                         /* auto, always, never */
-	char io[16];                                 /* auto, io_uring, psync */
-	uint32_t queue_depth;                        /* of each device; 16 */
-	uint32_t mills;                              /* threads for checksums and copies; 0: chosen from the CPUs */
-	uint64_t index_blocks_max;                   /* 0: from the tiers' sizes and block_bytes_min */
-	uint64_t block_bytes_min;                    /* the smallest block that the index is sized for; 64 KiB */
-	uint32_t connections_max;                    /* 256 */
-	uint32_t spaces_max;                         /* 1024 */
-	uint32_t leases_max;                         /* 4096 */
-	uint64_t window_bytes;                       /* of each data connection; 64 MiB */
-	uint32_t batches_max;                        /* STORE and LOAD batches at once on one connection; 64 */
-	uint32_t load_window_blocks;                 /* delivered and not yet released, of one batch; 64 */
-	uint64_t lease_us_max;                       /* 60 s */
-	uint64_t write_bytes_day_max;                /* nvme writes a day, all devices; 0: no limit */
-	uint64_t restart_wait_us;                    /* how long a start waits for an earlier daemon's I/O; 10 s */
-	uint64_t stall_us_max;                       /* a worker or thread silent for so long is stalled; 5 s */
-	char bypass[16];                             /* off, on, observe: at start */
-	uint32_t tenants_count;                      /* none given: one, "default" */
+	uint64_t extent_bytes;       /* unit of extents; 64 MiB */
+	char huge_pages[16];         /* auto, always, never */
+	char io[16];                 /* auto, io_uring, psync */
+	uint32_t queue_depth;        /* of each device; 16 */
+	uint32_t mills;              /* threads for checksums and copies; 0: chosen from the CPUs */
+	uint64_t index_blocks_max;   /* 0: from the tiers' sizes and block_bytes_min */
+	uint64_t block_bytes_min;    /* the smallest block that the index is sized for; 64 KiB */
+	uint32_t connections_max;    /* 256 */
+	uint32_t spaces_max;         /* 1024 */
+	uint32_t leases_max;         /* 4096 */
+	uint64_t window_bytes;       /* of each data connection; 64 MiB */
+	uint32_t batches_max;        /* STORE and LOAD batches at once on one connection; 64 */
+	uint32_t load_window_blocks; /* delivered and not yet released, of one batch; 64 */
+	uint64_t lease_us_max;       /* 60 s */
+	uint64_t write_bytes_day_max; /* nvme writes a day, all devices; 0: no limit */
+	uint64_t restart_wait_us;     /* how long a start waits for an earlier daemon's I/O; 10 s */
+	uint64_t stall_us_max;        /* a worker or thread silent for so long is stalled; 5 s */
+	char bypass[16];              /* off, on, observe: at start */
+	uint32_t tenants_count;       /* none given: one, "default" */
 	struct tenant_settings tenants[SETTINGS_TENANTS_MAX];
 	uint32_t devices_count;
 	struct device_settings devices[SETTINGS_DEVICES_MAX];
-	struct settings_origin origins[SETTINGS_ORIGINS];   /* one a row of the table */
+	struct settings_origin origins[SETTINGS_ORIGINS]; /* one a row of the table */
 };
 
 void settings_default(struct settings *settings);
-/* Reads one YAML file over the defaults. An unknown key is an error with line and nearest known key; so are anchors,
- * aliases, duplicate keys, wrong units, values out of range. */
+/* Reads one YAML file over the defaults. An unknown key is an error with line and nearest known
+ * key; so are anchors, aliases, duplicate keys, wrong units, values out of range. */
 must_check int settings_read_file(struct settings *settings, const char *path, struct error *error);
 /* The same of a text in memory (tests, fuzzing); `name` stands in messages. */
-must_check int settings_read_text(struct settings *settings, const char *text, size_t text_bytes, const char *name,
-				  struct error *error);
-/* One value by its key, as the command line and the environment give it: settings_set(s, "log_level", "debug", ...).
- * Items of lists are named by number: "tenants.0.cpu_bytes", "nvme.1.path"; the number behind the last appends. */
-must_check int settings_set(struct settings *settings, const char *key, const char *value, const char *origin,
-			    struct error *error);
-/* KVTIER_<NAME>, as KVTIER_LOG_LEVEL, KVTIER_TENANTS_0_CPU_BYTES. Other variables that begin so are left alone:
- * Kubernetes makes some of its own for a service called kvtier. */
+must_check int settings_read_text(struct settings *settings, const char *text, size_t text_bytes,
+				  const char *name, struct error *error);
+/* One value by its key, as the command line and the environment give it: settings_set(s,
+ * "log_level", "debug", ...). Items of lists are named by number: "tenants.0.cpu_bytes",
+ * "nvme.1.path"; the number behind the last appends. */
+must_check int settings_set(struct settings *settings, const char *key, const char *value,
+			    const char *origin, struct error *error);
+/* KVTIER_<NAME>, as KVTIER_LOG_LEVEL, KVTIER_TENANTS_0_CPU_BYTES. Other variables that begin so are
+ * left alone: Kubernetes makes some of its own for a service called kvtier. */
 must_check int settings_read_environment(struct settings *settings, struct error *error);
 /* Relations between values; fills what is 0 and "chosen". */
 must_check int settings_finish(struct settings *settings, struct error *error);
-/* Every value with its origin (default, file:line, environment, option), as YAML that can be read back. */
+/* Every value with its origin (default, file:line, environment, option), as YAML that can be read
+ * back. */
 void settings_print(const struct settings *settings, FILE *file);
-/* Generators: "help", "man", "markdown", "completion". -EINVAL: no such form, nothing was printed. */
+/* Generators: "help", "man", "markdown", "completion". -EINVAL: no such form, nothing was printed.
+ */
 int settings_describe(const char *form, FILE *file);
 
 #endif

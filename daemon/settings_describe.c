@@ -1,4 +1,5 @@
-/* daemon/settings_describe.c: the table of settings for people and shells: --help, man page, docs/SETTINGS.md, completion. */
+/* daemon/settings_describe.c: the table of settings for people and shells: --help, man page,
+ * docs/SETTINGS.md, completion. */
 #include "daemon/settings_table.h"
 
 #include <errno.h>
@@ -6,17 +7,22 @@
 
 struct flag {
 	const char *name;
-	const char *argument;   /* NULL: none */
+	const char *argument; /* NULL: none */
 	const char *help;
 };
 
 /* What daemon/main.c understands besides the settings. */
 static const struct flag flags[] = {
-	{ "--config", "FILE", "Read settings from FILE (YAML); /etc/kvtier/kvtier.yaml if there is one." },
-	{ "--set", "KEY=VALUE", "Set one value; stronger than environment and file. May be given many times." },
-	{ "--check-config", NULL, "Read and check all settings, say what is wrong, and exit with 0 or 78." },
-	{ "--print-config", NULL, "Print every value and where it came from, as a file that can be read back." },
-	{ "--describe", "FORM", "Print the settings as help, man, markdown or completion; or `metrics`." },
+	{ "--config", "FILE",
+	  "Read settings from FILE (YAML); /etc/kvtier/kvtier.yaml if there is one." },
+	{ "--set", "KEY=VALUE",
+	  "Set one value; stronger than environment and file. May be given many times." },
+	{ "--check-config", NULL,
+	  "Read and check all settings, say what is wrong, and exit with 0 or 78." },
+	{ "--print-config", NULL,
+	  "Print every value and where it came from, as a file that can be read back." },
+	{ "--describe", "FORM",
+	  "Print the settings as help, man, markdown or completion; or `metrics`." },
 	{ "--list-failpoints", NULL, "Print the names of failpoints; none in a release build." },
 	{ "--version", NULL, "Print the version." },
 	{ "--help", NULL, "Print this." },
@@ -31,8 +37,9 @@ static const char lists_text[] =
 static const char *type_words(const struct setting *row)
 {
 	static const char *const words[] = {
-		[SETTING_SIZE] = "size", [SETTING_DURATION] = "duration", [SETTING_COUNT] = "count",
-		[SETTING_TEXT] = "text", [SETTING_CHOICE] = "choice", [SETTING_BOOL] = "true or false",
+		[SETTING_SIZE] = "size",     [SETTING_DURATION] = "duration",
+		[SETTING_COUNT] = "count",   [SETTING_TEXT] = "text",
+		[SETTING_CHOICE] = "choice", [SETTING_BOOL] = "true or false",
 	};
 
 	return words[row->type];
@@ -56,7 +63,8 @@ static void range_words(const struct setting *row, char *text, size_t text_bytes
 	} else if (row->type != SETTING_TEXT && row->type != SETTING_BOOL) {
 		setting_format_number(row->type, row->minimum, low, sizeof(low));
 		setting_format_number(row->type, row->maximum, high, sizeof(high));
-		snprintf(text, text_bytes, "%s to %s%s", low, high, row->zero_allowed ? ", or 0" : "");
+		snprintf(text, text_bytes, "%s to %s%s", low, high,
+			 row->zero_allowed ? ", or 0" : "");
 	}
 }
 
@@ -66,8 +74,9 @@ static void help_rows(const struct setting *rows, unsigned count, const char *in
 
 	for (unsigned i = 0; i < count; i++) {
 		range_words(&rows[i], range, sizeof(range));
-		fprintf(file, "%s%-20s %s%s%s; default: %s\n%s    %s\n", indent, rows[i].name, type_words(&rows[i]),
-			range[0] == '\0' ? "" : ": ", range, initial_words(&rows[i]), indent, rows[i].help);
+		fprintf(file, "%s%-20s %s%s%s; default: %s\n%s    %s\n", indent, rows[i].name,
+			type_words(&rows[i]), range[0] == '\0' ? "" : ": ", range,
+			initial_words(&rows[i]), indent, rows[i].help);
 	}
 }
 
@@ -77,7 +86,8 @@ static void describe_help(FILE *file)
 
 	fprintf(file, "Usage: kvtierd [FLAG]...\nThe KV cache daemon of a node.\n\nFlags:\n");
 	for (unsigned i = 0; i < FLAGS; i++) {
-		snprintf(name, sizeof(name), "%s%s%s", flags[i].name, flags[i].argument == NULL ? "" : " ",
+		snprintf(name, sizeof(name), "%s%s%s", flags[i].name,
+			 flags[i].argument == NULL ? "" : " ",
 			 flags[i].argument == NULL ? "" : flags[i].argument);
 		fprintf(file, "  %-20s %s\n", name, flags[i].help);
 	}
@@ -86,12 +96,14 @@ static void describe_help(FILE *file)
 	for (unsigned l = 0; l < settings_lists_count; l++) {
 		const struct setting_list *list = &settings_lists[l];
 
-		fprintf(file, "\n  %s: a list of at most %u. %s\n", list->name, list->items_max, list->help);
+		fprintf(file, "\n  %s: a list of at most %u. %s\n", list->name, list->items_max,
+			list->help);
 		help_rows(list->rows, list->rows_count, "    ", file);
 	}
 }
 
-/* A leading '.' or '\'' would be a request, a '\\' an escape, a '-' a hyphen that cannot be pasted. */
+/* A leading '.' or '\'' would be a request, a '\\' an escape, a '-' a hyphen that cannot be pasted.
+ */
 static void man_text(const char *text, FILE *file)
 {
 	if (*text == '.' || *text == '\'')
@@ -124,10 +136,13 @@ static void man_rows(const struct setting *rows, unsigned count, FILE *file)
 
 static void describe_man(FILE *file)
 {
-	fprintf(file, ".TH KVTIERD 8 \"\" \"kvtier %s\" \"System Manager's Manual\"\n", KVTIER_VERSION);
-	fputs(".SH NAME\nkvtierd \\- the KV cache daemon of a node\n.SH SYNOPSIS\n.B kvtierd\n[\\fIFLAG\\fR]...\n", file);
+	fprintf(file, ".TH KVTIERD 8 \"\" \"kvtier %s\" \"System Manager's Manual\"\n",
+		KVTIER_VERSION);
+	fputs(".SH NAME\nkvtierd \\- the KV cache daemon of a node\n.SH SYNOPSIS\n.B kvtierd\n[\\fIFLAG\\fR]...\n",
+	      file);
 	fputs(".SH DESCRIPTION\nKeeps the KV blocks of inference engines in host memory and on NVMe, and gives them back\n"
-	      "only when they are proven to be the bytes that were stored.\n.SH FLAGS\n", file);
+	      "only when they are proven to be the bytes that were stored.\n.SH FLAGS\n",
+	      file);
 	for (unsigned i = 0; i < FLAGS; i++) {
 		fputs(".TP\n.B ", file);
 		man_text(flags[i].name, file);
@@ -144,37 +159,42 @@ static void describe_man(FILE *file)
 	fputc('\n', file);
 	man_rows(settings_rows, settings_rows_count, file);
 	for (unsigned l = 0; l < settings_lists_count; l++) {
-		fprintf(file, ".SS %s\nA list of at most %u. ", settings_lists[l].name, settings_lists[l].items_max);
+		fprintf(file, ".SS %s\nA list of at most %u. ", settings_lists[l].name,
+			settings_lists[l].items_max);
 		man_text(settings_lists[l].help, file);
 		fputc('\n', file);
 		man_rows(settings_lists[l].rows, settings_lists[l].rows_count, file);
 	}
 	fputs(".SH SIGNALS\n.B SIGTERM\nand\n.B SIGINT\nend the daemon after what is under way.\n"
-	      ".SH FILES\n/etc/kvtier/kvtier.yaml\n.SH SEE ALSO\n.BR kvtier (1)\n", file);
+	      ".SH FILES\n/etc/kvtier/kvtier.yaml\n.SH SEE ALSO\n.BR kvtier (1)\n",
+	      file);
 }
 
 static void markdown_rows(const struct setting *rows, unsigned count, FILE *file)
 {
 	char range[128];
 
-	fputs("| key | type | values | default | meaning |\n| --- | --- | --- | --- | --- |\n", file);
+	fputs("| key | type | values | default | meaning |\n| --- | --- | --- | --- | --- |\n",
+	      file);
 	for (unsigned i = 0; i < count; i++) {
 		range_words(&rows[i], range, sizeof(range));
-		fprintf(file, "| `%s` | %s | %s | %s | %s |\n", rows[i].name, type_words(&rows[i]), range,
-			initial_words(&rows[i]), rows[i].help);
+		fprintf(file, "| `%s` | %s | %s | %s | %s |\n", rows[i].name, type_words(&rows[i]),
+			range, initial_words(&rows[i]), rows[i].help);
 	}
 }
 
 static void describe_markdown(FILE *file)
 {
-	fprintf(file, "# Settings\n\nMade by `kvtierd --describe markdown`; do not edit. %s %s\n\n"
+	fprintf(file,
+		"# Settings\n\nMade by `kvtierd --describe markdown`; do not edit. %s %s\n\n"
 		"Sizes: `4096`, `64MiB`, `1GiB` (B, KiB, MiB, GiB, TiB). Durations: `100ms`, `5s`, `1m` (us, ms, s, m, h).\n\n",
 		sources_text, lists_text);
 	markdown_rows(settings_rows, settings_rows_count, file);
 	for (unsigned l = 0; l < settings_lists_count; l++) {
 		const struct setting_list *list = &settings_lists[l];
 
-		fprintf(file, "\n## `%s`\n\nA list of at most %u. %s\n\n", list->name, list->items_max, list->help);
+		fprintf(file, "\n## `%s`\n\nA list of at most %u. %s\n\n", list->name,
+			list->items_max, list->help);
 		markdown_rows(list->rows, list->rows_count, file);
 	}
 }
@@ -185,20 +205,24 @@ static void describe_completion(FILE *file)
 	      "\tlocal word=\"${COMP_WORDS[COMP_CWORD]}\" previous=\"${COMP_WORDS[COMP_CWORD-1]}\"\n\tlocal key\n"
 	      "\tif [ \"$word\" = = ]; then word=; key=$previous; previous=value\n"
 	      "\telif [ \"$previous\" = = ]; then key=\"${COMP_WORDS[COMP_CWORD-2]}\"; previous=value; fi\n"
-	      "\tcase \"$previous\" in\n", file);
+	      "\tcase \"$previous\" in\n",
+	      file);
 	fputs("\t--config) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n"
 	      "\t--describe) COMPREPLY=($(compgen -W 'help man markdown completion metrics' -- \"$word\")); return ;;\n"
-	      "\t--set) COMPREPLY=($(compgen -S = -W '", file);
+	      "\t--set) COMPREPLY=($(compgen -S = -W '",
+	      file);
 	for (unsigned i = 0; i < settings_rows_count; i++)
 		fprintf(file, "%s%s", i == 0 ? "" : " ", settings_rows[i].name);
 	for (unsigned l = 0; l < settings_lists_count; l++)
 		for (unsigned i = 0; i < settings_lists[l].rows_count; i++)
-			fprintf(file, " %s.0.%s", settings_lists[l].name, settings_lists[l].rows[i].name);
-	fputs("' -- \"$word\")); compopt -o nospace 2>/dev/null; return ;;\n\tvalue)\n\t\tcase \"$key\" in\n", file);
+			fprintf(file, " %s.0.%s", settings_lists[l].name,
+				settings_lists[l].rows[i].name);
+	fputs("' -- \"$word\")); compopt -o nospace 2>/dev/null; return ;;\n\tvalue)\n\t\tcase \"$key\" in\n",
+	      file);
 	for (unsigned i = 0; i < settings_rows_count; i++)
 		if (settings_rows[i].type == SETTING_CHOICE)
-			fprintf(file, "\t\t%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")) ;;\n", settings_rows[i].name,
-				settings_rows[i].choices);
+			fprintf(file, "\t\t%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")) ;;\n",
+				settings_rows[i].name, settings_rows[i].choices);
 	fputs("\t\tesac\n\t\treturn ;;\n\tesac\n\tCOMPREPLY=($(compgen -W '", file);
 	for (unsigned i = 0; i < FLAGS; i++)
 		fprintf(file, "%s%s", i == 0 ? "" : " ", flags[i].name);

@@ -25,25 +25,29 @@ static int finish_required(struct settings *settings, struct error *error)
 
 			for (unsigned i = 0; i < list->rows_count; i++)
 				if (list->rows[i].is_required && record.origins[i].text[0] == '\0')
-					return error_set(error, -EINVAL, "%s.%u.%s: is required", list->name, index,
-							 list->rows[i].name);
+					return error_set(error, -EINVAL, "%s.%u.%s: is required",
+							 list->name, index, list->rows[i].name);
 		}
 	}
 	return 0;
 }
 
 /* Whole extents, at least one, and not more than an extent table has rows. */
-static int extents_check(const struct settings *settings, const char *what, uint64_t bytes, struct error *error)
+static int extents_check(const struct settings *settings, const char *what, uint64_t bytes,
+			 struct error *error)
 {
 	char extent[32], most[32];
 	uint64_t extents = bytes / settings->extent_bytes;
 
 	setting_format_number(SETTING_SIZE, settings->extent_bytes, extent, sizeof(extent));
-	setting_format_number(SETTING_SIZE, settings->extent_bytes * NVME_EXTENTS_MAX, most, sizeof(most));
+	setting_format_number(SETTING_SIZE, settings->extent_bytes * NVME_EXTENTS_MAX, most,
+			      sizeof(most));
 	if (extents == 0)
-		return error_set(error, -ERANGE, "%s: smaller than one extent (extent_bytes: %s)", what, extent);
+		return error_set(error, -ERANGE, "%s: smaller than one extent (extent_bytes: %s)",
+				 what, extent);
 	if (extents > NVME_EXTENTS_MAX)
-		return error_set(error, -ERANGE, "%s: more than %u extents of %s (%s); raise extent_bytes", what,
+		return error_set(error, -ERANGE,
+				 "%s: more than %u extents of %s (%s); raise extent_bytes", what,
 				 NVME_EXTENTS_MAX, extent, most);
 	return 0;
 }
@@ -59,22 +63,25 @@ static int finish_device(struct settings *settings, uint32_t index, struct error
 	snprintf(what, sizeof(what), "nvme.%u.bytes", index);
 	for (uint32_t other = 0; other < index; other++)
 		if (strcmp(settings->devices[other].path, device->path) == 0)
-			return error_set(error, -EEXIST, "nvme.%u.path: %.120s is nvme.%u already", index, device->path,
-					 other);
+			return error_set(error, -EEXIST, "nvme.%u.path: %.120s is nvme.%u already",
+					 index, device->path, other);
 	if (device->bytes > 0)
 		return extents_check(settings, what, device->bytes, error);
 	if (stat(device->path, &status) < 0)
-		return error_set(error, -errno, "%s: is required, as %.100s is not there: %s", what, device->path,
-				 strerror(errno));
+		return error_set(error, -errno, "%s: is required, as %.100s is not there: %s", what,
+				 device->path, strerror(errno));
 	if (!S_ISBLK(status.st_mode))
-		return error_set(error, -EINVAL, "%s: is required for a file (%.100s)", what, device->path);
+		return error_set(error, -EINVAL, "%s: is required for a file (%.100s)", what,
+				 device->path);
 	fd = open(device->path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return error_set(error, -errno, "nvme.%u.path: %.100s: %s", index, device->path, strerror(errno));
+		return error_set(error, -errno, "nvme.%u.path: %.100s: %s", index, device->path,
+				 strerror(errno));
 	end = lseek(fd, 0, SEEK_END);
 	close(fd);
 	if (end <= 0)
-		return error_set(error, -ENXIO, "nvme.%u.path: %.100s has no size", index, device->path);
+		return error_set(error, -ENXIO, "nvme.%u.path: %.100s has no size", index,
+				 device->path);
 	device->bytes = (uint64_t)end;
 	return extents_check(settings, what, device->bytes, error);
 }
@@ -91,24 +98,30 @@ static int finish_tenant(struct settings *settings, uint32_t index, struct error
 		const struct tenant_settings *earlier = &settings->tenants[other];
 
 		if (strcmp(earlier->name, tenant->name) == 0)
-			return error_set(error, -EEXIST, "tenants.%u.name: '%s' is tenants.%u already", index,
+			return error_set(error, -EEXIST,
+					 "tenants.%u.name: '%s' is tenants.%u already", index,
 					 tenant->name, other);
 		if (tenant->cpu_file[0] != '\0' && strcmp(earlier->cpu_file, tenant->cpu_file) == 0)
-			return error_set(error, -EEXIST, "tenants.%u.cpu_file: %.120s is that of tenants.%u already",
-					 index, tenant->cpu_file, other);
+			return error_set(
+				error, -EEXIST,
+				"tenants.%u.cpu_file: %.120s is that of tenants.%u already", index,
+				tenant->cpu_file, other);
 	}
-	socket_bytes = strlen(settings->run_directory) + strlen("/t//kv.sock") + strlen(tenant->name) + 1;
+	socket_bytes = strlen(settings->run_directory) + strlen("/t//kv.sock") +
+		       strlen(tenant->name) + 1;
 	if (socket_bytes > sizeof(address.sun_path))
-		return error_set(error, -ENAMETOOLONG,
-				 "run_directory: with tenant '%s', paths of sockets get longer than %zu characters",
-				 tenant->name, sizeof(address.sun_path) - 1);
+		return error_set(
+			error, -ENAMETOOLONG,
+			"run_directory: with tenant '%s', paths of sockets get longer than %zu characters",
+			tenant->name, sizeof(address.sun_path) - 1);
 	tenant->cpu_bytes -= tenant->cpu_bytes % settings->extent_bytes;
 	return extents_check(settings, what, tenant->cpu_bytes, error);
 }
 
 static bool nvme_bytes_is_given(struct settings *settings, uint32_t index)
 {
-	struct setting_record record = settings_list_record(settings, settings_list_find("tenants"), index);
+	struct setting_record record = settings_list_record(settings, settings_list_find("tenants"),
+							    index);
 	const struct setting *row;
 	int result = setting_find(&record, "nvme_bytes", "", &row, NULL);
 
@@ -116,7 +129,8 @@ static bool nvme_bytes_is_given(struct settings *settings, uint32_t index)
 	return record.origins[row - record.rows].text[0] != '\0';
 }
 
-/* Shares of the devices: as given, and what is left in equal parts to those that were given none. */
+/* Shares of the devices: as given, and what is left in equal parts to those that were given none.
+ */
 static int finish_shares(struct settings *settings, struct error *error)
 {
 	uint64_t extent_bytes = settings->extent_bytes, device_bytes = 0, given_bytes = 0;
@@ -137,12 +151,14 @@ static int finish_shares(struct settings *settings, struct error *error)
 
 		setting_format_number(SETTING_SIZE, given_bytes, given, sizeof(given));
 		setting_format_number(SETTING_SIZE, device_bytes, there, sizeof(there));
-		return error_set(error, -ERANGE, "tenants: their nvme_bytes add up to %s, the devices to %s", given, there);
+		return error_set(error, -ERANGE,
+				 "tenants: their nvme_bytes add up to %s, the devices to %s", given,
+				 there);
 	}
 	for (uint32_t i = 0; i < settings->tenants_count; i++) {
 		if (!nvme_bytes_is_given(settings, i))
-			settings->tenants[i].nvme_bytes =
-				(device_bytes - given_bytes) / open_count / extent_bytes * extent_bytes;
+			settings->tenants[i].nvme_bytes = (device_bytes - given_bytes) /
+							  open_count / extent_bytes * extent_bytes;
 	}
 	return 0;
 }
@@ -181,12 +197,16 @@ int settings_finish(struct settings *settings, struct error *error)
 	int result = 0;
 
 	if ((settings->extent_bytes & (settings->extent_bytes - 1)) != 0)
-		return error_set(error, -EINVAL, "extent_bytes: %llu is not a power of two, such as 64MiB",
+		return error_set(error, -EINVAL,
+				 "extent_bytes: %llu is not a power of two, such as 64MiB",
 				 (unsigned long long)settings->extent_bytes);
 	if (slot_bytes_for(settings->block_bytes_min) > settings->extent_bytes)
-		return error_set(error, -ERANGE, "block_bytes_min: with its header it does not fit into extent_bytes");
+		return error_set(
+			error, -ERANGE,
+			"block_bytes_min: with its header it does not fit into extent_bytes");
 	if (settings->tenants_count == 0)
-		result = settings_set(settings, "tenants.0.cpu_bytes", CPU_BYTES_DEFAULT, "default", error);
+		result = settings_set(settings, "tenants.0.cpu_bytes", CPU_BYTES_DEFAULT, "default",
+				      error);
 	if (result == 0)
 		result = finish_required(settings, error);
 	for (uint32_t i = 0; result == 0 && i < settings->devices_count; i++)
@@ -198,6 +218,7 @@ int settings_finish(struct settings *settings, struct error *error)
 	if (result < 0)
 		return result;
 	finish_chosen(settings);
-	assert(settings->tenants_count > 0 && settings->mills > 0 && settings->index_blocks_max > 0);
+	assert(settings->tenants_count > 0 && settings->mills > 0 &&
+	       settings->index_blocks_max > 0);
 	return 0;
 }

@@ -1,4 +1,5 @@
-/* daemon/settings_table.c: every option, once: name, type, bounds, default and the sentence that explains it. */
+/* daemon/settings_table.c: every option, once: name, type, bounds, default and the sentence that
+ * explains it. */
 #include "daemon/settings_table.h"
 
 #include "tiers/nvme/nvme.h"
@@ -11,58 +12,74 @@
 #define TIB (UINT64_C(1) << 40)
 #define SECOND UINT64_C(1000000)
 
-#define FIELD(record, field) .offset = offsetof(struct record, field), .bytes = sizeof(((struct record *)0)->field)
+#define FIELD(record, field)                                                                       \
+	.offset = offsetof(struct record, field), .bytes = sizeof(((struct record *)0)->field)
 #define BETWEEN(low, high) .minimum = (low), .maximum = (high)
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
-_Static_assert(SETTINGS_DEVICES_MAX <= NVME_DEVICES_MAX, "the tier has room for every device of the settings");
+_Static_assert(SETTINGS_DEVICES_MAX <= NVME_DEVICES_MAX,
+	       "the tier has room for every device of the settings");
 
 const struct setting settings_rows[] = {
-	{ "run_directory", SETTING_TEXT, CHECK_PATH, FIELD(settings, run_directory), .initial = "/run/kvtier",
+	{ "run_directory", SETTING_TEXT, CHECK_PATH, FIELD(settings, run_directory),
+	  .initial = "/run/kvtier",
 	  .help = "Folder of the sockets: t/<tenant>/kv.sock, admin.sock, http.sock." },
-	{ "state_directory", SETTING_TEXT, CHECK_PATH, FIELD(settings, state_directory), .initial = "/var/lib/kvtier",
+	{ "state_directory", SETTING_TEXT, CHECK_PATH, FIELD(settings, state_directory),
+	  .initial = "/var/lib/kvtier",
 	  .help = "Folder of the journal and the catalogue; must survive a restart." },
-	{ "http_listen", SETTING_TEXT, CHECK_LISTEN, FIELD(settings, http_listen), .initial = "127.0.0.1:9469",
+	{ "http_listen", SETTING_TEXT, CHECK_LISTEN, FIELD(settings, http_listen),
+	  .initial = "127.0.0.1:9469",
 	  .help = "Address and port of /metrics, /livez and /readyz; empty for none, port 0 for any free one." },
-	{ "log_level", SETTING_CHOICE, FIELD(settings, log_level), .choices = "debug info warning error",
-	  .initial = "info", .help = "The least important kind of line that is logged." },
-	{ "extent_bytes", SETTING_SIZE, FIELD(settings, extent_bytes), BETWEEN(MIB, 16 * GIB), .initial = "64MiB",
+	{ "log_level", SETTING_CHOICE, FIELD(settings, log_level),
+	  .choices = "debug info warning error", .initial = "info",
+	  .help = "The least important kind of line that is logged." },
+	{ "extent_bytes", SETTING_SIZE, FIELD(settings, extent_bytes), BETWEEN(MIB, 16 * GIB),
+	  .initial = "64MiB",
 	  .help = "Unit in which memory and devices are given to slot sizes; a power of two." },
-	{ "huge_pages", SETTING_CHOICE, FIELD(settings, huge_pages), .choices = "auto always never", .initial = "auto",
+	{ "huge_pages", SETTING_CHOICE, FIELD(settings, huge_pages), .choices = "auto always never",
+	  .initial = "auto",
 	  .help = "Huge pages for the cpu tier; `always` refuses to start without them." },
-	{ "io", SETTING_CHOICE, FIELD(settings, io), .choices = "auto io_uring psync", .initial = "auto",
+	{ "io", SETTING_CHOICE, FIELD(settings, io), .choices = "auto io_uring psync",
+	  .initial = "auto",
 	  .help = "How devices are spoken to; `auto` takes io_uring where the kernel allows it." },
-	{ "queue_depth", SETTING_COUNT, FIELD(settings, queue_depth), BETWEEN(1, 1024), .initial = "16",
-	  .help = "Reads and writes in the queue of each device at once." },
-	{ "mills", SETTING_COUNT, FIELD(settings, mills), BETWEEN(1, 64), .zero_allowed = true, .initial = "0",
-	  .help = "Threads for checksums and copies; 0 chooses from the CPUs." },
-	{ "index_blocks_max", SETTING_COUNT, FIELD(settings, index_blocks_max), BETWEEN(1024, UINT32_MAX / 2),
-	  .zero_allowed = true, .initial = "0",
+	{ "queue_depth", SETTING_COUNT, FIELD(settings, queue_depth), BETWEEN(1, 1024),
+	  .initial = "16", .help = "Reads and writes in the queue of each device at once." },
+	{ "mills", SETTING_COUNT, FIELD(settings, mills), BETWEEN(1, 64), .zero_allowed = true,
+	  .initial = "0", .help = "Threads for checksums and copies; 0 chooses from the CPUs." },
+	{ "index_blocks_max", SETTING_COUNT, FIELD(settings, index_blocks_max),
+	  BETWEEN(1024, UINT32_MAX / 2), .zero_allowed = true, .initial = "0",
 	  .help = "Blocks that the index has room for; 0 computes it from the tiers and block_bytes_min." },
-	{ "block_bytes_min", SETTING_SIZE, FIELD(settings, block_bytes_min), BETWEEN(4 * KIB, GIB), .initial = "64KiB",
-	  .help = "The smallest block that the index is sized for." },
-	{ "connections_max", SETTING_COUNT, FIELD(settings, connections_max), BETWEEN(1, 4096), .initial = "256",
-	  .help = "Client connections at once; more are refused." },
-	{ "spaces_max", SETTING_COUNT, FIELD(settings, spaces_max), BETWEEN(1, 65536), .initial = "1024",
+	{ "block_bytes_min", SETTING_SIZE, FIELD(settings, block_bytes_min), BETWEEN(4 * KIB, GIB),
+	  .initial = "64KiB", .help = "The smallest block that the index is sized for." },
+	{ "connections_max", SETTING_COUNT, FIELD(settings, connections_max), BETWEEN(1, 4096),
+	  .initial = "256", .help = "Client connections at once; more are refused." },
+	{ "spaces_max", SETTING_COUNT, FIELD(settings, spaces_max), BETWEEN(1, 65536),
+	  .initial = "1024",
 	  .help = "Spaces (model, layout and adapter together) that are known at once." },
-	{ "leases_max", SETTING_COUNT, FIELD(settings, leases_max), BETWEEN(1, 1048576), .initial = "4096",
-	  .help = "Leases at once; further lookups are answered without one." },
-	{ "window_bytes", SETTING_SIZE, FIELD(settings, window_bytes), BETWEEN(MIB, 4 * GIB), .initial = "64MiB",
+	{ "leases_max", SETTING_COUNT, FIELD(settings, leases_max), BETWEEN(1, 1048576),
+	  .initial = "4096", .help = "Leases at once; further lookups are answered without one." },
+	{ "window_bytes", SETTING_SIZE, FIELD(settings, window_bytes), BETWEEN(MIB, 4 * GIB),
+	  .initial = "64MiB",
 	  .help = "Shared memory of each data connection, through which stores travel." },
-	{ "batches_max", SETTING_COUNT, FIELD(settings, batches_max), BETWEEN(1, 1024), .initial = "64",
-	  .help = "Store and load batches under way at once on one connection." },
-	{ "load_window_blocks", SETTING_COUNT, FIELD(settings, load_window_blocks), BETWEEN(1, 4096), .initial = "64",
+	{ "batches_max", SETTING_COUNT, FIELD(settings, batches_max), BETWEEN(1, 1024),
+	  .initial = "64", .help = "Store and load batches under way at once on one connection." },
+	{ "load_window_blocks", SETTING_COUNT, FIELD(settings, load_window_blocks),
+	  BETWEEN(1, 4096), .initial = "64",
 	  .help = "Blocks of one load batch that may be delivered and not yet released." },
-	{ "lease_max", SETTING_DURATION, FIELD(settings, lease_us_max), BETWEEN(SECOND / 10, 3600 * SECOND),
-	  .initial = "1m", .help = "The longest lease that is granted; longer wishes are cut to it." },
-	{ "write_bytes_day_max", SETTING_SIZE, FIELD(settings, write_bytes_day_max), BETWEEN(GIB, 1024 * TIB),
-	  .zero_allowed = true, .initial = "0",
+	{ "lease_max", SETTING_DURATION, FIELD(settings, lease_us_max),
+	  BETWEEN(SECOND / 10, 3600 * SECOND), .initial = "1m",
+	  .help = "The longest lease that is granted; longer wishes are cut to it." },
+	{ "write_bytes_day_max", SETTING_SIZE, FIELD(settings, write_bytes_day_max),
+	  BETWEEN(GIB, 1024 * TIB), .zero_allowed = true, .initial = "0",
 	  .help = "Bytes written to all devices a day, against wear; 0 for no limit." },
-	{ "restart_wait", SETTING_DURATION, FIELD(settings, restart_wait_us), BETWEEN(0, 600 * SECOND), .initial = "10s",
+	{ "restart_wait", SETTING_DURATION, FIELD(settings, restart_wait_us),
+	  BETWEEN(0, 600 * SECOND), .initial = "10s",
 	  .help = "How long a start waits for an earlier daemon's I/O to end before it takes new memory." },
-	{ "stall_max", SETTING_DURATION, FIELD(settings, stall_us_max), BETWEEN(SECOND / 10, 600 * SECOND),
-	  .initial = "5s", .help = "A worker or thread that is silent for so long is stalled, and fenced or restarted." },
-	{ "bypass", SETTING_CHOICE, FIELD(settings, bypass), .choices = "off on observe", .initial = "off",
+	{ "stall_max", SETTING_DURATION, FIELD(settings, stall_us_max),
+	  BETWEEN(SECOND / 10, 600 * SECOND), .initial = "5s",
+	  .help = "A worker or thread that is silent for so long is stalled, and fenced or restarted." },
+	{ "bypass", SETTING_CHOICE, FIELD(settings, bypass), .choices = "off on observe",
+	  .initial = "off",
 	  .help = "At start: `on` answers every lookup with a miss, `observe` counts what would have been hits." },
 };
 const unsigned settings_rows_count = COUNT_OF(settings_rows);
@@ -71,33 +88,38 @@ _Static_assert(COUNT_OF(settings_rows) <= SETTINGS_ORIGINS, "an origin for each 
 static const struct setting tenant_rows[] = {
 	{ "name", SETTING_TEXT, CHECK_NAME, FIELD(tenant_settings, name), .initial = "default",
 	  .help = "Name of the tenant and of its socket's folder; letters, digits, '-', '_', '.'." },
-	{ "cpu_bytes", SETTING_SIZE, FIELD(tenant_settings, cpu_bytes), BETWEEN(MIB, 64 * TIB), .is_required = true,
-	  .initial = "", .help = "Host memory of the tenant, rounded down to whole extents." },
+	{ "cpu_bytes", SETTING_SIZE, FIELD(tenant_settings, cpu_bytes), BETWEEN(MIB, 64 * TIB),
+	  .is_required = true, .initial = "",
+	  .help = "Host memory of the tenant, rounded down to whole extents." },
 	{ "nvme_bytes", SETTING_SIZE, FIELD(tenant_settings, nvme_bytes), BETWEEN(MIB, 1024 * TIB),
 	  .zero_allowed = true, .initial = "",
 	  .help = "Share of the devices; without it, an equal part of what the others leave; 0 for none." },
-	{ "cpu_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(tenant_settings, cpu_file), .initial = "",
+	{ "cpu_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(tenant_settings, cpu_file),
+	  .initial = "",
 	  .help = "A file on tmpfs or hugetlbfs for the host memory, which then survives a restart." },
 };
 _Static_assert(COUNT_OF(tenant_rows) <= SETTINGS_ITEM_ORIGINS, "an origin for each row");
 
 static const struct setting device_rows[] = {
-	{ "path", SETTING_TEXT, CHECK_PATH, FIELD(device_settings, path), .is_required = true, .initial = "",
-	  .help = "A file (made when missing) or a raw block device." },
-	{ "bytes", SETTING_SIZE, FIELD(device_settings, bytes), BETWEEN(MIB, 256 * TIB), .zero_allowed = true,
-	  .initial = "", .help = "Size of the file; a raw device may leave it out, which means all of it." },
-	{ "raw_initialise", SETTING_BOOL, FIELD(device_settings, raw_initialise), .initial = "false",
+	{ "path", SETTING_TEXT, CHECK_PATH, FIELD(device_settings, path), .is_required = true,
+	  .initial = "", .help = "A file (made when missing) or a raw block device." },
+	{ "bytes", SETTING_SIZE, FIELD(device_settings, bytes), BETWEEN(MIB, 256 * TIB),
+	  .zero_allowed = true, .initial = "",
+	  .help = "Size of the file; a raw device may leave it out, which means all of it." },
+	{ "raw_initialise", SETTING_BOOL, FIELD(device_settings, raw_initialise),
+	  .initial = "false",
 	  .help = "Write a superblock to a raw device that has none; what was on it is lost." },
 };
 _Static_assert(COUNT_OF(device_rows) <= SETTINGS_ITEM_ORIGINS, "an origin for each row");
 
 const struct setting_list settings_lists[] = {
 	{ "tenants", tenant_rows, COUNT_OF(tenant_rows), offsetof(struct settings, tenants),
-	  sizeof(struct tenant_settings), SETTINGS_TENANTS_MAX, offsetof(struct settings, tenants_count),
-	  offsetof(struct tenant_settings, origins),
+	  sizeof(struct tenant_settings), SETTINGS_TENANTS_MAX,
+	  offsetof(struct settings, tenants_count), offsetof(struct tenant_settings, origins),
 	  "Who shares the node, each with memory of its own; none given: one, called default, with 1GiB." },
 	{ "nvme", device_rows, COUNT_OF(device_rows), offsetof(struct settings, devices),
-	  sizeof(struct device_settings), SETTINGS_DEVICES_MAX, offsetof(struct settings, devices_count),
-	  offsetof(struct device_settings, origins), "Files and raw devices of the nvme tier; none given: no such tier." },
+	  sizeof(struct device_settings), SETTINGS_DEVICES_MAX,
+	  offsetof(struct settings, devices_count), offsetof(struct device_settings, origins),
+	  "Files and raw devices of the nvme tier; none given: no such tier." },
 };
 const unsigned settings_lists_count = COUNT_OF(settings_lists);

@@ -17,13 +17,22 @@ struct unit {
 	uint64_t factor;
 };
 
-static const struct unit size_units[] = {   /* the largest first, so that formatting takes it */
-	{ "TiB", UINT64_C(1) << 40 }, { "GiB", UINT64_C(1) << 30 }, { "MiB", UINT64_C(1) << 20 },
-	{ "KiB", UINT64_C(1) << 10 }, { "B", 1 }, { NULL, 0 },
+static const struct unit size_units[] = {
+	/* the largest first, so that formatting takes it */
+	{ "TiB", UINT64_C(1) << 40 },
+	{ "GiB", UINT64_C(1) << 30 },
+	{ "MiB", UINT64_C(1) << 20 },
+	{ "KiB", UINT64_C(1) << 10 },
+	{ "B", 1 },
+	{ NULL, 0 },
 };
 static const struct unit duration_units[] = {
-	{ "h", UINT64_C(3600000000) }, { "m", UINT64_C(60000000) }, { "s", UINT64_C(1000000) }, { "ms", 1000 },
-	{ "us", 1 }, { NULL, 0 },
+	{ "h", UINT64_C(3600000000) },
+	{ "m", UINT64_C(60000000) },
+	{ "s", UINT64_C(1000000) },
+	{ "ms", 1000 },
+	{ "us", 1 },
+	{ NULL, 0 },
 };
 
 static const struct unit *units_of(enum setting_type type)
@@ -70,7 +79,8 @@ static bool number_read(enum setting_type type, const char *text, uint64_t *out_
 		return false;
 	if (*rest == '\0') {
 		*out_number = number;
-		return type != SETTING_DURATION || number == 0;   /* "5" of what? Only nothing needs no unit */
+		return type != SETTING_DURATION ||
+		       number == 0; /* "5" of what? Only nothing needs no unit */
 	}
 	for (; unit != NULL && unit->name != NULL; unit++)
 		if (strcmp(rest, unit->name) == 0)
@@ -92,23 +102,25 @@ void setting_format_number(enum setting_type type, uint64_t number, char *text, 
 	if (type == SETTING_SIZE && unit->factor == 1)
 		snprintf(text, text_bytes, "%llu", (unsigned long long)number);
 	else
-		snprintf(text, text_bytes, "%llu%s", (unsigned long long)(number / unit->factor), unit->name);
+		snprintf(text, text_bytes, "%llu%s", (unsigned long long)(number / unit->factor),
+			 unit->name);
 }
 
-static int number_store(const struct setting *row, void *field, const char *text, const char *origin,
-			struct error *error)
+static int number_store(const struct setting *row, void *field, const char *text,
+			const char *origin, struct error *error)
 {
 	char low[32], high[32];
 	uint64_t number;
 
 	if (!number_read(row->type, text, &number))
-		return error_set(error, -EINVAL, "%s: %s: '%.40s' is not %s", origin, row->name, text,
-				 example_of(row->type));
-	if ((number < row->minimum && !(number == 0 && row->zero_allowed)) || number > row->maximum) {
+		return error_set(error, -EINVAL, "%s: %s: '%.40s' is not %s", origin, row->name,
+				 text, example_of(row->type));
+	if ((number < row->minimum && !(number == 0 && row->zero_allowed)) ||
+	    number > row->maximum) {
 		setting_format_number(row->type, row->minimum, low, sizeof(low));
 		setting_format_number(row->type, row->maximum, high, sizeof(high));
-		return error_set(error, -ERANGE, "%s: %s: %.40s is not within %s and %s%s", origin, row->name, text, low,
-				 high, row->zero_allowed ? ", or 0" : "");
+		return error_set(error, -ERANGE, "%s: %s: %.40s is not within %s and %s%s", origin,
+				 row->name, text, low, high, row->zero_allowed ? ", or 0" : "");
 	}
 	if (row->bytes == sizeof(uint32_t)) {
 		assert(number <= UINT32_MAX);
@@ -120,13 +132,15 @@ static int number_store(const struct setting *row, void *field, const char *text
 	return 0;
 }
 
-static int bool_store(const struct setting *row, void *field, const char *text, const char *origin, struct error *error)
+static int bool_store(const struct setting *row, void *field, const char *text, const char *origin,
+		      struct error *error)
 {
 	bool value = strcmp(text, "true") == 0;
 
 	assert(row->bytes == sizeof(bool));
 	if (!value && strcmp(text, "false") != 0)
-		return error_set(error, -EINVAL, "%s: %s: '%.40s' is neither true nor false", origin, row->name, text);
+		return error_set(error, -EINVAL, "%s: %s: '%.40s' is neither true nor false",
+				 origin, row->name, text);
 	memcpy(field, &value, sizeof(value));
 	return 0;
 }
@@ -164,6 +178,9 @@ static bool is_printable(const char *text)
 	return true;
 }
 
+static const char name_letters[] =
+	"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+
 /* NULL when right, or what would be. */
 static const char *text_complaint(enum setting_check check, const char *text)
 {
@@ -177,34 +194,37 @@ static const char *text_complaint(enum setting_check check, const char *text)
 	case CHECK_PATH:
 		return text[0] == '/' ? NULL : "is not an absolute path, which begins with '/'";
 	case CHECK_NAME:
-		if (text[0] == '\0' || text[0] == '.' ||
-		    text[strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")] != '\0')
+		if (text[0] == '\0' || text[0] == '.' || text[strspn(text, name_letters)] != '\0')
 			return "is not a name of letters, digits, '-', '_' and '.' (not first)";
 		return NULL;
 	case CHECK_LISTEN:
-		return listen_is_right(text) ? NULL : "is not ADDRESS:PORT, such as 127.0.0.1:9469 or [::1]:9469";
+		return listen_is_right(text)
+			       ? NULL
+			       : "is not ADDRESS:PORT, such as 127.0.0.1:9469 or [::1]:9469";
 	case CHECK_NOTHING:
 		break;
 	}
 	return NULL;
 }
 
-static int text_store(const struct setting *row, void *field, const char *text, const char *origin, struct error *error)
+static int text_store(const struct setting *row, void *field, const char *text, const char *origin,
+		      struct error *error)
 {
 	const char *complaint = text_complaint(row->check, text);
 
 	if (complaint != NULL)
-		return error_set(error, -EINVAL, "%s: %s: '%.60s' %s", origin, row->name, text, complaint);
+		return error_set(error, -EINVAL, "%s: %s: '%.60s' %s", origin, row->name, text,
+				 complaint);
 	if (strlen(text) >= row->bytes)
-		return error_set(error, -ENAMETOOLONG, "%s: %s: longer than %u characters", origin, row->name,
-				 row->bytes - 1);
+		return error_set(error, -ENAMETOOLONG, "%s: %s: longer than %u characters", origin,
+				 row->name, row->bytes - 1);
 	memset(field, 0, row->bytes);
 	memcpy(field, text, strlen(text));
 	return 0;
 }
 
-static int choice_store(const struct setting *row, void *field, const char *text, const char *origin,
-			struct error *error)
+static int choice_store(const struct setting *row, void *field, const char *text,
+			const char *origin, struct error *error)
 {
 	size_t text_length = strlen(text);
 	const char *choice = row->choices;
@@ -216,11 +236,12 @@ static int choice_store(const struct setting *row, void *field, const char *text
 			return text_store(row, field, text, origin, error);
 		choice = choice[length] == ' ' ? choice + length + 1 : NULL;
 	}
-	return error_set(error, -EINVAL, "%s: %s: '%.40s' is none of: %s", origin, row->name, text, row->choices);
+	return error_set(error, -EINVAL, "%s: %s: '%.40s' is none of: %s", origin, row->name, text,
+			 row->choices);
 }
 
-int setting_store(const struct setting_record *record, const struct setting *row, const char *text, const char *origin,
-		  struct error *error)
+int setting_store(const struct setting_record *record, const struct setting *row, const char *text,
+		  const char *origin, struct error *error)
 {
 	void *field = (char *)record->start + row->offset;
 	struct settings_origin *kept = &record->origins[row - record->rows];
@@ -250,7 +271,8 @@ int setting_store(const struct setting_record *record, const struct setting *row
 	return 0;
 }
 
-void setting_format(const struct setting_record *record, const struct setting *row, char *text, size_t text_bytes)
+void setting_format(const struct setting_record *record, const struct setting *row, char *text,
+		    size_t text_bytes)
 {
 	const char *field = (const char *)record->start + row->offset;
 	uint64_t number = 0;
@@ -307,6 +329,8 @@ int setting_find(const struct setting_record *record, const char *name, const ch
 	assert(count <= NAMES_MAX);
 	nearest = nearest_word(name, names, count);
 	if (nearest == NULL)
-		return error_set(error, -EINVAL, "%s: unknown key '%.40s'; kvtierd --help lists all", origin, name);
-	return error_set(error, -EINVAL, "%s: unknown key '%.40s'; the nearest is '%s'", origin, name, nearest);
+		return error_set(error, -EINVAL,
+				 "%s: unknown key '%.40s'; kvtierd --help lists all", origin, name);
+	return error_set(error, -EINVAL, "%s: unknown key '%.40s'; the nearest is '%s'", origin,
+			 name, nearest);
 }

@@ -1,5 +1,6 @@
-/* daemon/settings_yaml.c: the settings file. The only one that speaks to libyaml, by its event interface: a document of
- * one map of scalars and of lists of maps of scalars. Whatever else YAML can say is refused where it stands. */
+/* daemon/settings_yaml.c: the settings file. The only one that speaks to libyaml, by its event
+ * interface: a document of one map of scalars and of lists of maps of scalars. Whatever else YAML
+ * can say is refused where it stands. */
 #include "daemon/settings_table.h"
 
 #include <assert.h>
@@ -14,12 +15,12 @@
 
 struct reader {
 	yaml_parser_t parser;
-	yaml_event_t event;               /* the current one; deleted before the next */
+	yaml_event_t event; /* the current one; deleted before the next */
 	struct settings *settings;
-	const char *name;                 /* of the file, for messages */
+	const char *name; /* of the file, for messages */
 	struct error *error;
 	char key[SETTING_VALUE_TEXT_BYTES];
-	char origin[ORIGIN_BYTES];        /* "kvtier.yaml:12" of the current event */
+	char origin[ORIGIN_BYTES]; /* "kvtier.yaml:12" of the current event */
 };
 
 static const char *event_words(yaml_event_type_t type)
@@ -49,7 +50,8 @@ static void origin_set(struct reader *reader, size_t line)
 	snprintf(reader->origin, sizeof(reader->origin), "%s:%zu", reader->name, line + 1);
 }
 
-/* Anchors, aliases and tags let a file say what it does not seem to say; there is nothing here they are needed for. */
+/* Anchors, aliases and tags let a file say what it does not seem to say; there is nothing here they
+ * are needed for. */
 static int refuse_magic(struct reader *reader)
 {
 	const yaml_event_t *event = &reader->event;
@@ -68,11 +70,12 @@ static int refuse_magic(struct reader *reader)
 		tag = event->data.mapping_start.tag;
 	}
 	if (anchor != NULL)
-		return error_set(reader->error, -EINVAL, "%s: anchors and aliases ('%.40s') are not supported",
+		return error_set(reader->error, -EINVAL,
+				 "%s: anchors and aliases ('%.40s') are not supported",
 				 reader->origin, (const char *)anchor);
 	if (tag != NULL)
-		return error_set(reader->error, -EINVAL, "%s: tags ('%.40s') are not supported", reader->origin,
-				 (const char *)tag);
+		return error_set(reader->error, -EINVAL, "%s: tags ('%.40s') are not supported",
+				 reader->origin, (const char *)tag);
 	return 0;
 }
 
@@ -85,7 +88,8 @@ static int event_next(struct reader *reader)
 		origin_set(reader, parser->problem_mark.line);
 		return error_set(reader->error, -EINVAL, "%s: not YAML: %s%s%s", reader->origin,
 				 parser->problem == NULL ? "no memory" : parser->problem,
-				 parser->context == NULL ? "" : " ", parser->context == NULL ? "" : parser->context);
+				 parser->context == NULL ? "" : " ",
+				 parser->context == NULL ? "" : parser->context);
 	}
 	origin_set(reader, reader->event.start_mark.line);
 	return refuse_magic(reader);
@@ -99,12 +103,14 @@ static int scalar_text(struct reader *reader, const char *wanted, const char **o
 	if (reader->event.type != YAML_SCALAR_EVENT)
 		return refuse_unexpected(reader, wanted);
 	if (strlen(text) != reader->event.data.scalar.length)
-		return error_set(reader->error, -EINVAL, "%s: a NUL character in %s", reader->origin, wanted);
+		return error_set(reader->error, -EINVAL, "%s: a NUL character in %s",
+				 reader->origin, wanted);
 	*out_text = text;
 	return 0;
 }
 
-/* The key into reader->key, and the value's event as the current one. 1: a pair; 0: the map ends. */
+/* The key into reader->key, and the value's event as the current one. 1: a pair; 0: the map ends.
+ */
 static int pair_next(struct reader *reader)
 {
 	const char *text;
@@ -118,7 +124,8 @@ static int pair_next(struct reader *reader)
 	if (result < 0)
 		return result;
 	if (strlen(text) >= sizeof(reader->key))
-		return error_set(reader->error, -EINVAL, "%s: unknown key '%.40s...'", reader->origin, text);
+		return error_set(reader->error, -EINVAL, "%s: unknown key '%.40s...'",
+				 reader->origin, text);
 	snprintf(reader->key, sizeof(reader->key), "%s", text);
 	result = event_next(reader);
 	return result < 0 ? result : 1;
@@ -128,8 +135,8 @@ static int refuse_second(struct reader *reader, uint64_t *seen, unsigned index)
 {
 	assert(index < 64);
 	if ((*seen & (UINT64_C(1) << index)) != 0)
-		return error_set(reader->error, -EINVAL, "%s: '%s' stands here a second time", reader->origin,
-				 reader->key);
+		return error_set(reader->error, -EINVAL, "%s: '%s' stands here a second time",
+				 reader->origin, reader->key);
 	*seen |= UINT64_C(1) << index;
 	return 0;
 }
@@ -147,8 +154,10 @@ static int pair_store(struct reader *reader, const struct setting_record *record
 		result = scalar_text(reader, "a value", &text);
 	if (result < 0)
 		return result;
-	if (reader->event.data.scalar.length == 0 && reader->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
-		return error_set(reader->error, -EINVAL, "%s: %s: has no value; leave the key out for its default",
+	if (reader->event.data.scalar.length == 0 &&
+	    reader->event.data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
+		return error_set(reader->error, -EINVAL,
+				 "%s: %s: has no value; leave the key out for its default",
 				 reader->origin, row->name);
 	return setting_store(record, row, text, reader->origin, reader->error);
 }
@@ -164,7 +173,8 @@ static int item_read(struct reader *reader, const struct setting_list *list)
 	result = settings_list_append(reader->settings, list, reader->origin, reader->error);
 	if (result < 0)
 		return result;
-	record = settings_list_record(reader->settings, list, settings_list_count(reader->settings, list) - 1);
+	record = settings_list_record(reader->settings, list,
+				      settings_list_count(reader->settings, list) - 1);
 	for (result = pair_next(reader); result > 0; result = pair_next(reader)) {
 		result = pair_store(reader, &record, &seen);
 		if (result < 0)
@@ -197,7 +207,7 @@ static int document_read(struct reader *reader)
 	int result;
 
 	if (reader->event.type == YAML_SCALAR_EVENT && reader->event.data.scalar.length == 0)
-		return 0;   /* only comments */
+		return 0; /* only comments */
 	if (reader->event.type != YAML_MAPPING_START_EVENT)
 		return refuse_unexpected(reader, "a map of settings ('key: value')");
 	for (result = pair_next(reader); result > 0; result = pair_next(reader)) {
@@ -206,7 +216,8 @@ static int document_read(struct reader *reader)
 		if (list == NULL) {
 			result = pair_store(reader, &record, &seen);
 		} else {
-			result = refuse_second(reader, &lists_seen, (unsigned)(list - settings_lists));
+			result = refuse_second(reader, &lists_seen,
+					       (unsigned)(list - settings_lists));
 			if (result == 0)
 				result = list_read(reader, list);
 		}
@@ -218,18 +229,18 @@ static int document_read(struct reader *reader)
 
 static int stream_read(struct reader *reader)
 {
-	int result = event_next(reader);   /* the stream's start */
+	int result = event_next(reader); /* the stream's start */
 
 	if (result == 0)
 		result = event_next(reader);
 	if (result < 0 || reader->event.type == YAML_STREAM_END_EVENT)
-		return result;             /* an empty file */
+		return result; /* an empty file */
 	assert(reader->event.type == YAML_DOCUMENT_START_EVENT);
 	result = event_next(reader);
 	if (result == 0)
 		result = document_read(reader);
 	if (result == 0)
-		result = event_next(reader);   /* the document's end */
+		result = event_next(reader); /* the document's end */
 	if (result == 0)
 		result = event_next(reader);
 	if (result == 0 && reader->event.type != YAML_STREAM_END_EVENT)
@@ -237,14 +248,15 @@ static int stream_read(struct reader *reader)
 	return result;
 }
 
-int settings_read_text(struct settings *settings, const char *text, size_t text_bytes, const char *name,
-		       struct error *error)
+int settings_read_text(struct settings *settings, const char *text, size_t text_bytes,
+		       const char *name, struct error *error)
 {
 	struct reader reader = { .settings = settings, .name = name, .error = error };
 	int result;
 
 	if (text_bytes > SETTINGS_FILE_BYTES_MAX)
-		return error_set(error, -EFBIG, "%s: larger than %u bytes", name, SETTINGS_FILE_BYTES_MAX);
+		return error_set(error, -EFBIG, "%s: larger than %u bytes", name,
+				 SETTINGS_FILE_BYTES_MAX);
 	if (!yaml_parser_initialize(&reader.parser))
 		return error_set(error, -ENOMEM, "%s: no memory", name);
 	yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, text_bytes);
