@@ -39,6 +39,8 @@ static struct {
 	uint64_t dropped;           /* not yet announced */
 	uint64_t give_up_us;        /* while closing: when the writer drops the rest */
 	pthread_t writer;
+	uint32_t writers_count;     /* running; more than one when an earlier one was left behind */
+	pthread_cond_t writer_ended;
 	_Atomic bool is_open;       /* lines go to the queue */
 	bool fork_is_watched;
 	_Atomic int level;
@@ -47,6 +49,7 @@ static struct {
 } log_state = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
 	.not_empty = PTHREAD_COND_INITIALIZER,
+	.writer_ended = PTHREAD_COND_INITIALIZER,
 	.level = LOG_INFO,
 };
 
@@ -256,6 +259,11 @@ static void *writer_run(void *unused)
 	(void)unused;
 	while (line_take(&line) && reader_wait())
 		line_write(&line);
+	pthread_mutex_lock(&log_state.lock);
+	assert(log_state.writers_count > 0);
+	log_state.writers_count--;
+	pthread_cond_signal(&log_state.writer_ended);
+	pthread_mutex_unlock(&log_state.lock);
 	return NULL;
 }
 
@@ -276,7 +284,10 @@ static void fork_in_child(void)
 	log_state.first = 0;
 	log_state.count = 0;
 	log_state.dropped = 0;
-	log_state.not_empty = (pthread_cond_t)PTHREAD_COND_INITIALIZER;   /* it knew the writer */
+	log_state.writers_count = 0;
+	/* They know threads that are not here. */
+	log_state.not_empty = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
+	log_state.writer_ended = (pthread_cond_t)PTHREAD_COND_INITIALIZER;
 	pthread_mutex_unlock(&log_state.lock);
 }
 
@@ -296,6 +307,7 @@ void log_open(void)
 		log_state.is_open = true;
 		result = pthread_create(&log_state.writer, NULL, writer_run, NULL);
 		log_state.is_open = result == 0;
+		log_state.writers_count += result == 0;
 		pthread_sigmask(SIG_SETMASK, &before, NULL);
 	}
 	pthread_mutex_unlock(&log_state.lock);
@@ -308,6 +320,8 @@ void log_close(void)
 	struct timespec until;
 	pthread_t writer;
 	bool was_open;
+	bool has_ended;
+	int result = 0;
 
 	pthread_mutex_lock(&log_state.lock);
 	was_open = log_state.is_open;
@@ -317,16 +331,20 @@ void log_close(void)
 	until.tv_sec = (time_t)(log_state.give_up_us / US_PER_SECOND) + 1;
 	until.tv_nsec = 0;
 	pthread_cond_signal(&log_state.not_empty);
+	while (was_open && log_state.writers_count > 0 && result == 0)
+		result = pthread_cond_clockwait(&log_state.writer_ended, &log_state.lock,
+						CLOCK_MONOTONIC, &until);
+	has_ended = log_state.writers_count == 0;
+	if (was_open) {
+		log_state.dropped_count += log_state.count;
+		log_state.count = 0;
+	}
 	pthread_mutex_unlock(&log_state.lock);
-	if (!was_open)
-		return;
-	/* Another process can fill a shared pipe between poll() and write(); then the writer is left behind. */
-	if (pthread_clockjoin_np(writer, NULL, CLOCK_MONOTONIC, &until) != 0)
+	/* Another process can fill a shared pipe between poll() and write(); then the writer stays behind. */
+	if (was_open && has_ended)
+		pthread_join(writer, NULL);
+	else if (was_open)
 		pthread_detach(writer);
-	pthread_mutex_lock(&log_state.lock);
-	log_state.dropped_count += log_state.count;
-	log_state.count = 0;
-	pthread_mutex_unlock(&log_state.lock);
 }
 
 const char *log_quote(char *target, size_t target_bytes, const char *text)
