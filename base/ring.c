@@ -9,9 +9,9 @@
 
 /* Each word has a cache line of its own: the two sides write different ones. */
 struct ring_shared {
-	_Alignas(64) _Atomic uint32_t tail;       /* the producer's: messages ever sent, modulo 2^32 */
-	_Alignas(64) _Atomic uint32_t head;       /* the consumer's: messages ever taken */
-	_Alignas(64) _Atomic uint32_t sleeping;   /* 1 while the consumer waits on wake_fd */
+	_Alignas(64) _Atomic uint32_t tail; /* the producer's: messages ever sent, modulo 2^32 */
+	_Alignas(64) _Atomic uint32_t head; /* the consumer's: messages ever taken */
+	_Alignas(64) _Atomic uint32_t sleeping; /* 1 while the consumer waits on wake_fd */
 };
 
 _Static_assert(ATOMIC_INT_LOCK_FREE == 2, "a lock between processes could die with one of them");
@@ -36,7 +36,7 @@ void ring_format(void *memory, uint32_t message_bytes, uint32_t messages_max)
 }
 
 static void ring_attach(struct ring *ring, void *memory, uint32_t message_bytes,
-			  uint32_t messages_max, int wake_fd)
+			uint32_t messages_max, int wake_fd)
 {
 	assert(((uintptr_t)memory & 63) == 0);
 	assert(is_power_of_two(messages_max) && messages_max <= UINT32_C(1) << 30);
@@ -84,7 +84,8 @@ static void wake(const struct ring *ring)
 {
 	uint64_t one = 1;
 
-	/* -EAGAIN means that the counter is at its top: then the consumer has its wake-up already. */
+	/* -EAGAIN means that the counter is at its top: then the consumer has its wake-up already.
+	 */
 	if (write(ring->wake_fd, &one, sizeof(one)) < 0)
 		return;
 }
@@ -124,7 +125,8 @@ int ring_take(struct ring *ring, void *out_message)
 		return -EPROTO;
 	if (used == 0)
 		return 0;
-	/* Copied before anybody looks at it: the producer could change it between a check and its use. */
+	/* Copied before anybody looks at it: the producer could change it between a check and its
+	 * use. */
 	memcpy(out_message, message_at(ring, ring->mine), ring->message_bytes);
 	ring->mine++;
 	atomic_store_explicit(&ring->shared->head, ring->mine, memory_order_release);

@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-#define SMALL_MAX 8u
+#define SMALL_MAX   8u
 #define WAIT_MS_MAX 20000
 
 struct text {
@@ -44,8 +44,10 @@ static void rig_init(struct rig *rig, uint32_t messages_max)
 	rig->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	assert_true(rig->wake_fd >= 0);
 	ring_format(rig->memory, sizeof(struct text), messages_max);
-	ring_attach_producer(&rig->producer, rig->memory, sizeof(struct text), messages_max, rig->wake_fd);
-	ring_attach_consumer(&rig->consumer, rig->memory, sizeof(struct text), messages_max, rig->wake_fd);
+	ring_attach_producer(&rig->producer, rig->memory, sizeof(struct text), messages_max,
+			     rig->wake_fd);
+	ring_attach_consumer(&rig->consumer, rig->memory, sizeof(struct text), messages_max,
+			     rig->wake_fd);
 }
 
 static void rig_finish(struct rig *rig)
@@ -145,7 +147,7 @@ static void an_impossible_tail_is_refused_by_the_consumer(void **unused)
 		TAIL(&rig) = lies[n];
 		assert_int_equal(ring_take(&rig.consumer, &text), -EPROTO);
 		assert_memory_equal(&text, &before, sizeof(text));
-		assert_false(ring_sleep(&rig.consumer));   /* it must be noticed, not slept over */
+		assert_false(ring_sleep(&rig.consumer)); /* it must be noticed, not slept over */
 		rig_finish(&rig);
 	}
 }
@@ -174,7 +176,7 @@ static void the_other_sides_word_never_moves_our_own_index(void **unused)
 
 	(void)unused;
 	rig_init(&rig, SMALL_MAX);
-	TAIL(&rig) = 3;   /* written over by the peer: we publish ours, we never read it back */
+	TAIL(&rig) = 3; /* written over by the peer: we publish ours, we never read it back */
 	assert_int_equal(ring_send(&rig.producer, &text), 0);
 	assert_int_equal(TAIL(&rig), 1);
 	HEAD(&rig) = 7;
