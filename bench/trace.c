@@ -27,63 +27,63 @@ struct trace_source {
 	const char *name;
 };
 
-static int source_open(const struct trace_source *source, struct json *json, struct error *error)
+static int source_open(const struct trace_source *source, struct scan *scan, struct error *error)
 {
 	if (source->path != NULL)
-		return json_open(json, source->path, error);
-	json_open_memory(json, source->memory, source->bytes, source->name, error);
+		return scan_open(scan, source->path, error);
+	scan_open_memory(scan, source->memory, source->bytes, source->name, error);
 	return 0;
 }
 
 enum trace_format { FORMAT_CHAT = 1, FORMAT_SESSIONS };
 
 /* Looks at the keys of the first object. */
-static int format_tell(struct json *json)
+static int format_tell(struct scan *scan)
 {
-	char key[JSON_KEY_BYTES];
-	int result = json_more(json);
+	char key[SCAN_KEY_BYTES];
+	int result = scan_more(scan);
 
 	if (result < 0)
 		return result;
 	if (result == 0)
-		return json_refuse(json, "an empty file, expected a trace");
-	result = json_peek(
-		json, "a JSON object (CSV traces hold lengths, no blocks, and cannot be replayed)");
+		return scan_refuse(scan, "an empty file, expected a trace");
+	result = scan_peek(
+		scan, "a JSON object (CSV traces hold lengths, no blocks, and cannot be replayed)");
 	if (result < 0)
 		return result;
 	if (result == '[') {
-		result = json_array_begin(json, "sessions");
+		result = scan_array_begin(scan, "sessions");
 		if (result == 0)
-			result = json_array_next(json);
+			result = scan_array_next(scan);
 		if (result < 0)
 			return result;
 	}
-	result = json_object_begin(json, "a request or a session");
-	while (result == 0 && (result = json_object_next(json, key)) == 1) {
+	result = scan_object_begin(scan, "a request or a session");
+	while (result == 0 && (result = scan_object_next(scan, key)) == 1) {
 		if (strcmp(key, "requests") == 0)
 			return FORMAT_SESSIONS;
 		if (strcmp(key, "hash_ids") == 0)
 			return FORMAT_CHAT;
-		result = json_skip(json);
+		result = scan_skip(scan);
 	}
 	if (result < 0)
 		return result;
-	return json_refuse(json, "neither \"hash_ids\" (a request) nor \"requests\" (a session) in "
+	return scan_refuse(scan, "neither \"hash_ids\" (a request) nor \"requests\" (a session) in "
 				 "the first object");
 }
 
-static int source_tell(const struct trace_source *source, struct json *json, struct error *error)
+static int source_tell(const struct trace_source *source, struct scan *scan, struct error *error)
 {
-	int result = source_open(source, json, error);
+	int result = source_open(source, scan, error);
 
 	if (result < 0)
 		return result;
-	result = format_tell(json);
-	json_close(json);
+	result = format_tell(scan);
+	scan_close(scan);
 	return result;
 }
 
-static int trace_order(struct trace *trace, struct json *json, const struct trace_options *options,
+static int trace_order(struct trace *trace, struct scan *scan, const struct trace_options *options,
 		       enum trace_format format, struct error *error)
 {
 	int result;
@@ -93,11 +93,11 @@ static int trace_order(struct trace *trace, struct json *json, const struct trac
 	if (format != FORMAT_SESSIONS)
 		return error_set(error, -EINVAL,
 				 "--order is for traces of sessions; this one is in order already");
-	result = json_open(json, options->order_path, error);
+	result = scan_open(scan, options->order_path, error);
 	if (result < 0)
 		return result;
-	result = trace_order_read(trace, json);
-	json_close(json);
+	result = trace_order_read(trace, scan);
+	scan_close(scan);
 	return result;
 }
 
@@ -120,24 +120,24 @@ static int trace_source_read(struct trace *trace, const struct trace_source *sou
 
 	if (result < 0)
 		return result;
-	struct json *json = malloc(sizeof(*json));
-	if (json == NULL)
+	struct scan *scan = malloc(sizeof(*scan));
+	if (scan == NULL)
 		return error_set(error, -ENOMEM, "no memory to read a trace");
 	builder_init(&builder, trace, options);
-	int format = source_tell(source, json, error);
-	result = format < 0 ? format : source_open(source, json, error);
+	int format = source_tell(source, scan, error);
+	result = format < 0 ? format : source_open(source, scan, error);
 	if (result < 0)
 		goto free_json;
-	result = format == FORMAT_CHAT ? trace_chat_read(&builder, json)
-				       : trace_sessions_read(&builder, json);
-	json_close(json);
+	result = format == FORMAT_CHAT ? trace_chat_read(&builder, scan)
+				       : trace_sessions_read(&builder, scan);
+	scan_close(scan);
 	if (result == 0)
 		result = builder_number_blocks(&builder, error);
 	if (result == 0)
-		result = trace_order(trace, json, options, (enum trace_format)format, error);
+		result = trace_order(trace, scan, options, (enum trace_format)format, error);
 	builder_finish(&builder);
 free_json:
-	free(json);
+	free(scan);
 	if (result < 0)
 		trace_finish(trace);
 	return result;

@@ -10,7 +10,7 @@
 #define KVTIER_BENCH_TRACE_H
 
 #include "base/error.h"
-#include "bench/json.h"
+#include "bench/scan.h"
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -88,7 +88,7 @@ static int slots_grow(struct trace_builder *builder)
 	return 0;
 }
 
-static int node_append(struct trace_builder *builder, struct json *json, uint32_t parent,
+static int node_append(struct trace_builder *builder, struct scan *scan, uint32_t parent,
 		       uint64_t name)
 {
 	uint32_t limit = builder->options->nodes_max != 0 ? builder->options->nodes_max
@@ -96,12 +96,12 @@ static int node_append(struct trace_builder *builder, struct json *json, uint32_
 	uint64_t max = builder->nodes_max;
 
 	if (builder->nodes_count >= limit)
-		return json_refuse(json, "more than %u distinct blocks: the limit of a trace",
+		return scan_refuse(scan, "more than %u distinct blocks: the limit of a trace",
 				   limit);
 	if (builder_grow((void **)&builder->nodes, builder->nodes_count, &max,
 			 sizeof(*builder->nodes)) < 0)
-		return error_set(json->error, -ENOMEM, "no memory for more than %u blocks of %s",
-				 builder->nodes_count, json->name);
+		return error_set(scan->error, -ENOMEM, "no memory for more than %u blocks of %s",
+				 builder->nodes_count, scan->name);
 	builder->nodes_max = (uint32_t)max;
 	uint64_t above = parent == NODE_NONE ? UINT64_C(0x6b76746965720001)
 					     : builder->nodes[parent].chain;
@@ -112,15 +112,15 @@ static int node_append(struct trace_builder *builder, struct json *json, uint32_
 	return 0;
 }
 
-int builder_node(struct trace_builder *builder, struct json *json, uint32_t parent, uint64_t name,
+int builder_node(struct trace_builder *builder, struct scan *scan, uint32_t parent, uint64_t name,
 		 uint32_t *out_node)
 {
 	assert(parent == NODE_NONE || parent < builder->nodes_count);
 	if (builder->slots == NULL || builder->nodes_count >= (builder->slots_mask + 1) / 4 * 3) {
 		if (slots_grow(builder) < 0)
-			return error_set(json->error, -ENOMEM,
+			return error_set(scan->error, -ENOMEM,
 					 "no memory for more than %u blocks of %s",
-					 builder->nodes_count, json->name);
+					 builder->nodes_count, scan->name);
 	}
 	for (uint64_t slot = node_place(parent, name);; slot++) {
 		uint32_t node = builder->slots[slot & builder->slots_mask];
@@ -131,7 +131,7 @@ int builder_node(struct trace_builder *builder, struct json *json, uint32_t pare
 			return 0;
 		}
 	}
-	int result = node_append(builder, json, parent, name);
+	int result = node_append(builder, scan, parent, name);
 	if (result < 0)
 		return result;
 	*out_node = builder->nodes_count - 1;
@@ -139,19 +139,19 @@ int builder_node(struct trace_builder *builder, struct json *json, uint32_t pare
 	return 0;
 }
 
-int builder_request(struct trace_builder *builder, struct json *json,
+int builder_request(struct trace_builder *builder, struct scan *scan,
 		    const struct trace_request *request)
 {
 	struct trace *trace = builder->trace;
 	uint64_t max = trace->requests_max;
 
 	if (trace->requests_count == TRACE_REQUESTS_MAX)
-		return json_refuse(json, "more than %u requests: the limit of a trace",
+		return scan_refuse(scan, "more than %u requests: the limit of a trace",
 				   TRACE_REQUESTS_MAX);
 	if (builder_grow((void **)&trace->requests, trace->requests_count, &max, sizeof(*request)) <
 	    0)
-		return error_set(json->error, -ENOMEM, "no memory for more than %u requests of %s",
-				 trace->requests_count, json->name);
+		return error_set(scan->error, -ENOMEM, "no memory for more than %u requests of %s",
+				 trace->requests_count, scan->name);
 	trace->requests_max = (uint32_t)max;
 	struct trace_request *last = &trace->requests[trace->requests_count++];
 	*last = *request;
@@ -161,7 +161,7 @@ int builder_request(struct trace_builder *builder, struct json *json,
 	return 0;
 }
 
-int builder_block(struct trace_builder *builder, struct json *json, uint32_t node)
+int builder_block(struct trace_builder *builder, struct scan *scan, uint32_t node)
 {
 	struct trace *trace = builder->trace;
 	uint64_t limit = builder->options->accesses_max != 0 ? builder->options->accesses_max
@@ -169,13 +169,13 @@ int builder_block(struct trace_builder *builder, struct json *json, uint32_t nod
 
 	assert(trace->requests_count > 0);
 	if (trace->accesses_count >= limit)
-		return json_refuse(json, "more than %llu block accesses: the limit of a trace",
+		return scan_refuse(scan, "more than %llu block accesses: the limit of a trace",
 				   (unsigned long long)limit);
 	if (builder_grow((void **)&trace->blocks, trace->accesses_count, &trace->accesses_max,
 			 sizeof(*trace->blocks)) < 0)
-		return error_set(json->error, -ENOMEM,
+		return error_set(scan->error, -ENOMEM,
 				 "no memory for more than %llu block accesses of %s",
-				 (unsigned long long)trace->accesses_count, json->name);
+				 (unsigned long long)trace->accesses_count, scan->name);
 	trace->blocks[trace->accesses_count++] = node;
 	trace->requests[trace->requests_count - 1].blocks_count++;
 	return 0;

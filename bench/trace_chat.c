@@ -21,7 +21,7 @@ enum chat_field {
 
 struct chat_reader {
 	struct trace_builder *builder;
-	struct json *json;
+	struct scan *scan;
 	/* What the source's block may be, so that every line has ceil or floor(input / block) ids.
 	 */
 	uint64_t block_tokens_low, block_tokens_high;
@@ -30,17 +30,17 @@ struct chat_reader {
 
 static int chat_ids_read(struct chat_reader *reader)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 	uint32_t node = NODE_NONE;
 	uint64_t id;
 
-	int result = json_array_begin(json, "\"hash_ids\"");
-	while (result == 0 && (result = json_array_next(json)) == 1) {
-		result = json_count(json, "an id of \"hash_ids\"", ID_MAX, &id);
+	int result = scan_array_begin(scan, "\"hash_ids\"");
+	while (result == 0 && (result = scan_array_next(scan)) == 1) {
+		result = scan_count(scan, "an id of \"hash_ids\"", ID_MAX, &id);
 		if (result == 0)
-			result = builder_node(reader->builder, json, node, id, &node);
+			result = builder_node(reader->builder, scan, node, id, &node);
 		if (result == 0)
-			result = builder_block(reader->builder, json, node);
+			result = builder_block(reader->builder, scan, node);
 	}
 	return result;
 }
@@ -49,7 +49,7 @@ static int chat_ids_read(struct chat_reader *reader)
 static int chat_session_read(struct chat_reader *reader, struct trace_request *request)
 {
 	uint64_t session;
-	int result = json_count(reader->json, "\"chat_id\"", SESSION_NONE - 1, &session);
+	int result = scan_count(reader->scan, "\"chat_id\"", SESSION_NONE - 1, &session);
 
 	if (result == 0)
 		request->session = (uint32_t)session;
@@ -59,33 +59,33 @@ static int chat_session_read(struct chat_reader *reader, struct trace_request *r
 static int chat_field_read(struct chat_reader *reader, const char *key,
 			   struct trace_request *request, double *time, unsigned *seen)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 	uint64_t tokens = 0;
 	unsigned field = 0;
 	int result;
 
 	if (strcmp(key, "timestamp") == 0) {
 		field = CHAT_TIMESTAMP;
-		result = json_number(json, "\"timestamp\"", TIME_S_MAX * 1000, time);
+		result = scan_number(scan, "\"timestamp\"", TIME_S_MAX * 1000, time);
 	} else if (strcmp(key, "input_length") == 0) {
 		field = CHAT_INPUT;
-		result = json_count(json, "\"input_length\"", TRACE_TOKENS_MAX, &tokens);
+		result = scan_count(scan, "\"input_length\"", TRACE_TOKENS_MAX, &tokens);
 		request->input_tokens = (uint32_t)tokens;
 	} else if (strcmp(key, "output_length") == 0) {
 		field = CHAT_OUTPUT;
-		result = json_count(json, "\"output_length\"", TRACE_TOKENS_MAX, &tokens);
+		result = scan_count(scan, "\"output_length\"", TRACE_TOKENS_MAX, &tokens);
 		request->output_tokens = (uint32_t)tokens;
 	} else if (strcmp(key, "hash_ids") == 0) {
 		field = CHAT_IDS;
 		if ((*seen & CHAT_IDS) != 0)
-			return json_refuse(json,
+			return scan_refuse(scan,
 					   "\"hash_ids\" stands twice in a request, expected once");
 		result = chat_ids_read(reader);
 	} else if (strcmp(key, "chat_id") == 0) {
 		result = chat_session_read(reader, request);
 	} else {
 		field = strcmp(key, "parent_chat_id") == 0 ? CHAT_PARENT : 0;
-		result = json_skip(json);
+		result = scan_skip(scan);
 	}
 	*seen |= field;
 	return result;
@@ -98,7 +98,7 @@ static int chat_block_narrow(struct chat_reader *reader, uint64_t input, uint64_
 	uint64_t low = input / (ids + 1) + 1;
 	uint64_t high = ids > 1 && input > 0 ? (input - 1) / (ids - 1) : UINT64_MAX;
 	if (low > reader->block_tokens_high || high < reader->block_tokens_low)
-		return json_refuse(reader->json,
+		return scan_refuse(reader->scan,
 				   "%llu hash_ids for %llu tokens; the lines before have blocks of "
 				   "%llu to %llu tokens, so about %llu ids were expected",
 				   (unsigned long long)ids, (unsigned long long)input,
@@ -116,20 +116,20 @@ static int chat_request_read(struct chat_reader *reader)
 {
 	struct trace *trace = reader->builder->trace;
 	struct trace_request request = { .session = SESSION_NONE };
-	char key[JSON_KEY_BYTES];
+	char key[SCAN_KEY_BYTES];
 	unsigned seen = 0;
 	double time = 0;
 
-	int result = builder_request(reader->builder, reader->json, &request);
+	int result = builder_request(reader->builder, reader->scan, &request);
 	if (result == 0)
-		result = json_object_begin(reader->json, "a request");
-	while (result == 0 && (result = json_object_next(reader->json, key)) == 1)
+		result = scan_object_begin(reader->scan, "a request");
+	while (result == 0 && (result = scan_object_next(reader->scan, key)) == 1)
 		result = chat_field_read(reader, key, &request, &time, &seen);
 	if (result < 0)
 		return result;
 	unsigned required = CHAT_TIMESTAMP | CHAT_INPUT | CHAT_IDS;
 	if ((seen & required) != required)
-		return json_refuse(reader->json,
+		return scan_refuse(reader->scan,
 				   "a request without \"%s\"; timestamp, input_length and hash_ids "
 				   "are required",
 				   (seen & CHAT_TIMESTAMP) == 0 ? "timestamp"
@@ -168,17 +168,17 @@ static uint64_t chat_block_tokens(const struct chat_reader *reader, uint64_t wan
 	return 0;
 }
 
-int trace_chat_read(struct trace_builder *builder, struct json *json)
+int trace_chat_read(struct trace_builder *builder, struct scan *scan)
 {
 	struct chat_reader reader = { .builder = builder,
-				      .json = json,
+				      .scan = scan,
 				      .block_tokens_low = 1,
 				      .block_tokens_high = TRACE_BLOCK_TOKENS_MAX };
 	struct trace *trace = builder->trace;
 	uint32_t wanted = builder->options->block_tokens;
 	int result;
 
-	while ((result = json_more(json)) == 1) {
+	while ((result = scan_more(scan)) == 1) {
 		result = chat_request_read(&reader);
 		if (result < 0)
 			return result;
@@ -188,10 +188,10 @@ int trace_chat_read(struct trace_builder *builder, struct json *json)
 	uint64_t source = chat_block_tokens(&reader, wanted);
 	if (source == 0)
 		return error_set(
-			json->error, -EINVAL,
+			scan->error, -EINVAL,
 			"%s has blocks of %llu to %llu tokens; --block-tokens must be that or a "
 			"multiple, not %u",
-			json->name, (unsigned long long)reader.block_tokens_low,
+			scan->name, (unsigned long long)reader.block_tokens_low,
 			(unsigned long long)reader.block_tokens_high, wanted);
 	assert(wanted % source == 0);
 	trace->source_block_tokens = (uint32_t)source;

@@ -31,32 +31,32 @@ struct order_row {
 	unsigned long session, request;
 };
 
-/* The line that was just taken is one behind json's. */
-static int order_row_read(struct json *json, const struct trace *trace, const uint32_t *firsts,
+/* The line that was just taken is one behind scan's. */
+static int order_row_read(struct scan *scan, const struct trace *trace, const uint32_t *firsts,
 			  const char *text, struct order_row *row)
 {
 	int end = -1;
 	int fields = sscanf(text, "%lf,%9lu,%9lu%n", &row->time_s, &row->session, &row->request,
 			    &end);
 
-	json->line--;
+	scan->line--;
 	if (fields != 3 || end < 0 || text[end] != '\0' ||
 	    !(row->time_s >= 0 && row->time_s <= 1e9))
-		return json_refuse(json,
+		return scan_refuse(scan,
 				   "\"%.60s\" is not time_s,session,request (such as 11.995,216,0)",
 				   text);
 	if (row->session >= trace->sessions_count)
-		return json_refuse(json, "session %lu, expected 0 to %u: the trace has %u sessions",
+		return scan_refuse(scan, "session %lu, expected 0 to %u: the trace has %u sessions",
 				   row->session, trace->sessions_count - 1, trace->sessions_count);
 	uint32_t count = firsts[row->session + 1] - firsts[row->session];
 	if (row->request >= count)
-		return json_refuse(json, "request %lu of session %lu, which has %u requests",
+		return scan_refuse(scan, "request %lu of session %lu, which has %u requests",
 				   row->request, row->session, count);
-	json->line++;
+	scan->line++;
 	return 0;
 }
 
-static int order_rows_read(struct json *json, const struct trace *trace, const uint32_t *firsts,
+static int order_rows_read(struct scan *scan, const struct trace *trace, const uint32_t *firsts,
 			   bool *used, struct trace_request *ordered, uint32_t *out_count)
 {
 	char text[ORDER_LINE_BYTES];
@@ -65,15 +65,15 @@ static int order_rows_read(struct json *json, const struct trace *trace, const u
 	uint64_t latest_us = 0;
 	int result;
 
-	while ((result = json_text_line(json, text, sizeof(text))) == 1) {
+	while ((result = scan_text_line(scan, text, sizeof(text))) == 1) {
 		if (text[0] == '\0')
 			continue;
-		result = order_row_read(json, trace, firsts, text, &row);
+		result = order_row_read(scan, trace, firsts, text, &row);
 		if (result < 0)
 			return result;
 		uint32_t i = firsts[row.session] + (uint32_t)row.request;
 		if (used[i])
-			return json_refuse(json,
+			return scan_refuse(scan,
 					   "the line before names request %lu of session %lu again",
 					   row.request, row.session);
 		used[i] = true;
@@ -99,24 +99,24 @@ static void requests_replace(struct trace *trace, struct trace_request *requests
 		trace->input_tokens += requests[i].input_tokens;
 }
 
-int trace_order_read(struct trace *trace, struct json *json)
+int trace_order_read(struct trace *trace, struct scan *scan)
 {
 	char text[ORDER_LINE_BYTES];
 	uint32_t count = 0;
 
-	int result = json_text_line(json, text, sizeof(text));
+	int result = scan_text_line(scan, text, sizeof(text));
 	if (result < 0)
 		return result;
 	if (result == 0 || strcmp(text, "time_s,session,request") != 0)
-		return json_refuse(json, "expected the header time_s,session,request");
+		return scan_refuse(scan, "expected the header time_s,session,request");
 	uint32_t *firsts = sessions_firsts(trace);
 	bool *used = calloc(trace->requests_count + 1ull, sizeof(*used));
 	struct trace_request *ordered = malloc((trace->requests_count + 1ull) * sizeof(*ordered));
 	if (firsts == NULL || used == NULL || ordered == NULL)
-		result = error_set(json->error, -ENOMEM, "no memory to order %u requests",
+		result = error_set(scan->error, -ENOMEM, "no memory to order %u requests",
 				   trace->requests_count);
 	else
-		result = order_rows_read(json, trace, firsts, used, ordered, &count);
+		result = order_rows_read(scan, trace, firsts, used, ordered, &count);
 	free(firsts);
 	free(used);
 	if (result < 0) {

@@ -34,7 +34,7 @@ struct raw_request {
 
 struct session_reader {
 	struct trace_builder *builder;
-	struct json *json;
+	struct scan *scan;
 	uint32_t session;
 	uint64_t block_size, tool_tokens, system_tokens;
 	bool ids_are_global;
@@ -60,10 +60,10 @@ enum request_field {
 static int run_append(struct session_reader *reader, struct raw_request *request, uint64_t first,
 		      uint64_t count)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 
 	if (request->ids_count + count > TRACE_TOKENS_MAX)
-		return json_refuse(json, "a request of more than %llu ids",
+		return scan_refuse(scan, "a request of more than %llu ids",
 				   (unsigned long long)TRACE_TOKENS_MAX);
 	request->ids_count += count;
 	if (request->runs_count > 0) {
@@ -74,11 +74,11 @@ static int run_append(struct session_reader *reader, struct raw_request *request
 		}
 	}
 	if (reader->runs_count == RUNS_MAX)
-		return json_refuse(json, "a session of more than %llu runs of ids",
+		return scan_refuse(scan, "a session of more than %llu runs of ids",
 				   (unsigned long long)RUNS_MAX);
 	if (builder_grow((void **)&reader->runs, reader->runs_count, &reader->runs_max,
 			 sizeof(struct run)) < 0)
-		return error_set(json->error, -ENOMEM, "no memory for the ids of %s", json->name);
+		return error_set(scan->error, -ENOMEM, "no memory for the ids of %s", scan->name);
 	reader->runs[reader->runs_count++] = (struct run){ first, count };
 	request->runs_count++;
 	return 0;
@@ -86,12 +86,12 @@ static int run_append(struct session_reader *reader, struct raw_request *request
 
 static int ids_read(struct session_reader *reader, struct raw_request *request)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 	uint64_t id;
-	int result = json_array_begin(json, "\"hash_ids\"");
+	int result = scan_array_begin(scan, "\"hash_ids\"");
 
-	while (result == 0 && (result = json_array_next(json)) == 1) {
-		result = json_count(json, "an id of \"hash_ids\"", ID_MAX, &id);
+	while (result == 0 && (result = scan_array_next(scan)) == 1) {
+		result = scan_count(scan, "an id of \"hash_ids\"", ID_MAX, &id);
 		if (result == 0)
 			result = run_append(reader, request, id, 1);
 	}
@@ -101,30 +101,30 @@ static int ids_read(struct session_reader *reader, struct raw_request *request)
 /* [[start, length], ...] */
 static int runs_read(struct session_reader *reader, struct raw_request *request)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 	uint64_t pair[2];
-	int result = json_array_begin(json, "\"hash_runs\"");
+	int result = scan_array_begin(scan, "\"hash_runs\"");
 
-	while (result == 0 && (result = json_array_next(json)) == 1) {
-		result = json_array_begin(json, "a run [start, length]");
+	while (result == 0 && (result = scan_array_next(scan)) == 1) {
+		result = scan_array_begin(scan, "a run [start, length]");
 		for (int part = 0; part < 2 && result == 0; part++) {
-			result = json_array_next(json);
+			result = scan_array_next(scan);
 			if (result == 0)
-				return json_refuse(json,
+				return scan_refuse(scan,
 						   "a run of %d numbers, expected [start, length]",
 						   part);
 			if (result == 1)
-				result = json_count(
-					json, part == 0 ? "a run's start" : "a run's length",
+				result = scan_count(
+					scan, part == 0 ? "a run's start" : "a run's length",
 					part == 0 ? ID_MAX : TRACE_TOKENS_MAX, &pair[part]);
 		}
 		if (result == 0)
-			result = json_array_next(json);
+			result = scan_array_next(scan);
 		if (result == 1)
-			return json_refuse(
-				json, "a run of more than two numbers, expected [start, length]");
+			return scan_refuse(
+				scan, "a run of more than two numbers, expected [start, length]");
 		if (result == 0 && pair[0] + pair[1] > ID_MAX)
-			return json_refuse(json, "a run up to id %llu, expected at most %llu",
+			return scan_refuse(scan, "a run up to id %llu, expected at most %llu",
 					   (unsigned long long)(pair[0] + pair[1]),
 					   (unsigned long long)ID_MAX);
 		if (result == 0)
@@ -139,7 +139,7 @@ static int request_tokens_read(struct session_reader *reader, const char *what,
 			       uint32_t *out_tokens)
 {
 	uint64_t tokens;
-	int result = json_count(reader->json, what, TRACE_TOKENS_MAX, &tokens);
+	int result = scan_count(reader->scan, what, TRACE_TOKENS_MAX, &tokens);
 
 	if (result == 0)
 		*out_tokens = (uint32_t)tokens;
@@ -149,12 +149,12 @@ static int request_tokens_read(struct session_reader *reader, const char *what,
 static int request_field_read(struct session_reader *reader, const char *key,
 			      struct raw_request *request, unsigned depth, unsigned *seen)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 	char text[16];
 
 	if (strcmp(key, "t") == 0) {
 		*seen |= FIELD_TIME;
-		return json_number(json, "\"t\"", TIME_S_MAX, &request->time_s);
+		return scan_number(scan, "\"t\"", TIME_S_MAX, &request->time_s);
 	}
 	if (strcmp(key, "in") == 0) {
 		*seen |= FIELD_INPUT;
@@ -164,27 +164,27 @@ static int request_field_read(struct session_reader *reader, const char *key,
 		return request_tokens_read(reader, "\"out\"", &request->output_tokens);
 	if (strcmp(key, "hash_ids") == 0 || strcmp(key, "hash_runs") == 0) {
 		if ((*seen & (FIELD_IDS | FIELD_NESTED)) != 0)
-			return json_refuse(
-				json, "a request with more than one of hash_ids, hash_runs and "
+			return scan_refuse(
+				scan, "a request with more than one of hash_ids, hash_runs and "
 				      "requests, expected one");
 		*seen |= FIELD_IDS;
 		return key[5] == 'i' ? ids_read(reader, request) : runs_read(reader, request);
 	}
 	if (strcmp(key, "type") == 0) {
-		int result = json_string(json, "\"type\"", text, sizeof(text));
+		int result = scan_string(scan, "\"type\"", text, sizeof(text));
 		if (result == 0 && strcmp(text, "subagent") == 0)
 			*seen |= FIELD_SUBAGENT;
 		return result;
 	}
 	if (strcmp(key, "requests") == 0) {
 		if ((*seen & (FIELD_IDS | FIELD_NESTED)) != 0)
-			return json_refuse(
-				json, "a sub-agent with more than one of hash_ids, hash_runs and "
+			return scan_refuse(
+				scan, "a sub-agent with more than one of hash_ids, hash_runs and "
 				      "requests, expected requests");
 		*seen |= FIELD_NESTED;
 		return requests_read(reader, depth + 1);
 	}
-	return json_skip(json);
+	return scan_skip(scan);
 }
 
 /*
@@ -202,39 +202,39 @@ static void nested_times_place(struct session_reader *reader, uint64_t first, do
 static int request_keep(struct session_reader *reader, const struct raw_request *request,
 			unsigned seen)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 
 	if ((seen & FIELD_INPUT) == 0)
-		return json_refuse(json,
+		return scan_refuse(scan,
 				   "a request without \"in\", the number of its input tokens");
 	if ((seen & FIELD_IDS) == 0)
-		return json_refuse(json, "a request without \"hash_ids\" or \"hash_runs\"");
+		return scan_refuse(scan, "a request without \"hash_ids\" or \"hash_runs\"");
 	if (reader->requests_count == TRACE_REQUESTS_MAX)
-		return json_refuse(json, "a session of more than %u requests", TRACE_REQUESTS_MAX);
+		return scan_refuse(scan, "a session of more than %u requests", TRACE_REQUESTS_MAX);
 	if (builder_grow((void **)&reader->requests, reader->requests_count, &reader->requests_max,
 			 sizeof(*request)) < 0)
-		return error_set(json->error, -ENOMEM, "no memory for the requests of %s",
-				 json->name);
+		return error_set(scan->error, -ENOMEM, "no memory for the requests of %s",
+				 scan->name);
 	reader->requests[reader->requests_count++] = *request;
 	return 0;
 }
 
 static int request_read(struct session_reader *reader, unsigned depth)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 	struct raw_request request = { .first_run = reader->runs_count };
 	uint64_t first_nested = reader->requests_count;
-	char key[JSON_KEY_BYTES];
+	char key[SCAN_KEY_BYTES];
 	unsigned seen = 0;
 
-	int result = json_object_begin(json, "a request");
-	while (result == 0 && (result = json_object_next(json, key)) == 1)
+	int result = scan_object_begin(scan, "a request");
+	while (result == 0 && (result = scan_object_next(scan, key)) == 1)
 		result = request_field_read(reader, key, &request, depth, &seen);
 	if (result < 0)
 		return result;
 	if ((seen & FIELD_TIME) == 0)
-		return json_refuse(
-			json, "a request without \"t\", its seconds from the start of the session");
+		return scan_refuse(
+			scan, "a request without \"t\", its seconds from the start of the session");
 	if ((seen & FIELD_NESTED) == 0 && (seen & FIELD_SUBAGENT) == 0)
 		return request_keep(reader, &request, seen);
 	if ((seen & FIELD_NESTED) != 0)
@@ -245,33 +245,33 @@ static int request_read(struct session_reader *reader, unsigned depth)
 static int requests_read(struct session_reader *reader, unsigned depth)
 {
 	if (depth > SUBAGENTS_DEPTH_MAX)
-		return json_refuse(reader->json, "sub-agents nest deeper than %d",
+		return scan_refuse(reader->scan, "sub-agents nest deeper than %d",
 				   SUBAGENTS_DEPTH_MAX);
-	int result = json_array_begin(reader->json, "\"requests\"");
-	while (result == 0 && (result = json_array_next(reader->json)) == 1)
+	int result = scan_array_begin(reader->scan, "\"requests\"");
+	while (result == 0 && (result = scan_array_next(reader->scan)) == 1)
 		result = request_read(reader, depth);
 	return result;
 }
 
 static int session_field_read(struct session_reader *reader, const char *key, bool *has_requests)
 {
-	struct json *json = reader->json;
+	struct scan *scan = reader->scan;
 	char text[16];
 	int result;
 
 	if (strcmp(key, "block_size") == 0)
-		return json_count(json, "\"block_size\"", TRACE_BLOCK_TOKENS_MAX,
+		return scan_count(scan, "\"block_size\"", TRACE_BLOCK_TOKENS_MAX,
 				  &reader->block_size);
 	if (strcmp(key, "tool_tokens") == 0)
-		return json_count(json, "\"tool_tokens\"", PREFIX_TOKENS_MAX, &reader->tool_tokens);
+		return scan_count(scan, "\"tool_tokens\"", PREFIX_TOKENS_MAX, &reader->tool_tokens);
 	if (strcmp(key, "system_tokens") == 0)
-		return json_count(json, "\"system_tokens\"", PREFIX_TOKENS_MAX,
+		return scan_count(scan, "\"system_tokens\"", PREFIX_TOKENS_MAX,
 				  &reader->system_tokens);
 	if (strcmp(key, "hash_id_scope") == 0) {
-		result = json_string(json, "\"hash_id_scope\"", text, sizeof(text));
+		result = scan_string(scan, "\"hash_id_scope\"", text, sizeof(text));
 		if (result == 0 && strcmp(text, "local") != 0 && strcmp(text, "global") != 0)
-			return json_refuse(
-				json,
+			return scan_refuse(
+				scan,
 				"\"hash_id_scope\" is \"%s\", expected \"local\" or \"global\"",
 				text);
 		reader->ids_are_global = strcmp(text, "global") == 0;
@@ -279,12 +279,12 @@ static int session_field_read(struct session_reader *reader, const char *key, bo
 	}
 	if (strcmp(key, "requests") == 0) {
 		if (*has_requests)
-			return json_refuse(json,
+			return scan_refuse(scan,
 					   "\"requests\" stands twice in a session, expected once");
 		*has_requests = true;
 		return requests_read(reader, 0);
 	}
-	return json_skip(json);
+	return scan_skip(scan);
 }
 
 /* The session's block size against that of the trace, and the wanted block against both. */
@@ -294,12 +294,12 @@ static int session_block_check(struct session_reader *reader)
 	uint32_t wanted = reader->builder->options->block_tokens;
 
 	if (reader->block_size == 0)
-		return json_refuse(reader->json,
+		return scan_refuse(reader->scan,
 				   "a session without \"block_size\", the tokens of a block");
 	if (trace->source_block_tokens == 0) {
 		if (wanted % reader->block_size != 0)
-			return json_refuse(
-				reader->json,
+			return scan_refuse(
+				reader->scan,
 				"blocks of %llu tokens; --block-tokens must be that or a "
 				"multiple, not %u",
 				(unsigned long long)reader->block_size, wanted);
@@ -307,7 +307,7 @@ static int session_block_check(struct session_reader *reader)
 		trace->block_tokens = wanted != 0 ? wanted : (uint32_t)reader->block_size;
 	}
 	if (trace->source_block_tokens != reader->block_size)
-		return json_refuse(reader->json,
+		return scan_refuse(reader->scan,
 				   "blocks of %llu tokens behind sessions with blocks of %u; "
 				   "expected one size",
 				   (unsigned long long)reader->block_size,
@@ -324,7 +324,7 @@ struct naming {
 static int naming_init(struct session_reader *reader, struct naming *naming)
 {
 	uint32_t pair;
-	int result = builder_node(reader->builder, reader->json, NODE_NONE,
+	int result = builder_node(reader->builder, reader->scan, NODE_NONE,
 				  NAME_PAIR | reader->tool_tokens << 24 | reader->system_tokens,
 				  &pair);
 
@@ -351,8 +351,8 @@ static int name_keep(struct session_reader *reader, uint64_t position, uint64_t 
 			 sizeof(*reader->names)) < 0 ||
 	    builder_grow((void **)&reader->nodes, position, &reader->nodes_max,
 			 sizeof(*reader->nodes)) < 0)
-		return error_set(reader->json->error, -ENOMEM, "no memory for the ids of %s",
-				 reader->json->name);
+		return error_set(reader->scan->error, -ENOMEM, "no memory for the ids of %s",
+				 reader->scan->name);
 	reader->names[position] = name;
 	reader->nodes[position] = node;
 	reader->names_count = position + 1;
@@ -377,13 +377,13 @@ static int request_blocks_add(struct session_reader *reader, const struct raw_re
 			if (same) {
 				node = reader->nodes[position];
 			} else {
-				result = builder_node(reader->builder, reader->json, node, name,
+				result = builder_node(reader->builder, reader->scan, node, name,
 						      &node);
 				if (result == 0)
 					result = name_keep(reader, position, name, node);
 			}
 			if (result == 0 && (position + 1) % group == 0)
-				result = builder_block(reader->builder, reader->json, node);
+				result = builder_block(reader->builder, reader->scan, node);
 			if (result < 0)
 				return result;
 		}
@@ -409,14 +409,14 @@ static int session_keep(struct session_reader *reader)
 						 .output_tokens = raw->output_tokens,
 						 .session = reader->session };
 		if (raw->ids_count > raw->input_tokens / reader->block_size + 1)
-			return json_refuse(
-				reader->json,
+			return scan_refuse(
+				reader->scan,
 				"request %llu of this session has %llu ids for %u tokens, "
 				"expected %llu",
 				(unsigned long long)i, (unsigned long long)raw->ids_count,
 				raw->input_tokens,
 				(unsigned long long)(raw->input_tokens / reader->block_size));
-		result = builder_request(reader->builder, reader->json, &request);
+		result = builder_request(reader->builder, reader->scan, &request);
 		if (result == 0)
 			result = request_blocks_add(reader, raw, &naming, group);
 		if (result < 0)
@@ -427,11 +427,11 @@ static int session_keep(struct session_reader *reader)
 
 static int session_read(struct session_reader *reader)
 {
-	char key[JSON_KEY_BYTES];
+	char key[SCAN_KEY_BYTES];
 	bool has_requests = false;
 
 	if (reader->session == SESSIONS_MAX)
-		return json_refuse(reader->json, "more than %u sessions: the limit of a trace",
+		return scan_refuse(reader->scan, "more than %u sessions: the limit of a trace",
 				   SESSIONS_MAX);
 	reader->requests_count = 0;
 	reader->runs_count = 0;
@@ -439,13 +439,13 @@ static int session_read(struct session_reader *reader)
 	reader->tool_tokens = 0;
 	reader->system_tokens = 0;
 	reader->ids_are_global = false;
-	int result = json_object_begin(reader->json, "a session");
-	while (result == 0 && (result = json_object_next(reader->json, key)) == 1)
+	int result = scan_object_begin(reader->scan, "a session");
+	while (result == 0 && (result = scan_object_next(reader->scan, key)) == 1)
 		result = session_field_read(reader, key, &has_requests);
 	if (result < 0)
 		return result;
 	if (!has_requests)
-		return json_refuse(reader->json, "a session without \"requests\"");
+		return scan_refuse(reader->scan, "a session without \"requests\"");
 	result = session_keep(reader);
 	reader->session++;
 	return result;
@@ -455,11 +455,11 @@ static int sessions_all_read(struct session_reader *reader)
 {
 	int result;
 
-	while ((result = json_more(reader->json)) == 1) {
-		result = json_peek(reader->json, "a session or an array of sessions");
+	while ((result = scan_more(reader->scan)) == 1) {
+		result = scan_peek(reader->scan, "a session or an array of sessions");
 		if (result == '[') {
-			result = json_array_begin(reader->json, "sessions");
-			while (result == 0 && (result = json_array_next(reader->json)) == 1)
+			result = scan_array_begin(reader->scan, "sessions");
+			while (result == 0 && (result = scan_array_next(reader->scan)) == 1)
 				result = session_read(reader);
 		} else if (result > 0) {
 			result = session_read(reader);
@@ -470,9 +470,9 @@ static int sessions_all_read(struct session_reader *reader)
 	return result;
 }
 
-int trace_sessions_read(struct trace_builder *builder, struct json *json)
+int trace_sessions_read(struct trace_builder *builder, struct scan *scan)
 {
-	struct session_reader reader = { .builder = builder, .json = json };
+	struct session_reader reader = { .builder = builder, .scan = scan };
 	int result = sessions_all_read(&reader);
 
 	builder->trace->sessions_count = reader.session;
