@@ -209,10 +209,14 @@ static int folder_sync(const char *path)
 
 int block_disk_rename(const struct block_io_ops *ops, const char *from, const char *to)
 {
+	int result;
+
 	(void)ops;
-	if (rename(from, to) < 0)
-		return -errno;
-	return folder_sync(to);
+	result = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
+	/* A filesystem without the flag. The lock on the file that is renamed keeps all but a narrow race away. */
+	if (result == -EINVAL)
+		result = rename(from, to) < 0 ? -errno : 0;
+	return result < 0 ? result : folder_sync(to);
 }
 
 int block_disk_remove(const struct block_io_ops *ops, const char *path)

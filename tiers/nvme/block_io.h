@@ -78,7 +78,7 @@ struct block_io_ops {
 	must_check int (*disk_write)(const struct block_io_ops *ops, struct block_disk *disk, const void *memory,
 				     uint64_t bytes, uint64_t offset);
 	must_check int (*disk_sync)(const struct block_io_ops *ops, struct block_disk *disk);
-	/* Renames durably (the folder is synced); `to` is replaced. -ENOTSUP: there are raw devices only. */
+	/* Renames durably (the folder is synced); `to` is never replaced: -EEXIST. -ENOTSUP: there are raw devices only. */
 	must_check int (*disk_rename)(const struct block_io_ops *ops, const char *from, const char *to);
 	must_check int (*disk_remove)(const struct block_io_ops *ops, const char *path);
 	/* Also gives up the lock. Accepts a disk that is not open. */

@@ -72,6 +72,9 @@ const char *nvme_device_io_name(const struct nvme_device *device);
 /* True: the file was made by this open, so it holds nothing. */
 bool nvme_device_is_new(const struct nvme_device *device);
 
+/* "" or, for the log: why the file was made anew, and where the old one is. */
+const char *nvme_device_note(const struct nvme_device *device);
+
 /* The table as read at open; `out_extents` has room for NVME_EXTENTS_MAX. Returns how many rows (one a unit at most). */
 unsigned nvme_device_extents(const struct nvme_device *device, struct nvme_extent *out_extents);
 /* The bytes that a TIER_EXTENTS op takes, and how to fill them (4 KiB aligned memory of the caller). */
@@ -82,14 +85,42 @@ void nvme_extents_image(struct nvme_device *device, const struct nvme_extent *ex
 bool nvme_device_step(struct nvme_device *device, uint64_t now_us);
 /* Blocks the device's thread until there is something to do (new ops or completions) or `wait_us_max` passed. */
 void nvme_device_wait(struct nvme_device *device, uint64_t wait_us_max);
+/* True: the device's thread has nothing queued or under way (its own view; drain before stopping it). */
+bool nvme_device_is_idle(const struct nvme_device *device);
 /* Wakes a waiting thread (stop). Any thread. */
 void nvme_device_poke(struct nvme_device *device);
 
 /*
- * Reads `count` headers in the device's own time, for the rebuild without a catalogue: a plain blocking pread of
- * SLOT_HEADER_BYTES at `offset`. Runs on: a mill thread.
+ * For the rebuild without a catalogue: a plain blocking pread of SLOT_HEADER_BYTES at `offset` of the slots area; any
+ * alignment of `header`. Runs on: a mill thread.
  */
 must_check int nvme_device_read_header(struct nvme_device *device, uint64_t offset, void *header);
+
+/*
+ * A device is fenced after NVME_ERRORS_RUN_MAX errors in a row, NVME_ERRORS_WINDOW_MAX within NVME_ERROR_WINDOW_US,
+ * or when it has work and ended none of it for NVME_STALL_US_MAX. A fenced device takes no more ops (-EIO) until the
+ * next start. What it still has comes back, or never does: close() then must not be called.
+ */
+#define NVME_ERRORS_RUN_MAX     4u
+#define NVME_ERRORS_WINDOW_MAX  16u
+#define NVME_ERROR_WINDOW_US    (UINT64_C(60) * 1000000)
+#define NVME_STALL_US_MAX       (UINT64_C(30) * 1000000)
+
+/* Of ops that came back; kept and read by the loop thread. */
+struct nvme_figures {
+	uint64_t reads, writes, table_writes;     /* ops that succeeded */
+	uint64_t read_bytes, write_bytes;
+	uint64_t read_us, write_us;               /* sums of submit to finish, of those */
+	uint64_t read_errors, write_errors;
+	uint32_t in_flight;
+	int last_error;                           /* 0, or the newest negative errno */
+	const char *fence_reason;                 /* NULL: not fenced; else for people */
+};
+
+bool nvme_device_is_fenced(const struct nvme_device *device);
+void nvme_device_figures(const struct nvme_device *device, struct nvme_figures *out_figures);
+/* Fences by hand, for `reason` (a string that lives for ever). */
+void nvme_device_fence(struct nvme_device *device, const char *reason);
 
 /* The tier over all devices; device N of an op is devices[N]. The devices stay the caller's. */
 must_check int nvme_tier_create(struct tier **out_tier, struct nvme_device **devices, unsigned count,
