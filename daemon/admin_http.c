@@ -1,0 +1,455 @@
+/* daemon/admin_http.c: a small HTTP server inside the loop. */
+#include "daemon/admin_http.h"
+
+#include "daemon/admin_http_listen.h"
+#include "proto/http.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CONNECTIONS_DEFAULT 16u
+#define REQUEST_US_DEFAULT UINT64_C(5000000)
+#define PAGE_BYTES_DEFAULT (UINT64_C(1) << 20)
+#define LISTENERS 2u
+#define EVENTS_MAX 32
+#define ACCEPTS_MAX 8 /* of each listener in one step */
+#define INPUT_BYTES 2048u
+#define LINGER_BYTES_MAX (64u << 10)
+
+enum connection_state {
+	CONNECTION_FREE,
+	CONNECTION_READING,
+	CONNECTION_WRITING,
+	CONNECTION_LINGERING /* answered and closed by us; reads what still comes, so that the
+				answer is not lost */
+};
+
+struct connection {
+	enum connection_state state;
+	int fd;
+	bool closes; /* after the answer */
+	uint64_t deadline_us;
+	uint32_t input_start, input_end;
+	uint32_t lingered_bytes;
+	size_t sent;
+	struct text output;
+	struct http_parser parser;
+	char input[INPUT_BYTES];
+};
+
+struct admin_http {
+	struct admin_http_config config;
+	int epoll_fd;
+	int listen_fds[LISTENERS]; /* -1: none */
+	unsigned connections_count;
+	struct admin_http_counts counts;
+	struct text page;
+	struct connection connections[];
+};
+
+static bool legal_move(enum connection_state from, enum connection_state to)
+{
+	static const bool legal[4][4] = {
+		[CONNECTION_FREE] = { [CONNECTION_READING] = true },
+		[CONNECTION_READING] = { [CONNECTION_WRITING] = true, [CONNECTION_FREE] = true },
+		[CONNECTION_WRITING] = { [CONNECTION_READING] = true,
+					 [CONNECTION_LINGERING] = true,
+					 [CONNECTION_FREE] = true },
+		[CONNECTION_LINGERING] = { [CONNECTION_FREE] = true },
+	};
+
+	return legal[from][to];
+}
+
+/* Changes the state and what is waited for. */
+static void connection_become(struct admin_http *http, struct connection *connection,
+			      enum connection_state next)
+{
+	struct epoll_event event = { .events = next == CONNECTION_WRITING ? EPOLLOUT : EPOLLIN,
+				     .data.u32 = LISTENERS +
+						 (uint32_t)(connection - http->connections) };
+	int operation = connection->state == CONNECTION_FREE ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+
+	assert(legal_move(connection->state, next));
+	connection->state = next;
+	if (next == CONNECTION_FREE) {
+		close(connection->fd); /* which also takes it out of the epoll set */
+		connection->fd = -1;
+		text_finish(&connection->output);
+		assert(http->connections_count > 0);
+		http->connections_count--;
+		return;
+	}
+	if (epoll_ctl(http->epoll_fd, operation, connection->fd, &event) < 0)
+		connection_become(http, connection, CONNECTION_FREE);
+}
+
+static bool query_has(struct http_slice query, const char *word)
+{
+	size_t word_bytes = strlen(word);
+
+	for (size_t start = 0; start < query.bytes;) {
+		const char *parameter = query.start + start;
+		const char *end = memchr(parameter, '&', query.bytes - start);
+		size_t bytes = end == NULL ? query.bytes - start : (size_t)(end - parameter);
+
+		if (bytes >= word_bytes && memcmp(parameter, word, word_bytes) == 0 &&
+		    (bytes == word_bytes || parameter[word_bytes] == '='))
+			return true;
+		start += bytes + 1;
+	}
+	return false;
+}
+
+static void answer(struct admin_http *http, struct connection *connection, struct http_answer *head,
+		   uint64_t now_us)
+{
+	bool is_head = http_slice_is(connection->parser.method, "HEAD");
+
+	head->content_bytes = http->page.length;
+	head->keeps_alive = !connection->closes;
+	text_clear(&connection->output);
+	http_answer_head(&connection->output, head);
+	if (!is_head)
+		text_append(&connection->output, http->page.bytes, http->page.length);
+	connection->sent = 0;
+	connection->deadline_us = now_us + http->config.request_us_max;
+	if (connection->output.is_cut) { /* no memory: nothing that is true can be said */
+		http->counts.refused++;
+		connection_become(http, connection, CONNECTION_FREE);
+		return;
+	}
+	connection_become(http, connection, CONNECTION_WRITING);
+}
+
+static void answer_refusal(struct admin_http *http, struct connection *connection, int status,
+			   const char *reason, uint64_t now_us)
+{
+	struct http_answer head = { .status = status,
+				    .content_type = "text/plain; charset=utf-8",
+				    .allow = status == 405 ? "GET, HEAD" : NULL };
+
+	http->counts.refused++;
+	connection->closes = true;
+	text_clear(&http->page);
+	text_printf(&http->page, "%s\n", reason);
+	answer(http, connection, &head, now_us);
+}
+
+static const struct admin_http_page *page_find(const struct admin_http *http,
+					       struct http_slice path)
+{
+	for (unsigned i = 0; i < http->config.pages_count; i++)
+		if (http_slice_is(path, http->config.pages[i].path))
+			return &http->config.pages[i];
+	return NULL;
+}
+
+/* The request's head is there. */
+static void answer_request(struct admin_http *http, struct connection *connection, uint64_t now_us)
+{
+	const struct http_parser *parser = &connection->parser;
+	const struct admin_http_page *page = page_find(http, parser->path);
+	struct http_answer head = { .status = 200 };
+
+	connection->closes = !parser->keeps_alive;
+	if (!http_slice_is(parser->method, "GET") && !http_slice_is(parser->method, "HEAD")) {
+		answer_refusal(http, connection, 405, "only GET and HEAD", now_us);
+		return;
+	}
+	if (parser->is_chunked || parser->content_bytes > 0) {
+		answer_refusal(http, connection, 413, "no body is expected here", now_us);
+		return;
+	}
+	if (page == NULL) {
+		answer_refusal(http, connection, 404, "no such page", now_us);
+		return;
+	}
+	text_clear(&http->page);
+	head.content_type = page->content_type;
+	head.status = page->render(http->config.owner, &http->page,
+				   query_has(parser->query, "verbose"));
+	if (http->page.is_cut) {
+		answer_refusal(http, connection, 500, "the page is larger than its bound", now_us);
+		return;
+	}
+	http->counts.answered++;
+	answer(http, connection, &head, now_us);
+}
+
+/* Parses what has been read, up to one request. */
+static void connection_parse(struct admin_http *http, struct connection *connection,
+			     uint64_t now_us)
+{
+	struct http_parser *parser = &connection->parser;
+	struct http_slice body;
+	size_t used;
+	enum http_event event = http_parse(parser, connection->input + connection->input_start,
+					   connection->input_end - connection->input_start, &used,
+					   &body);
+
+	connection->input_start += (uint32_t)used;
+	if (event == HTTP_HEAD)
+		answer_request(http, connection, now_us);
+	else if (event == HTTP_REFUSED)
+		answer_refusal(http, connection, parser->status, parser->reason, now_us);
+	else
+		assert(event == HTTP_MORE); /* a body or an end comes only after a head */
+}
+
+static void connection_read(struct admin_http *http, struct connection *connection, uint64_t now_us)
+{
+	ssize_t count;
+
+	assert(connection->input_start == connection->input_end);
+	count = recv(connection->fd, connection->input, INPUT_BYTES, 0);
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (count <= 0) {
+		connection_become(http, connection, CONNECTION_FREE);
+		return;
+	}
+	connection->input_start = 0;
+	connection->input_end = (uint32_t)count;
+	connection_parse(http, connection, now_us);
+}
+
+static void connection_write(struct admin_http *http, struct connection *connection,
+			     uint64_t now_us)
+{
+	struct http_slice body;
+	size_t used;
+	ssize_t count = send(connection->fd, connection->output.bytes + connection->sent,
+			     connection->output.length - connection->sent, MSG_NOSIGNAL);
+
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (count < 0) {
+		connection_become(http, connection, CONNECTION_FREE);
+		return;
+	}
+	connection->sent += (size_t)count;
+	assert(connection->sent <= connection->output.length);
+	if (connection->sent < connection->output.length)
+		return;
+	connection->deadline_us = now_us + http->config.request_us_max;
+	if (connection->closes) {
+		shutdown(connection->fd, SHUT_WR);
+		connection_become(http, connection, CONNECTION_LINGERING);
+		return;
+	}
+	if (http_parse(&connection->parser, "", 0, &used, &body) != HTTP_END)
+		assert(!"a request without a body has an end");
+	http_parser_next(&connection->parser);
+	connection_become(http, connection, CONNECTION_READING);
+	if (connection->state == CONNECTION_READING &&
+	    connection->input_start < connection->input_end)
+		connection_parse(http, connection, now_us); /* a request sent behind the first */
+}
+
+static void connection_linger(struct admin_http *http, struct connection *connection)
+{
+	ssize_t count = recv(connection->fd, connection->input, INPUT_BYTES, 0);
+
+	if (count < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	connection->lingered_bytes += count > 0 ? (uint32_t)count : 0;
+	if (count <= 0 || connection->lingered_bytes > LINGER_BYTES_MAX)
+		connection_become(http, connection, CONNECTION_FREE);
+}
+
+/* Takes the descriptor. */
+static void connection_begin(struct admin_http *http, int fd, uint64_t now_us)
+{
+	struct connection *connection = NULL;
+
+	for (unsigned i = 0; i < http->config.connections_max && connection == NULL; i++)
+		if (http->connections[i].state == CONNECTION_FREE)
+			connection = &http->connections[i];
+	if (connection == NULL) { /* left unaccepted, it would wake us for ever */
+		http->counts.refused++;
+		close(fd);
+		return;
+	}
+	memset(connection, 0, sizeof(*connection));
+	connection->fd = fd;
+	connection->deadline_us = now_us + http->config.request_us_max;
+	text_init(&connection->output, http->config.page_bytes_max + HTTP_LINE_BYTES_MAX);
+	http_parser_init(&connection->parser, 0);
+	http->connections_count++;
+	connection_become(http, connection, CONNECTION_READING);
+}
+
+static void listener_accept(struct admin_http *http, unsigned listener, uint64_t now_us)
+{
+	for (unsigned i = 0; i < ACCEPTS_MAX; i++) {
+		int fd = accept4(http->listen_fds[listener], NULL, NULL,
+				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+		if (fd < 0)
+			return;
+		connection_begin(http, fd, now_us);
+	}
+}
+
+static bool deadlines_check(struct admin_http *http, uint64_t now_us)
+{
+	bool did = false;
+
+	for (unsigned i = 0; i < http->config.connections_max; i++) {
+		struct connection *connection = &http->connections[i];
+
+		if (connection->state == CONNECTION_FREE || connection->deadline_us > now_us)
+			continue;
+		/* An idle connection that is kept open owes nothing. */
+		http->counts.late += connection->state == CONNECTION_WRITING ||
+				     http_parser_is_busy(&connection->parser);
+		connection_become(http, connection, CONNECTION_FREE);
+		did = true;
+	}
+	return did;
+}
+
+bool admin_http_step(struct admin_http *http, uint64_t now_us)
+{
+	struct epoll_event events[EVENTS_MAX];
+	int count = epoll_wait(http->epoll_fd, events, EVENTS_MAX, 0);
+	bool did = deadlines_check(http, now_us);
+
+	for (int i = 0; i < count; i++) {
+		uint32_t number = events[i].data.u32;
+		struct connection *connection;
+
+		if (number < LISTENERS) {
+			listener_accept(http, number, now_us);
+			continue;
+		}
+		connection = &http->connections[number - LISTENERS];
+		if (connection->state == CONNECTION_READING)
+			connection_read(http, connection, now_us);
+		else if (connection->state == CONNECTION_WRITING)
+			connection_write(http, connection, now_us);
+		else if (connection->state == CONNECTION_LINGERING)
+			connection_linger(http, connection);
+	}
+	return did || count > 0;
+}
+
+int admin_http_fd(const struct admin_http *http)
+{
+	return http->epoll_fd;
+}
+
+uint64_t admin_http_due_us(const struct admin_http *http)
+{
+	uint64_t due_us = UINT64_MAX;
+
+	for (unsigned i = 0; i < http->config.connections_max; i++)
+		if (http->connections[i].state != CONNECTION_FREE &&
+		    http->connections[i].deadline_us < due_us)
+			due_us = http->connections[i].deadline_us;
+	return due_us;
+}
+
+unsigned admin_http_port(const struct admin_http *http)
+{
+	return http->listen_fds[1] < 0 ? 0 : listen_port(http->listen_fds[1]);
+}
+
+unsigned admin_http_connections(const struct admin_http *http)
+{
+	return http->connections_count;
+}
+
+struct admin_http_counts admin_http_counts(const struct admin_http *http)
+{
+	return http->counts;
+}
+
+static int listener_add(struct admin_http *http, unsigned listener, struct error *error)
+{
+	struct epoll_event event = { .events = EPOLLIN, .data.u32 = listener };
+
+	if (epoll_ctl(http->epoll_fd, EPOLL_CTL_ADD, http->listen_fds[listener], &event) < 0)
+		return error_set(error, -errno, "http: epoll: %s", strerror(errno));
+	return 0;
+}
+
+static int listeners_open(struct admin_http *http, struct error *error)
+{
+	const struct admin_http_config *config = &http->config;
+	int result = 0;
+
+	if (config->socket_path != NULL && config->socket_path[0] != '\0') {
+		result = listen_unix(config->socket_path, &http->listen_fds[0], error);
+		if (result == 0)
+			result = listener_add(http, 0, error);
+	}
+	if (result == 0 && config->listen != NULL && config->listen[0] != '\0') {
+		result = listen_tcp(config->listen, &http->listen_fds[1], error);
+		if (result == 0)
+			result = listener_add(http, 1, error);
+	}
+	return result;
+}
+
+int admin_http_open(struct admin_http **out_http, const struct admin_http_config *config,
+		    struct error *error)
+{
+	unsigned connections_max = config->connections_max == 0 ? CONNECTIONS_DEFAULT
+								: config->connections_max;
+	struct admin_http *http;
+	int result;
+
+	assert(connections_max <= ADMIN_HTTP_CONNECTIONS_MAX &&
+	       config->pages_count <= ADMIN_HTTP_PAGES_MAX);
+	http = calloc(1, sizeof(*http) + connections_max * sizeof(http->connections[0]));
+	if (http == NULL)
+		return error_set(error, -ENOMEM, "http: no memory for %u connections",
+				 connections_max);
+	http->config = *config;
+	http->config.connections_max = connections_max;
+	if (http->config.request_us_max == 0)
+		http->config.request_us_max = REQUEST_US_DEFAULT;
+	if (http->config.page_bytes_max == 0)
+		http->config.page_bytes_max = PAGE_BYTES_DEFAULT;
+	text_init(&http->page, http->config.page_bytes_max);
+	http->listen_fds[0] = -1;
+	http->listen_fds[1] = -1;
+	http->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (http->epoll_fd < 0)
+		result = error_set(error, -errno, "http: epoll: %s", strerror(errno));
+	else
+		result = listeners_open(http, error);
+	if (result < 0) {
+		admin_http_close(http);
+		return result;
+	}
+	*out_http = http;
+	return 0;
+}
+
+void admin_http_close(struct admin_http *http)
+{
+	if (http == NULL)
+		return;
+	for (unsigned i = 0; i < http->config.connections_max; i++)
+		if (http->connections[i].state != CONNECTION_FREE)
+			connection_become(http, &http->connections[i], CONNECTION_FREE);
+	assert(http->connections_count == 0);
+	if (http->listen_fds[0] >= 0) {
+		unlink(http->config.socket_path);
+		close(http->listen_fds[0]);
+	}
+	if (http->listen_fds[1] >= 0)
+		close(http->listen_fds[1]);
+	if (http->epoll_fd >= 0)
+		close(http->epoll_fd);
+	text_finish(&http->page);
+	free(http);
+}

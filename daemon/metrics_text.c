@@ -1,0 +1,154 @@
+/* daemon/metrics_text.c: Prometheus' text format, from the table. */
+#include "daemon/metrics_text.h"
+
+#include <assert.h>
+#include <string.h>
+
+enum metric_kind { METRIC_KIND_COUNTER, METRIC_KIND_GAUGE, METRIC_KIND_HISTOGRAM };
+
+struct metric_row {
+	const char *name;
+	enum metric_kind kind;
+	const char *labels;
+	const char *help;
+};
+
+static const struct metric_row rows[METRICS] = {
+#define METRIC_ROW(name, kind, labels, help) { "kvtier_" #name, METRIC_KIND_##kind, labels, help },
+	METRIC_TABLE(METRIC_ROW)
+#undef METRIC_ROW
+};
+
+static const char *const kind_names[] = { "counter", "gauge", "histogram" };
+
+/* Upper bounds of buckets: from a memory copy to a stall. */
+static const uint64_t bucket_bounds_us[] = { 10,      25,      50,      100,     250,
+					     500,     1000,    2500,    5000,    10000,
+					     25000,   50000,   100000,  250000,  500000,
+					     1000000, 2500000, 5000000, 10000000 };
+#define BUCKETS (sizeof(bucket_bounds_us) / sizeof(bucket_bounds_us[0]))
+
+const char *metric_name(enum metric metric)
+{
+	assert(metric < METRICS);
+	return rows[metric].name;
+}
+
+void metrics_begin(struct metrics_page *page, struct text *text)
+{
+	memset(page, 0, sizeof(*page));
+	page->text = text;
+	page->current = -1;
+}
+
+/* HELP and TYPE before a metric's first sample. */
+static void metric_enter(struct metrics_page *page, enum metric metric)
+{
+	assert(metric < METRICS);
+	if (page->current == (int)metric)
+		return;
+	assert(!page->was_begun[metric]);
+	page->was_begun[metric] = true;
+	page->current = (int)metric;
+	text_printf(page->text, "# HELP %s %s\n# TYPE %s %s\n", rows[metric].name,
+		    rows[metric].help, rows[metric].name, kind_names[rows[metric].kind]);
+}
+
+static void add_escaped(struct text *text, const char *value)
+{
+	for (; *value != '\0'; value++) {
+		if (*value == '\\')
+			text_add(text, "\\\\");
+		else if (*value == '"')
+			text_add(text, "\\\"");
+		else if (*value == '\n')
+			text_add(text, "\\n");
+		else
+			text_append(text, value, 1);
+	}
+}
+
+/* {tier="cpu",le="0.5"}; `bound` is NULL but for buckets. */
+static void add_labels(struct text *text, enum metric metric, const char *const *values,
+		       const char *bound)
+{
+	const char *name = rows[metric].labels;
+	const char *separator = "{";
+	unsigned count = 0;
+
+	for (; *name != '\0'; count++) {
+		size_t name_bytes = strcspn(name, ",");
+
+		assert(count < METRIC_LABELS_MAX && values[count] != NULL);
+		text_printf(text, "%s%.*s=\"", separator, (int)name_bytes, name);
+		add_escaped(text, values[count]);
+		text_add(text, "\"");
+		separator = ",";
+		name += name_bytes + (name[name_bytes] == ',');
+	}
+	assert(values[count] == NULL); /* one value a name */
+	if (bound != NULL) {
+		text_printf(text, "%sle=\"%s\"", separator, bound);
+		separator = ",";
+	}
+	if (*separator == ',')
+		text_add(text, "}");
+}
+
+void metrics_value(struct metrics_page *page, enum metric metric, const char *const *labels,
+		   uint64_t value)
+{
+	assert(rows[metric].kind != METRIC_KIND_HISTOGRAM);
+	metric_enter(page, metric);
+	text_add(page->text, rows[metric].name);
+	add_labels(page->text, metric, labels, NULL);
+	text_printf(page->text, " %llu\n", (unsigned long long)value);
+}
+
+void metrics_real(struct metrics_page *page, enum metric metric, const char *const *labels,
+		  double value)
+{
+	assert(rows[metric].kind == METRIC_KIND_GAUGE);
+	metric_enter(page, metric);
+	text_add(page->text, rows[metric].name);
+	add_labels(page->text, metric, labels, NULL);
+	text_printf(page->text, " %.9g\n", value);
+}
+
+void metrics_histogram(struct metrics_page *page, enum metric metric, const char *const *labels,
+		       const struct histogram *histogram)
+{
+	const char *name = rows[metric].name;
+	char bound[32];
+
+	assert(rows[metric].kind == METRIC_KIND_HISTOGRAM);
+	metric_enter(page, metric);
+	for (unsigned i = 0; i <= BUCKETS; i++) {
+		uint64_t count = histogram->count;
+
+		if (i < BUCKETS) {
+			count = histogram_count_to(histogram, bucket_bounds_us[i]);
+			snprintf(bound, sizeof(bound), "%g", (double)bucket_bounds_us[i] / 1e6);
+		} else {
+			snprintf(bound, sizeof(bound), "+Inf");
+		}
+		text_printf(page->text, "%s_bucket", name);
+		add_labels(page->text, metric, labels, bound);
+		text_printf(page->text, " %llu\n", (unsigned long long)count);
+	}
+	text_printf(page->text, "%s_sum", name);
+	add_labels(page->text, metric, labels, NULL);
+	text_printf(page->text, " %.9g\n%s_count", (double)histogram->sum / 1e6, name);
+	add_labels(page->text, metric, labels, NULL);
+	text_printf(page->text, " %llu\n", (unsigned long long)histogram->count);
+}
+
+void metrics_describe(FILE *file)
+{
+	fputs("# Metrics\n\nMade by `make docs`; do not edit. Served at `/metrics` in Prometheus' text format.\n\n"
+	      "| name | kind | labels | meaning |\n| --- | --- | --- | --- |\n",
+	      file);
+	for (unsigned i = 0; i < METRICS; i++)
+		fprintf(file, "| `%s` | %s | %s | %s |\n", rows[i].name, kind_names[rows[i].kind],
+			rows[i].labels, rows[i].help);
+}
