@@ -75,10 +75,8 @@ void nvme_device_began(struct nvme_device *device, uint64_t now_us);
 void nvme_device_ended(struct nvme_device *device, const struct tier_op *op);
 void nvme_device_check_stall(struct nvme_device *device, uint64_t now_us);
 
-/* nvme_open.c, for tests too: how often the lock is tried. */
-#define NVME_LOCK_STEP_US 2000u
-#define NVME_OPEN_TRIES_MAX 4u
-#define NVME_ASIDE_MAX 1000u
-#define NVME_ZERO_BYTES (UINT64_C(8) << 20)
+/* nvme_format.c: opens and locks the disk, reads or makes superblock and tables; fills disk, superblock, extents. On
+ * failure leaves nothing behind. */
+must_check int nvme_contents_open(struct nvme_device *device, const struct nvme_config *config, struct error *error);
 
 #endif
