@@ -63,7 +63,8 @@ int listen_unix(const char *path, int *out_fd, struct error *error)
 	if (result < 0)
 		return result;
 	if (chmod(path, 0660) < 0) {
-		result = error_set(error, -errno, "%s: chmod: %s", path, strerror(errno));
+		result = error_set(error, -errno, "%s: chmod: %s", address.path.sun_path,
+				   strerror(errno));
 		unlink(path);
 		close(fd);
 		return result;
