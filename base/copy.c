@@ -20,12 +20,12 @@
 #define NON_TEMPORAL_BYTES_MIN (64u << 10)
 
 #define CALIBRATE_US_MAX 30000u
-#define CALIBRATE_ROUNDS_MAX 16
-#define CALIBRATE_BYTES (16u << 20)   /* of source and of target: more than a core's share of the caches */
-#define CALIBRATE_WINDOW_BYTES (4u << 20)
+#define CALIBRATE_ROUNDS_MAX 4
+/* Of source and of target. The first half of each run fills the caches with what that way leaves there, so that
+ * the second half pays for its own lines on their way to memory, not for another's. */
+#define CALIBRATE_BYTES (32u << 20)
 #define CALIBRATE_BLOCK_BYTES_MIN (64u << 10)
-
-static_assert(CALIBRATE_BYTES % CALIBRATE_WINDOW_BYTES == 0, "windows tile the memory");
+#define CALIBRATE_BLOCK_BYTES_MAX (CALIBRATE_BYTES / 4)
 
 /* A choice in one word, so that any thread may read it while a test sets it. */
 #define PACKED(copy, checksum, checked_copy, chunk_bytes) \
@@ -233,8 +233,7 @@ struct calibration {
 	uint8_t *source;
 	uint8_t *target;
 	size_t block_bytes;
-	size_t position;   /* of the next window */
-	uint32_t crc;      /* wanted by nobody, but the compiler must not know */
+	uint32_t crc;   /* wanted by nobody, but the compiler must not know */
 };
 
 /* What calibration compares. */
@@ -244,23 +243,26 @@ struct candidate {
 	uint64_t us_min;
 };
 
-/* Copies one window, block after block; it was touched so long ago that it left the caches. */
+/* Copies block after block; the time of the second half. */
 static uint64_t candidate_run_us(struct calibration *calibration, const struct candidate *candidate)
 {
-	uint8_t *target = calibration->target + calibration->position;
-	const uint8_t *source = calibration->source + calibration->position;
 	size_t block_bytes = calibration->block_bytes;
-	uint64_t start_us = clock_now_us(clock_real());
+	uint64_t half_us = 0;
 
-	for (size_t first = 0; first + block_bytes <= CALIBRATE_WINDOW_BYTES; first += block_bytes) {
+	for (size_t first = 0; first + block_bytes <= CALIBRATE_BYTES; first += block_bytes) {
+		uint8_t *target = calibration->target + first;
+		const uint8_t *source = calibration->source + first;
+
+		if (half_us == 0 && first >= CALIBRATE_BYTES / 2)
+			half_us = clock_now_us(clock_real());
 		if (candidate->is_checked)
 			calibration->crc = checked_copy_more(&candidate->choice, calibration->crc,
-							     target + first, source + first, block_bytes);
+							     target, source, block_bytes);
 		else
-			copy_by(candidate->choice.copy, target + first, source + first, block_bytes);
+			copy_by(candidate->choice.copy, target, source, block_bytes);
 	}
-	calibration->position = (calibration->position + CALIBRATE_WINDOW_BYTES) % CALIBRATE_BYTES;
-	return clock_now_us(clock_real()) - start_us;
+	assert(half_us > 0);
+	return clock_now_us(clock_real()) - half_us;
 }
 
 /* The fastest that is checked, or that is not. An earlier one, which is simpler, is left only for a gain of
@@ -289,7 +291,6 @@ static struct copy_choice calibrate(struct calibration *calibration, uint64_t en
 		{ { COPY_MEMCPY, per_chunk, some, COPY_MEMCPY }, false, UINT64_MAX },
 		{ { COPY_NON_TEMPORAL, per_chunk, some, COPY_MEMCPY }, false, UINT64_MAX },
 		{ { COPY_MEMCPY, per_chunk, some, COPY_MEMCPY }, true, UINT64_MAX },
-		{ { COPY_MEMCPY, per_chunk, 8u << 10, COPY_MEMCPY }, true, UINT64_MAX },
 		{ { COPY_MEMCPY, per_chunk, 16u << 10, COPY_MEMCPY }, true, UINT64_MAX },
 		{ { COPY_MEMCPY, per_chunk, 256u << 10, COPY_MEMCPY }, true, UINT64_MAX },
 		{ { COPY_MEMCPY, CHECKSUM_AFTER, some, COPY_MEMCPY }, true, UINT64_MAX },
@@ -298,18 +299,21 @@ static struct copy_choice calibrate(struct calibration *calibration, uint64_t en
 	};
 	const unsigned count = sizeof(candidates) / sizeof(candidates[0]);
 	struct copy_choice choice;
+	unsigned rounds = 0;
+	uint64_t start_us;
+	uint64_t now_us;
 
-	for (unsigned round = 0; round < CALIBRATE_ROUNDS_MAX; round++) {
+	do {
+		start_us = clock_now_us(clock_real());
 		for (unsigned i = 0; i < count; i++) {
 			uint64_t us = candidate_run_us(calibration, &candidates[i]);
 
 			if (us < candidates[i].us_min)
 				candidates[i].us_min = us;
-			/* Each is measured once, however slow the machine is. */
-			if (round > 0 && clock_now_us(clock_real()) >= end_us)
-				round = CALIBRATE_ROUNDS_MAX;
 		}
-	}
+		now_us = clock_now_us(clock_real());
+		/* Each is measured once, however slow the machine is; again if there is time for it. */
+	} while (++rounds < CALIBRATE_ROUNDS_MAX && now_us + (now_us - start_us) <= end_us);
 	choice = candidate_best(candidates, count, true)->choice;
 	choice.copy = candidate_best(candidates, count, false)->choice.copy;
 	return choice;
@@ -326,8 +330,8 @@ void copy_calibrate(size_t block_bytes)
 		return;
 	if (calibration.block_bytes < CALIBRATE_BLOCK_BYTES_MIN)
 		calibration.block_bytes = CALIBRATE_BLOCK_BYTES_MIN;
-	if (calibration.block_bytes > CALIBRATE_WINDOW_BYTES)
-		calibration.block_bytes = CALIBRATE_WINDOW_BYTES;
+	if (calibration.block_bytes > CALIBRATE_BLOCK_BYTES_MAX)
+		calibration.block_bytes = CALIBRATE_BLOCK_BYTES_MAX;
 	/* Blocks lie in huge pages where there are any; a refusal only makes this less exact. */
 	(void)madvise(memory, 2 * (size_t)CALIBRATE_BYTES, MADV_HUGEPAGE);
 	memset(memory, 1, 2 * (size_t)CALIBRATE_BYTES);

@@ -24,7 +24,7 @@ struct copy_choice {
 };
 
 /*
- * Measures for blocks of `block_bytes` within about 30 ms, in 32 MiB that it gives back, and keeps the
+ * Measures for blocks of `block_bytes` within about 30 ms, in 64 MiB that it gives back, and keeps the
  * choice for the process. Without that memory the choice stays as it was.
  */
 void copy_calibrate(size_t block_bytes);
