@@ -218,6 +218,31 @@ static void print_value(const struct setting_record *record, unsigned index, con
 		origin[0] == '\0' ? "default" : origin);
 }
 
+/* Neither given nor computed: not printed, as none of its values would say that. */
+static bool is_unset(const struct setting_record *record, unsigned index)
+{
+	const struct setting *row = &record->rows[index];
+	char value[SETTING_VALUE_TEXT_BYTES];
+
+	setting_format(record, row, value, sizeof(value));
+	return record->origins[index].text[0] == '\0' && row->initial[0] == '\0' &&
+	       (value[0] == '\0' || strcmp(value, "0") == 0);
+}
+
+static void print_item(const struct setting_record *record, FILE *file)
+{
+	bool is_first = true;
+
+	for (unsigned i = 0; i < record->rows_count; i++) {
+		if (is_unset(record, i))
+			continue;
+		print_value(record, i, is_first ? "  - " : "    ", file);
+		is_first = false;
+	}
+	if (is_first)
+		fputs("  - {}\n", file);
+}
+
 void settings_print(const struct settings *settings, FILE *file)
 {
 	struct settings copy = *settings;
@@ -232,8 +257,7 @@ void settings_print(const struct settings *settings, FILE *file)
 		fprintf(file, "%s:%s\n", list->name, count == 0 ? " []" : "");
 		for (uint32_t index = 0; index < count; index++) {
 			record = settings_list_record(&copy, list, index);
-			for (unsigned i = 0; i < record.rows_count; i++)
-				print_value(&record, i, i == 0 ? "  - " : "    ", file);
+			print_item(&record, file);
 		}
 	}
 }

@@ -95,8 +95,8 @@ must_check int settings_finish(struct settings *settings, struct error *error);
 /* Every value with its origin (default, file:line, environment, option), as YAML that can be read
  * back. */
 void settings_print(const struct settings *settings, FILE *file);
-/* Generators: "help", "man", "markdown", "completion". -EINVAL: no such form, nothing was printed.
- */
+/* Generators: "help", "man", "markdown", "completion"; also "metrics" and "failpoints" from their
+ * tables. -EINVAL: no such form, nothing was printed. */
 int settings_describe(const char *form, FILE *file);
 
 #endif

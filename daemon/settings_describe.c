@@ -2,6 +2,9 @@
  * docs/SETTINGS.md, completion. */
 #include "daemon/settings_table.h"
 
+#include "base/failpoint.h"
+#include "daemon/metrics_text.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -22,7 +25,7 @@ static const struct flag flags[] = {
 	{ "--print-config", NULL,
 	  "Print every value and where it came from, as a file that can be read back." },
 	{ "--describe", "FORM",
-	  "Print the settings as help, man, markdown or completion; or `metrics`." },
+	  "Print as FORM: help, man, markdown, completion, metrics or failpoints." },
 	{ "--list-failpoints", NULL, "Print the names of failpoints; none in a release build." },
 	{ "--version", NULL, "Print the version." },
 	{ "--help", NULL, "Print this." },
@@ -208,7 +211,7 @@ static void describe_completion(FILE *file)
 	      "\tcase \"$previous\" in\n",
 	      file);
 	fputs("\t--config) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n"
-	      "\t--describe) COMPREPLY=($(compgen -W 'help man markdown completion metrics' -- \"$word\")); return ;;\n"
+	      "\t--describe) COMPREPLY=($(compgen -W 'help man markdown completion metrics failpoints' -- \"$word\")); return ;;\n"
 	      "\t--set) COMPREPLY=($(compgen -S = -W '",
 	      file);
 	for (unsigned i = 0; i < settings_rows_count; i++)
@@ -229,16 +232,31 @@ static void describe_completion(FILE *file)
 	fputs("' -- \"$word\"))\n}\ncomplete -F _kvtierd kvtierd\n", file);
 }
 
+static void describe_failpoints(FILE *file)
+{
+	static const char *const rows[] = {
+#define FAILPOINT_LINE(name, help) "| `" #name "` | " help " |",
+		FAILPOINT_TABLE(FAILPOINT_LINE)
+#undef FAILPOINT_LINE
+	};
+
+	fputs("# Failpoints\n\nMade by `make docs`; do not edit. Places where a test makes the daemon die, "
+	      "stop or fail:\n`KVTIER_FAILPOINT=name[:nth]=kill|error|stop`, in builds with `FAILPOINTS=1` "
+	      "only.\n\n| name | where |\n| --- | --- |\n",
+	      file);
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		fprintf(file, "%s\n", rows[i]);
+}
+
 int settings_describe(const char *form, FILE *file)
 {
 	static const struct {
 		const char *name;
 		void (*describe)(FILE *file);
 	} forms[] = {
-		{ "help", describe_help },
-		{ "man", describe_man },
-		{ "markdown", describe_markdown },
-		{ "completion", describe_completion },
+		{ "help", describe_help },         { "man", describe_man },
+		{ "markdown", describe_markdown }, { "completion", describe_completion },
+		{ "metrics", metrics_describe },   { "failpoints", describe_failpoints },
 	};
 
 	for (unsigned i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {

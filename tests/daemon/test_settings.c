@@ -396,6 +396,25 @@ static void origins_name_file_and_line(void **unused)
 	free(printed);
 }
 
+/* A share that was not given must not come back as "none". */
+static void what_was_not_given_is_not_printed(void **unused)
+{
+	char *printed;
+	size_t printed_bytes;
+	FILE *file = open_memstream(&printed, &printed_bytes);
+
+	(void)unused;
+	assert_int_equal(read_text("tenants: [{name: red, cpu_bytes: 1GiB}]\nnvme: [{}]\n"), 0);
+	settings_print(&settings, file);
+	fclose(file);
+	assert_null(strstr(printed, "nvme_bytes"));
+	assert_non_null(strstr(printed, "nvme:\n  - {}\n"));
+	fresh_settings(NULL);
+	assert_int_equal(read_text(printed), 0);
+	assert_int_equal(settings.devices_count, 1);
+	free(printed);
+}
+
 static void a_file_is_read_or_the_reason_is_given(void **unused)
 {
 	char path[] = "/tmp/test_settings.XXXXXX";
@@ -456,6 +475,7 @@ int main(void)
 		cmocka_unit_test_setup(what_is_left_of_the_devices_is_shared_equally,
 				       fresh_settings),
 		cmocka_unit_test_setup(origins_name_file_and_line, fresh_settings),
+		cmocka_unit_test_setup(what_was_not_given_is_not_printed, fresh_settings),
 		cmocka_unit_test_setup(a_file_is_read_or_the_reason_is_given, fresh_settings),
 		cmocka_unit_test_setup(every_form_describes_every_key, fresh_settings),
 	};
