@@ -83,17 +83,19 @@ static int range_check(const struct option_row *row, double number, const char *
 			 row->low, row->high);
 }
 
-static int value_set(const struct option_row *row, const char *text, struct error *error)
+static int value_set(const struct option_row *row, void *target, const char *text,
+		     struct error *error)
 {
+	void *value = (char *)target + row->offset;
 	char *end;
 	uint64_t bytes = 0;
 
 	switch (row->kind) {
 	case OPTION_FLAG:
-		*(bool *)row->value = true;
+		*(bool *)value = true;
 		return 0;
 	case OPTION_TEXT:
-		*(const char **)row->value = text;
+		*(const char **)value = text;
 		return 0;
 	case OPTION_COUNT:
 		errno = 0;
@@ -102,14 +104,14 @@ static int value_set(const struct option_row *row, const char *text, struct erro
 			return error_set(error, -EINVAL,
 					 "--%s is \"%.40s\", expected a whole number", row->name,
 					 text);
-		*(uint64_t *)row->value = bytes;
+		*(uint64_t *)value = bytes;
 		return range_check(row, (double)bytes, text, error);
 	case OPTION_BYTES:
 		if (options_parse_bytes(text, &bytes) < 0)
 			return error_set(error, -EINVAL,
 					 "--%s is \"%.40s\", expected a size such as 2MiB or 65536",
 					 row->name, text);
-		*(uint64_t *)row->value = bytes;
+		*(uint64_t *)value = bytes;
 		return range_check(row, (double)bytes, text, error);
 	case OPTION_NUMBER:
 		break;
@@ -118,7 +120,7 @@ static int value_set(const struct option_row *row, const char *text, struct erro
 	if (end == text || *end != '\0' || !isfinite(number))
 		return error_set(error, -EINVAL, "--%s is \"%.40s\", expected a number", row->name,
 				 text);
-	*(double *)row->value = number;
+	*(double *)value = number;
 	return range_check(row, number, text, error);
 }
 
@@ -131,8 +133,8 @@ static const struct option_row *option_find(const struct options *options, const
 }
 
 /* Takes one option and its value; *at is moved behind them. */
-static int option_take(const struct options *options, int argc, char **argv, int *at, bool *given,
-		       struct error *error)
+static int option_take(const struct options *options, void *target, int argc, char **argv, int *at,
+		       bool *given, struct error *error)
 {
 	const char *argument = argv[*at];
 	char name[NAME_BYTES];
@@ -154,17 +156,18 @@ static int option_take(const struct options *options, int argc, char **argv, int
 	if (row->kind == OPTION_FLAG) {
 		if (equals != NULL)
 			return error_set(error, -EINVAL, "--%s takes no value", name);
-		return value_set(row, NULL, error);
+		return value_set(row, target, NULL, error);
 	}
 	if (equals != NULL)
-		return value_set(row, equals + 1, error);
+		return value_set(row, target, equals + 1, error);
 	if (*at == argc)
 		return error_set(error, -EINVAL, "--%s needs a value: --%s %s", name, name,
 				 row->metavar);
-	return value_set(row, argv[(*at)++], error);
+	return value_set(row, target, argv[(*at)++], error);
 }
 
-int options_parse(const struct options *options, int argc, char **argv, struct error *error)
+int options_parse(const struct options *options, void *target, int argc, char **argv,
+		  struct error *error)
 {
 	bool given[OPTIONS_MAX] = { false };
 	int at = 0;
@@ -175,7 +178,7 @@ int options_parse(const struct options *options, int argc, char **argv, struct e
 			options_help(options);
 			return 1;
 		}
-		int result = option_take(options, argc, argv, &at, given, error);
+		int result = option_take(options, target, argc, argv, &at, given, error);
 		if (result < 0)
 			return result;
 	}

@@ -8,6 +8,7 @@
 #include "base/error.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define OPTIONS_MAX 48
@@ -25,7 +26,7 @@ struct option_row {
 	enum option_kind kind;
 	const char *metavar; /* "FILE", "N"; NULL for flags */
 	const char *help;
-	void *value;      /* written when the option is given */
+	size_t offset;    /* of the value in what options_parse() fills; written when given */
 	double low, high; /* of numbers; high 0: no bound */
 	bool required;
 };
@@ -39,7 +40,7 @@ struct options {
 
 /* 0; 1: --help was printed; negative: refused, worded with the nearest option. --name VALUE or
  * --name=VALUE. */
-must_check int options_parse(const struct options *options, int argc, char **argv,
+must_check int options_parse(const struct options *options, void *target, int argc, char **argv,
 			     struct error *error);
 
 /* "64KiB" to 65536. */

@@ -1,0 +1,37 @@
+/*
+ * bench/replay_parts.h: one engine: what replay_engine.c (opening, settling) and replay_serve.c
+ * (requests) share. Private to them.
+ */
+#ifndef KVTIER_BENCH_REPLAY_PARTS_H
+#define KVTIER_BENCH_REPLAY_PARTS_H
+
+#include "base/clock.h"
+#include "bench/payload.h"
+#include "bench/replay.h"
+#include "client/kvtier.h"
+
+#define ENGINE_STATS_BYTES (64u << 10)
+
+_Static_assert(PAYLOAD_HASH_BYTES == KVTIER_HASH_BYTES, "a payload's hash is an engine's hash");
+
+struct engine {
+	const struct trace *trace;
+	const struct replay_options *options;
+	struct replay_figures *figures;
+	struct kvtier_client *clients[REPLAY_SHARDS_MAX];
+	uint8_t *memory[REPLAY_SHARDS_MAX];
+	uint32_t chunk_blocks;
+	uint32_t keys_max; /* of the longest request */
+	uint8_t (*hashes)[KVTIER_HASH_BYTES];
+	struct kvtier_block *blocks; /* of one chunk */
+	int *results;                /* of one chunk, over all shards */
+	bool is_away, has_returned;
+	char stats[ENGINE_STATS_BYTES];
+};
+
+static inline uint64_t now_us(void)
+{
+	return clock_now_us(clock_real());
+}
+
+#endif
