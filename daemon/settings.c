@@ -239,8 +239,7 @@ static void print_item(const struct setting_record *record, FILE *file)
 		print_value(record, i, is_first ? "  - " : "    ", file);
 		is_first = false;
 	}
-	if (is_first)
-		fputs("  - {}\n", file);
+	assert(!is_first); /* each kind of item has a key with a default */
 }
 
 void settings_print(const struct settings *settings, FILE *file)

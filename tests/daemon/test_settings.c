@@ -408,7 +408,7 @@ static void what_was_not_given_is_not_printed(void **unused)
 	settings_print(&settings, file);
 	fclose(file);
 	assert_null(strstr(printed, "nvme_bytes"));
-	assert_non_null(strstr(printed, "nvme:\n  - {}\n"));
+	assert_non_null(strstr(printed, "nvme:\n  - raw_initialise: false"));
 	fresh_settings(NULL);
 	assert_int_equal(read_text(printed), 0);
 	assert_int_equal(settings.devices_count, 1);
