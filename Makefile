@@ -15,7 +15,11 @@ WARNINGS := -Wall -Wextra -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-p
 override CPPFLAGS += -I. -D_GNU_SOURCE -DKVTIER_VERSION='"$(VERSION)"' -DKVTIER_FAILPOINTS=$(if $(or $(FAILPOINTS),$(SANITIZE)),1,0)
 override CFLAGS   += -std=gnu11 $(WARNINGS) $(if $(WERROR),-Werror) -UNDEBUG -fPIC -fvisibility=hidden -pthread \
 		     -fno-omit-frame-pointer -MMD -MP $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
-override LDFLAGS  += -pthread $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+override LDFLAGS  += -pthread -Wl,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE))
+
+all: programs
+
+# ---- sources ----
 
 # Everything but the mains goes into one archive; a program takes from it what it names.
 folders := base proto index transfer tiers tiers/cpu tiers/nvme tiers/fault daemon client bench
@@ -29,8 +33,10 @@ ifeq ($$(shell pkg-config --exists '$(1)' && echo yes),yes)
   override CPPFLAGS += -D$(2)=1
   LDLIBS  += $$(shell pkg-config --libs '$(1)')
   sources += $(3)
+  options += '$(1): yes ($(3))'
 else
   override CPPFLAGS += -D$(2)=0
+  options += '$(1): no'
 endif
 endef
 $(eval $(call optional,liburing >= 2.3,HAVE_IO_URING,tiers/nvme/block_io_uring.c))
@@ -44,7 +50,9 @@ library_sources := $(filter-out $(mains),$(wildcard client/kvtier*.c)) proto/fra
 		   $(addprefix base/,error.c clock.c random.c checksum.c copy.c)
 library_objects := $(library_sources:%.c=$(BUILD)/%.o)
 
-all: $(programs) $(BUILD)/libkvtier.so $(BUILD)/libkvtier.a
+# ---- programs and the library ----
+
+programs: $(programs) $(BUILD)/libkvtier.so $(BUILD)/libkvtier.a
 
 $(BUILD)/libparts.a: $(objects)
 	@rm -f $@
@@ -62,12 +70,84 @@ $(BUILD)/libkvtier.so: $(library_objects) client/libkvtier.map
 $(BUILD)/libkvtier.a: $(library_objects)
 	@rm -f $@
 	ar rcs $@ $^
+$(BUILD)/kvtier.pc: client/kvtier.pc.in FORCE   # PREFIX may be another than before
+	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' $< > $@
+
+# ---- tests; tests/run decides what to build with which flags ----
 
 test_sources := $(wildcard tests/*/test_*.c)
 tests   := $(test_sources:%.c=$(BUILD)/%)
 $(tests): %: %.o $(BUILD)/libparts.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $$(pkg-config --libs cmocka)
 tests: $(tests)
+print-tests:   # for tests/run
+	@echo $(tests)
+
+# Fuzzers need clang: make fuzz SECONDS=60. Their own runs are tests/run's.
+SECONDS ?= 60
+fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
+fuzzers := $(fuzz_sources:%.c=$(BUILD)/%)
+$(fuzzers): %: %.o $(BUILD)/libparts.a
+	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+fuzzers: $(fuzzers)
+print-fuzzers:
+	@echo $(fuzzers)
+fuzz:
+	KVTIER_FUZZ_SECONDS=$(SECONDS) tests/run fuzz
+
+test: deps
+	tests/run
+tidy:
+	tests/run tidy
+demo: deps-build all
+	bench/demo.sh $(BUILD)
+bench: deps-build all
+	bench/core.sh $(BUILD)
+
+# ---- what is generated from tables: docs, the daemon's man page and completion ----
+
+describe := $(BUILD)/tests/docs/describe
+$(describe): $(describe).o $(BUILD)/libparts.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+docs: $(describe)
+	$(describe) markdown > docs/SETTINGS.md
+	$(describe) metrics > docs/METRICS.md
+	$(describe) failpoints > docs/FAILPOINTS.md
+
+# ---- dependencies and installing ----
+
+deps:
+	@.ci/deps build test
+deps-build:
+	@.ci/deps build
+config:
+	@echo 'compiler: $(CC), flags: $(CPPFLAGS) $(CFLAGS)'
+	@printf '%s\n' $(options)
+
+to := $(DESTDIR)$(PREFIX)
+install: all $(describe) $(BUILD)/kvtier.pc
+	install -d $(to)/bin $(to)/lib/pkgconfig $(to)/include $(to)/share/man/man1 $(to)/share/man/man8 \
+		$(to)/share/bash-completion/completions $(to)/share/doc/kvtier $(to)/lib/systemd/system
+	install -m 755 $(programs) $(to)/bin
+	install -m 755 $(BUILD)/libkvtier.so $(to)/lib/libkvtier.so.$(VERSION)
+	ln -sf libkvtier.so.$(VERSION) $(to)/lib/libkvtier.so.0
+	ln -sf libkvtier.so.0 $(to)/lib/libkvtier.so
+	install -m 644 $(BUILD)/libkvtier.a $(to)/lib
+	install -m 644 $(BUILD)/kvtier.pc $(to)/lib/pkgconfig
+	install -m 644 client/kvtier.h $(to)/include
+	$(describe) man > $(to)/share/man/man8/kvtierd.8
+	$(describe) completion > $(to)/share/bash-completion/completions/kvtierd
+	$(foreach page,$(wildcard docs/*.1),install -m 644 $(page) $(to)/share/man/man1;)
+	install -m 644 docs/kvtierd.example.yaml LICENSE $(to)/share/doc/kvtier
+	sed 's|/usr/local|$(PREFIX)|g' daemonset/kvtierd.service > $(to)/lib/systemd/system/kvtierd.service
+
+help:
+	@sed -n '1,/^$$/p' Makefile | sed 's/^# \{0,1\}//'
+	@echo 'make bench      measure the core                    make install    DESTDIR= PREFIX=/usr/local'
+	@echo 'make tidy       layers, lengths, cppcheck, docs     make fuzz       SECONDS=60 for each fuzzer; needs clang'
+	@echo 'make docs       write what is generated from tables make config     flags, and which libraries were found'
+	@echo 'make tests      build the unit tests                make deps       install what is missing (Debian)'
+	@echo 'tests/run SUITE...   tests/run --help lists the suites'
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
@@ -79,6 +159,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all tests clean FORCE
+.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test tidy demo bench docs deps deps-build config install help clean FORCE
 .SECONDARY:
--include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d)
+-include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(describe).d
