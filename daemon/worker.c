@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 #define MESSAGES_STEP_MAX                                                                          \
-	1024u /* handed over in one step, so that a talkative worker cannot hold the loop */
-#define LOOK_US	     1000u /* between two looks at whether the process still lives */
-#define REAP_MS_MAX  5000  /* how long destroy waits for a killed process */
+	1024u         /* handed over in one step, so that a talkative worker cannot hold the loop */
+#define LOOK_US 1000u /* between two looks at whether the process still lives */
+#define REAP_MS_MAX 5000 /* how long destroy waits for a killed process */
 #define REASON_BYTES 160
 
 struct worker {
@@ -29,7 +29,7 @@ struct worker {
 	char *name, *argument, *program;
 	enum worker_state state;
 	bool in_step;
-	int wake_fd;	    /* epoll: up_fd and the process's pidfd */
+	int wake_fd;        /* epoll: up_fd and the process's pidfd */
 	int down_fd, up_fd; /* eventfds, for all lives: a stray wake-up of an old one is harmless */
 	/* Of this life. */
 	int memory_fd;
@@ -40,7 +40,7 @@ struct worker {
 	uint64_t started_us;
 	uint64_t beat, beat_seen_us; /* the last beat, and when we saw it change */
 	uint64_t looked_us;
-	bool is_garbled;	   /* its mailbox lies: nothing in it is believed any more */
+	bool is_garbled;           /* its mailbox lies: nothing in it is believed any more */
 	char reason[REASON_BYTES]; /* why it ends */
 	/* Across lives. */
 	uint32_t restarts;
@@ -260,7 +260,7 @@ static int messages_take(struct worker *worker, unsigned limit)
 	_Alignas(16) uint8_t message[WORKER_MESSAGE_BYTES_MAX];
 	unsigned taken = 0;
 
-	while (taken < limit && !worker->is_garbled && worker->shared != NULL) {
+	while (taken < limit && !worker->is_garbled && is_alive(worker)) {
 		int result = ring_take(&worker->up, message);
 		if (result < 0) {
 			worker->is_garbled = true;
@@ -294,8 +294,8 @@ static void life_end(struct worker *worker, int status, uint64_t now_us)
 
 static void beat(struct worker *worker, uint64_t now_us)
 {
-	uint64_t theirs =
-		atomic_load_explicit(&worker->shared->worker_beat_us, memory_order_relaxed);
+	uint64_t theirs = atomic_load_explicit(&worker->shared->worker_beat_us,
+					       memory_order_relaxed);
 
 	/* Ours is the machine's clock even where decisions are made on a test's: the worker is a
 	 * real process. */

@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "transfer/slot_header.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct catalog_record {
@@ -35,31 +36,54 @@ struct catalog_record {
 };
 
 enum catalog_verb {
-	/* to the worker */
-	CATALOG_PUT, CATALOG_DELETE, CATALOG_SYNC /* write the batch so far; answered by SYNCED */, CATALOG_SCAN, CATALOG_CLEAR,
+	/* to the worker; it is sent nothing before its OPENED was taken */
+	CATALOG_PUT, CATALOG_DELETE,
+	CATALOG_MARK,     /* what was put before this is all there is: kept until CLEAR */
+	CATALOG_SYNC,     /* write the batch so far; answered by SYNCED */
+	CATALOG_SCAN,     /* answered by ROWs in the order of (device, offset), then SCANNED */
+	CATALOG_CLEAR,    /* answered by CLEARED */
 	/* from the worker */
-	CATALOG_SYNCED, CATALOG_ROW, CATALOG_SCANNED, CATALOG_CLEARED, CATALOG_FAILED
+	CATALOG_OPENED, CATALOG_SYNCED, CATALOG_ROW, CATALOG_SCANNED, CATALOG_CLEARED,
+	CATALOG_FAILED    /* its last word: the life ends (-ENOTSUP: there is no back end, and it stays idle) */
 };
 
 /* A message of the rings, both ways. */
 struct catalog_message {
 	uint32_t verb;
-	int32_t result;               /* 0, or a negative errno */
-	uint64_t batch;               /* SYNC and SYNCED: numbers of batches; SCAN: restart from 0 */
-	struct catalog_record record; /* PUT, ROW: all; DELETE: device and offset */
+	int32_t result;               /* 0, or a negative errno; OPENED: 1: marked as complete */
+	uint64_t batch;               /* SYNC and SYNCED: numbers of batches; SCANNED: how many rows were sent */
+	uint64_t skipped;             /* SCANNED: rows that could not be read */
+	struct catalog_record record; /* PUT, ROW: all; DELETE: device and offset; OPENED, CLEARED: space: the id */
+};
+
+/* Which database this is: it gets a new random id when it is made and when it is cleared, so that whoever put records
+ * into an earlier one notices that they are gone. */
+struct catalog_identity {
+	uint8_t id[16];
+	bool is_complete;             /* a MARK was written and nothing was cleared since */
+};
+
+struct catalog_scan {
+	/* Stops the scan by returning false. */
+	bool (*row)(void *owner, const struct catalog_record *record);
+	void *owner;
+	uint64_t skipped;             /* out: rows of an unknown version or with a wrong checksum */
 };
 
 /* A back end. Blocks: it runs in the worker's process (simulated: in the caller's). */
 struct catalog_ops {
 	const char *name;
+	/* On failure leaves nothing behind, so close() is not called. */
 	must_check int (*open)(void **out_catalog, const char *path, struct error *error);
-	/* Applies records of PUT and DELETE messages atomically, in order. */
+	void (*identify)(void *catalog, struct catalog_identity *out_identity);
+	/* Applies records of PUT, DELETE and MARK messages atomically, in order. */
 	must_check int (*write)(void *catalog, const struct catalog_message *messages, unsigned count,
 				struct error *error);
-	/* Calls `row` for each record; stops when it returns false. */
-	must_check int (*scan)(void *catalog, bool (*row)(void *owner, const struct catalog_record *record),
-			       void *owner, struct error *error);
+	/* Rows come in the order of (device, offset). */
+	must_check int (*scan)(void *catalog, struct catalog_scan *scan, struct error *error);
+	/* After a failure only close() may follow. */
 	must_check int (*clear)(void *catalog, struct error *error);
+	/* Accepts NULL. */
 	void (*close)(void *catalog);
 };
 
@@ -67,8 +91,9 @@ extern const struct catalog_ops catalog_rocksdb_ops;
 extern const struct catalog_ops catalog_simulated_ops;
 
 /*
- * The worker's side: `kvtierd --worker catalog PATH` runs this until its parent is gone. An unreadable database is moved
- * aside (PATH.unreadable-N) and started empty. Returns the exit status.
+ * The worker's side: `kvtierd --worker catalog PATH ...` runs this until its parent is gone. `arguments` are those of the
+ * process. An unreadable database is moved aside (PATH.unreadable-N) and started empty. Returns the exit status.
+ * Stands in daemon/catalog_worker.c, above the frame of workers.
  */
 int catalog_worker_main(const char *path, int arguments_count, char **arguments);
 
