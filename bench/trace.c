@@ -47,10 +47,13 @@ static int format_tell(struct scan *scan)
 		return result;
 	if (result == 0)
 		return scan_refuse(scan, "an empty file, expected a trace");
-	result = scan_peek(
-		scan, "a JSON object (CSV traces hold lengths, no blocks, and cannot be replayed)");
+	result = scan_peek(scan, "a JSON object of a trace");
 	if (result < 0)
 		return result;
+	if (result != '{' && result != '[')
+		return scan_refuse(scan,
+				   "expected a JSON object (CSV traces hold lengths, no blocks, "
+				   "and cannot be replayed)");
 	if (result == '[') {
 		result = scan_array_begin(scan, "sessions");
 		if (result == 0)
