@@ -446,11 +446,14 @@ void cache_device_fence(struct cache *cache, uint32_t area_number, uint32_t devi
 
 	if (area->is_fenced[device])
 		return;
+	uint32_t first = area->device_first[device];
+	uint32_t end = area->device_first[device + 1];
 	area->is_fenced[device] = true;
-	for (uint32_t unit = area->device_first[device]; unit < area->device_first[device + 1];
-	     unit++) {
-		struct extent *extent = &area->extents[unit];
+	/* Before any extent goes: the units that it gives back are not free. */
+	for (uint32_t unit = first; unit < end; unit++)
 		area->units_free -= area->unit_extent[unit] == UNIT_NONE;
+	for (uint32_t unit = first; unit < end; unit++) {
+		struct extent *extent = &area->extents[unit];
 		if (extent->class == NULL)
 			continue;
 		extent_clear(cache, extent);

@@ -1,0 +1,642 @@
+/*
+ * tests/index/test_cache_fuzz.c: thousands of random operations from a seed, the whole index checked after each, beside a
+ * model of what its users may rely on: what they fill stays theirs, what they hold keeps its bytes, what is told of
+ * copies is what lookups find. KVTIER_SEED=n runs that seed alone; KVTIER_SEEDS=n so many.
+ */
+#include "tests/index/rig.h"
+
+#include <stdlib.h>
+
+#define PAGE_BYTES   4096u
+#define UNIT_PAGES   16u
+#define AREA_UNITS   24u
+#define AREA_PAGES   (AREA_UNITS * UNIT_PAGES)
+#define AREAS        3u
+#define KEYS         160u
+#define SPACES       3u
+#define USES_MAX     64u
+#define LEASES_MAX   6u
+#define STEPS        3000u
+
+/* A slot that the model fills or holds. */
+struct use {
+	enum tier_id tier;
+	uint32_t slot, generation, key;
+	uint8_t shard;
+	struct slot_place place;
+};
+
+struct model_lease {
+	uint64_t handle, deadline_us;
+};
+
+struct fuzz {
+	struct cache *cache;
+	uint64_t random;
+	uint32_t area[AREAS];                  /* cpu of tenant 0, cpu of tenant 1, nvme of both */
+	uint32_t tenant[2], space[SPACES], floor[SPACES];
+	uint32_t pages[AREAS][AREA_PAGES];     /* key << 8 | shard + 1: whose bytes lie there */
+	bool whole[KEYS][TIERS];               /* as the listener was told */
+	uint32_t epoch_whole[KEYS];
+	struct use filling[USES_MAX], held[USES_MAX];
+	unsigned filling_count, held_count;
+	struct model_lease leases[LEASES_MAX];
+	unsigned leases_count;
+	uint32_t epoch;
+	uint64_t now_us;
+	bool is_fenced;
+	unsigned done[16];                     /* how often each operation found something to do */
+};
+
+static uint64_t dice(struct fuzz *fuzz, uint64_t sides)
+{
+	fuzz->random ^= fuzz->random << 13;
+	fuzz->random ^= fuzz->random >> 7;
+	fuzz->random ^= fuzz->random << 17;
+	return fuzz->random % sides;
+}
+
+/* A key is a number; everything else about it follows from that. Parents are in the same space. */
+static uint32_t key_space(uint32_t key)
+{
+	return key % SPACES;
+}
+
+static unsigned key_shards(uint32_t key)
+{
+	static const unsigned shards[] = { 1, 1, 2, 3 };
+
+	return shards[key / SPACES % 4];
+}
+
+static uint32_t key_slot_bytes(uint32_t key, unsigned shard)
+{
+	static const uint32_t pages[] = { 2, 3, 5, 20 };
+
+	return pages[(key / 40 + (shard == 2)) % 4] * PAGE_BYTES;
+}
+
+static uint32_t hash_key(const uint8_t *hash)
+{
+	uint64_t number;
+
+	memcpy(&number, hash, sizeof(number));
+	return (uint32_t)number;
+}
+
+/* ---- what the index tells ---- */
+
+static void heard_whole(void *owner, const struct entry *entry, enum tier_id tier)
+{
+	struct fuzz *fuzz = owner;
+	uint32_t key = hash_key(entry->hash);
+
+	assert_false(fuzz->whole[key][tier]);
+	fuzz->whole[key][tier] = true;
+	fuzz->epoch_whole[key] = entry->epoch;
+}
+
+static void heard_gone(void *owner, const struct entry *entry, enum tier_id tier)
+{
+	struct fuzz *fuzz = owner;
+	uint32_t key = hash_key(entry->hash);
+
+	assert_true(fuzz->whole[key][tier]);
+	fuzz->whole[key][tier] = false;
+}
+
+static bool bytes_are(const struct fuzz *fuzz, const struct slot_place *place, uint32_t stamp)
+{
+	uint64_t start = place->offset / PAGE_BYTES + (place->device == 1 ? AREA_PAGES / 2 : 0);
+
+	for (uint64_t i = 0; i < place->slot_bytes / PAGE_BYTES; i++)
+		if (fuzz->pages[place->area][start + i] != stamp)
+			return false;
+	return true;
+}
+
+static uint32_t stamp_of(uint32_t key, unsigned shard)
+{
+	return key << 8 | (shard + 1);
+}
+
+/* At this moment the bytes are still what they were said to be. */
+static void heard_slot_gone(void *owner, const struct entry *entry, enum tier_id tier, uint32_t slot,
+			    const struct slot_place *place)
+{
+	struct fuzz *fuzz = owner;
+	unsigned shard = cache_slot(fuzz->cache, tier, slot)->shard;
+
+	assert_true(bytes_are(fuzz, place, stamp_of(hash_key(entry->hash), shard)));
+}
+
+static void heard_leaving(void *owner, uint32_t slot)
+{
+	struct fuzz *fuzz = owner;
+
+	assert_int_equal(cache_slot(fuzz->cache, TIER_CPU, slot)->lower, LOWER_PENDING);
+}
+
+/* ---- the rig ---- */
+
+static void fuzz_init(struct fuzz *fuzz, uint64_t seed)
+{
+	const uint32_t cpu_units = AREA_UNITS / 2;
+	const uint32_t nvme_units[2] = { AREA_UNITS / 2, AREA_UNITS / 2 };
+	struct cache_config config = {
+		.entries_max = 120, .slots_max = { 64 * AREA_UNITS, 64 * AREA_UNITS },
+		.areas_max = AREAS, .tenants_max = 2, .spaces_max = SPACES, .leases_max = 4,
+		.classes_max = 12, .lease_items_max = 40, .seed = seed,
+		.listener = { .copy_whole = heard_whole, .copy_gone = heard_gone, .slot_gone = heard_slot_gone,
+			      .slot_leaving = heard_leaving, .owner = fuzz },
+	};
+
+	memset(fuzz, 0, sizeof(*fuzz));
+	fuzz->random = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+	fuzz->epoch = 1;
+	assert_int_equal(cache_create(&fuzz->cache, &config, NULL), 0);
+	for (unsigned i = 0; i < 2; i++)
+		assert_int_equal(cache_area_add(fuzz->cache, TIER_CPU, UNIT_PAGES * PAGE_BYTES, &cpu_units, 1,
+						&fuzz->area[i]), 0);
+	assert_int_equal(cache_area_add(fuzz->cache, TIER_NVME, UNIT_PAGES * PAGE_BYTES, nvme_units, 2,
+					&fuzz->area[2]), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		const uint32_t areas[TIERS] = { fuzz->area[i], fuzz->area[2] };
+		const uint32_t units[TIERS] = { i == 0 ? cpu_units : 5, i == 0 ? 18 : 6 };
+		assert_int_equal(cache_tenant_add(fuzz->cache, areas, units, &fuzz->tenant[i]), 0);
+	}
+	for (unsigned i = 0; i < SPACES; i++) {
+		const uint8_t fingerprint[SPACE_ID_BYTES] = { (uint8_t)(i + 1) };
+		assert_int_equal(cache_space_open(fuzz->cache, fuzz->tenant[i == 2], fingerprint,
+						  &fuzz->space[i]), 0);
+	}
+}
+
+static uint32_t fuzz_find_any(struct fuzz *fuzz, uint32_t key)
+{
+	struct rig_key hash = rig_key(key);
+
+	return cache_find_any(fuzz->cache, fuzz->space[key_space(key)], 0, hash.hash);
+}
+
+/* A random slot of a random key that can be read, or SLOT_NONE. */
+static uint32_t fuzz_readable(struct fuzz *fuzz, enum tier_id *out_tier, uint32_t *out_key)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		uint32_t key = (uint32_t)dice(fuzz, KEYS);
+		uint32_t entry = fuzz_find_any(fuzz, key);
+		enum tier_id tier = (enum tier_id)dice(fuzz, TIERS);
+		if (entry == ENTRY_NONE)
+			continue;
+		uint32_t slot = cache_copy_slot(fuzz->cache, entry, tier, (unsigned)dice(fuzz, key_shards(key)));
+		if (slot == SLOT_NONE || cache_slot(fuzz->cache, tier, slot)->state == SLOT_FILLING)
+			continue;
+		*out_tier = tier;
+		*out_key = key;
+		return slot;
+	}
+	return SLOT_NONE;
+}
+
+static struct use use_of(struct fuzz *fuzz, enum tier_id tier, uint32_t slot, uint32_t key)
+{
+	const struct slot *seen = cache_slot(fuzz->cache, tier, slot);
+	struct use use = { .tier = tier, .slot = slot, .key = key, .generation = seen->generation,
+			   .shard = seen->shard };
+
+	cache_slot_place(fuzz->cache, tier, slot, &use.place);
+	return use;
+}
+
+/* Bytes arrive: nobody who fills or reads another slot may see them. */
+static void fuzz_fill(struct fuzz *fuzz, enum tier_id tier, uint32_t slot, uint32_t key)
+{
+	struct use use = use_of(fuzz, tier, slot, key);
+	uint64_t start = use.place.offset / PAGE_BYTES + (use.place.device == 1 ? AREA_PAGES / 2 : 0);
+
+	assert_int_equal(cache_slot(fuzz->cache, tier, slot)->state, SLOT_FILLING);
+	for (uint64_t i = 0; i < use.place.slot_bytes / PAGE_BYTES; i++)
+		fuzz->pages[use.place.area][start + i] = stamp_of(key, use.shard);
+	assert_true(fuzz->filling_count < USES_MAX);
+	fuzz->filling[fuzz->filling_count++] = use;
+}
+
+static bool is_filling(const struct fuzz *fuzz, enum tier_id tier, uint32_t slot)
+{
+	for (unsigned i = 0; i < fuzz->filling_count; i++)
+		if (fuzz->filling[i].tier == tier && fuzz->filling[i].slot == slot)
+			return true;
+	return false;
+}
+
+/* ---- operations; each returns whether there was something to do ---- */
+
+static bool do_admit(struct fuzz *fuzz)
+{
+	uint32_t key = (uint32_t)dice(fuzz, KEYS);
+	struct rig_key hash = rig_key(key), parent = rig_key(key - SPACES);
+	unsigned shard = (unsigned)dice(fuzz, key_shards(key));
+	bool is_old = dice(fuzz, 8) == 0 && fuzz->epoch > 1;
+	struct cache_new block = {
+		.space = fuzz->space[key_space(key)], .shards_count = (uint8_t)key_shards(key),
+		.shard = (uint8_t)shard, .parent_required = dice(fuzz, 4) == 0, .hash = hash.hash,
+		.parent = key % 24 < SPACES ? NULL : parent.hash, .route_key = key, .tokens = 16,
+		.epoch = fuzz->epoch - is_old, .slot_bytes = key_slot_bytes(key, shard),
+		.lower_wanted = dice(fuzz, 4) != 0,
+	};
+	uint32_t entry;
+
+	if (fuzz->filling_count == USES_MAX)
+		return false;
+	enum cache_admission admission = cache_admit(fuzz->cache, &block, &entry);
+	if (admission > CACHE_ATTACHED)
+		return false;
+	assert_int_equal(entry, fuzz_find_any(fuzz, key));
+	unsigned readable = 0, filling = 0;
+	for (unsigned tier = 0; tier < TIERS; tier++) {
+		uint32_t slot = cache_copy_slot(fuzz->cache, entry, tier, shard);
+		if (slot == SLOT_NONE)
+			continue;
+		bool is_mine = cache_slot(fuzz->cache, tier, slot)->state == SLOT_FILLING;
+		readable += !is_mine;
+		filling += is_mine;
+		if (admission == CACHE_ADMITTED)
+			fuzz_fill(fuzz, tier, slot, key);
+	}
+	assert_int_equal(admission == CACHE_PRESENT, readable > 0);
+	assert_true(admission == CACHE_PRESENT || filling == 1);
+	return true;
+}
+
+static bool do_take(struct fuzz *fuzz)
+{
+	enum tier_id tier;
+	uint32_t key, slot;
+	unsigned leaving;
+	uint32_t source = fuzz_readable(fuzz, &tier, &key);
+
+	if (source == SLOT_NONE || fuzz->filling_count == USES_MAX)
+		return false;
+	unsigned shard = cache_slot(fuzz->cache, tier, source)->shard;
+	tier = tier == TIER_CPU ? TIER_NVME : TIER_CPU;
+	cache_slot_hold(fuzz->cache, tier == TIER_CPU ? TIER_NVME : TIER_CPU, source);
+	int result = cache_slot_take(fuzz->cache, fuzz_find_any(fuzz, key), tier, shard,
+				     key_slot_bytes(key, shard), ENTRY_NONE, &slot, &leaving);
+	cache_slot_release(fuzz->cache, tier == TIER_CPU ? TIER_NVME : TIER_CPU, source);
+	if (result == 0 && !is_filling(fuzz, tier, slot))
+		fuzz_fill(fuzz, tier, slot, key);
+	else if (result != 0)
+		assert_true(result == -11 || result == -17 || result == -28);
+	return result == 0;
+}
+
+static bool do_fill_end(struct fuzz *fuzz)
+{
+	if (fuzz->filling_count == 0)
+		return false;
+	unsigned i = (unsigned)dice(fuzz, fuzz->filling_count);
+	struct use use = fuzz->filling[i];
+	const struct slot *seen = cache_slot(fuzz->cache, use.tier, use.slot);
+	uint64_t how = dice(fuzz, 20);
+
+	fuzz->filling[i] = fuzz->filling[--fuzz->filling_count];
+	assert_true(cache_slot_is_current(fuzz->cache, use.tier, use.slot, use.generation));
+	assert_int_equal(seen->state, SLOT_FILLING);
+	assert_true(bytes_are(fuzz, &use.place, stamp_of(use.key, use.shard)));
+	if (how == 0)
+		cache_slot_quarantine(fuzz->cache, use.tier, use.slot);
+	else if (how == 1)
+		cache_slot_drop(fuzz->cache, use.tier, use.slot);
+	else if (cache_slot_ready(fuzz->cache, use.tier, use.slot))
+		assert_int_equal(seen->state, SLOT_READY);
+	else
+		assert_false(cache_slot_is_current(fuzz->cache, use.tier, use.slot, use.generation));
+	return true;
+}
+
+static bool do_hold(struct fuzz *fuzz)
+{
+	enum tier_id tier;
+	uint32_t key;
+	uint32_t slot = fuzz_readable(fuzz, &tier, &key);
+
+	if (slot == SLOT_NONE || fuzz->held_count == 12)
+		return false;
+	cache_slot_hold(fuzz->cache, tier, slot);
+	assert_int_equal(cache_slot(fuzz->cache, tier, slot)->state, SLOT_READY);
+	fuzz->held[fuzz->held_count++] = use_of(fuzz, tier, slot, key);
+	return true;
+}
+
+static bool do_release(struct fuzz *fuzz)
+{
+	if (fuzz->held_count == 0)
+		return false;
+	unsigned i = (unsigned)dice(fuzz, fuzz->held_count);
+	struct use use = fuzz->held[i];
+
+	fuzz->held[i] = fuzz->held[--fuzz->held_count];
+	cache_slot_release(fuzz->cache, use.tier, use.slot);
+	return true;
+}
+
+static bool do_damage(struct fuzz *fuzz)
+{
+	enum tier_id tier;
+	uint32_t key;
+	uint32_t slot = fuzz_readable(fuzz, &tier, &key);
+	uint64_t how = dice(fuzz, 8);
+
+	if (slot == SLOT_NONE)
+		return false;
+	if (how == 0) {
+		cache_slot_quarantine(fuzz->cache, tier, slot);
+	} else if (how < 4) {
+		cache_entry_drop(fuzz->cache, fuzz_find_any(fuzz, key));
+		assert_int_equal(fuzz_find_any(fuzz, key), ENTRY_NONE);
+	} else {
+		cache_slot_drop(fuzz->cache, tier, slot);
+	}
+	return true;
+}
+
+static bool do_lower(struct fuzz *fuzz)
+{
+	enum tier_id tier;
+	uint32_t key;
+	uint32_t slot = fuzz_readable(fuzz, &tier, &key);
+
+	if (slot == SLOT_NONE || tier != TIER_CPU)
+		return false;
+	cache_slot_set_lower(fuzz->cache, slot, (enum slot_lower)dice(fuzz, 3));
+	return true;
+}
+
+static bool do_touch(struct fuzz *fuzz)
+{
+	uint32_t entries[24];
+	unsigned count = 0;
+	uint32_t first = (uint32_t)dice(fuzz, KEYS);
+
+	for (uint32_t key = first; key < KEYS && count < 24; key += SPACES)
+		entries[count++] = fuzz_find_any(fuzz, key);
+	if (dice(fuzz, 5) == 0)
+		cache_demote_tail(fuzz->cache, entries, count);
+	else
+		cache_touch(fuzz->cache, entries, count);
+	return count > 0;
+}
+
+static bool do_grant(struct fuzz *fuzz)
+{
+	uint32_t entries[16];
+	uint32_t space = (uint32_t)dice(fuzz, SPACES);
+	unsigned count = 0, granted;
+	struct model_lease lease = { .deadline_us = fuzz->now_us + 1 + dice(fuzz, 100) };
+
+	for (uint32_t key = space + SPACES * (uint32_t)dice(fuzz, 30); key < KEYS && count < 16; key += SPACES)
+		entries[count++] = fuzz_find_any(fuzz, key);
+	if (fuzz->leases_count == LEASES_MAX)
+		return false;
+	int result = cache_lease_grant(fuzz->cache, fuzz->tenant[space == 2], entries, count, lease.deadline_us,
+				       &lease.handle, &granted);
+	assert_true(result == 0 || result == -11 || result == -122);
+	if (result != 0)
+		return false;
+	assert_true(granted <= count);
+	fuzz->leases[fuzz->leases_count++] = lease;
+	return true;
+}
+
+static bool do_lease_end(struct fuzz *fuzz)
+{
+	if (fuzz->leases_count == 0)
+		return false;
+	unsigned i = (unsigned)dice(fuzz, fuzz->leases_count);
+
+	if (dice(fuzz, 3) != 0) {
+		uint32_t entry = fuzz_find_any(fuzz, (uint32_t)dice(fuzz, KEYS));
+		return entry != ENTRY_NONE && cache_lease_release_entry(fuzz->cache, fuzz->leases[i].handle, entry);
+	}
+	cache_lease_release(fuzz->cache, fuzz->leases[i].handle);
+	assert_false(cache_lease_is_live(fuzz->cache, fuzz->leases[i].handle));
+	cache_lease_release(fuzz->cache, fuzz->leases[i].handle);
+	fuzz->leases[i] = fuzz->leases[--fuzz->leases_count];
+	return true;
+}
+
+static bool do_expire(struct fuzz *fuzz)
+{
+	unsigned due = 0;
+
+	fuzz->now_us += dice(fuzz, 30);
+	for (unsigned i = fuzz->leases_count; i-- > 0;) {
+		assert_true(cache_lease_is_live(fuzz->cache, fuzz->leases[i].handle));
+		if (fuzz->leases[i].deadline_us > fuzz->now_us)
+			continue;
+		due++;
+		fuzz->leases[i] = fuzz->leases[--fuzz->leases_count];
+	}
+	assert_int_equal(cache_lease_expire(fuzz->cache, fuzz->now_us), due);
+	return due > 0;
+}
+
+static bool do_forget(struct fuzz *fuzz)
+{
+	uint32_t space = (uint32_t)dice(fuzz, SPACES);
+
+	if (dice(fuzz, 20) != 0)
+		return cache_forgotten_sweep(fuzz->cache, 1 + (unsigned)dice(fuzz, 8)) > 0;
+	fuzz->epoch++;
+	fuzz->floor[space] = fuzz->epoch;
+	if (space == 2)
+		cache_tenant_forget(fuzz->cache, fuzz->tenant[1], fuzz->epoch);
+	else
+		cache_space_forget(fuzz->cache, fuzz->space[space], fuzz->epoch);
+	return true;
+}
+
+static bool do_fence(struct fuzz *fuzz)
+{
+	if (fuzz->is_fenced || dice(fuzz, 60) != 0)
+		return false;
+	cache_device_fence(fuzz->cache, fuzz->area[2], (uint32_t)dice(fuzz, 2));
+	fuzz->is_fenced = true;
+	return true;
+}
+
+/* ---- what must be true after each operation ---- */
+
+static void fuzz_check(struct fuzz *fuzz)
+{
+	uint64_t copies[2] = { 0 }, told[2] = { 0 };
+
+	cache_check(fuzz->cache);
+	for (unsigned i = 0; i < fuzz->held_count; i++) {
+		const struct use *use = &fuzz->held[i];
+		struct use now = use_of(fuzz, use->tier, use->slot, use->key);
+		assert_true(cache_slot_is_current(fuzz->cache, use->tier, use->slot, use->generation));
+		assert_memory_equal(&now.place, &use->place, sizeof(now.place));
+		assert_true(bytes_are(fuzz, &use->place, stamp_of(use->key, use->shard)));
+	}
+	for (uint32_t key = 0; key < KEYS; key++) {
+		struct rig_key hash = rig_key(key);
+		uint32_t space = key_space(key), entry;
+		struct cache_query query = { .space = fuzz->space[space], .hashes = &hash.hash, .count = 1 };
+		bool is_told = fuzz->whole[key][TIER_CPU] || fuzz->whole[key][TIER_NVME];
+		cache_find(fuzz->cache, &query, &entry);
+		if (entry != ENTRY_NONE) {
+			assert_true(is_told);
+			assert_true(cache_entry(fuzz->cache, entry)->epoch >= fuzz->floor[space]);
+			for (unsigned tier = 0; tier < TIERS; tier++)
+				assert_int_equal(cache_copy_is_whole(fuzz->cache, entry, tier), fuzz->whole[key][tier]);
+		} else if (is_told) {
+			assert_true(fuzz->epoch_whole[key] < fuzz->floor[space]);
+		}
+		for (unsigned tier = 0; tier < TIERS; tier++)
+			told[tier] += fuzz->whole[key][tier];
+	}
+	for (unsigned tier = 0; tier < TIERS; tier++) {
+		for (unsigned i = 0; i < 2; i++) {
+			struct cache_share_figures figures;
+			cache_share_figures(fuzz->cache, fuzz->tenant[i], tier, &figures);
+			copies[tier] += figures.copies_whole;
+		}
+		assert_int_equal(copies[tier], told[tier]);
+	}
+}
+
+static void fuzz_step(struct fuzz *fuzz)
+{
+	static bool (*const operations[])(struct fuzz *) = {
+		do_admit, do_take, do_fill_end, do_hold, do_release, do_damage, do_lower,
+		do_touch, do_grant, do_lease_end, do_expire, do_forget, do_fence,
+	};
+	static const unsigned weights[] = { 30, 10, 34, 5, 5, 2, 10, 8, 4, 4, 3, 3, 1 };
+	unsigned total = 0;
+
+	for (unsigned i = 0; i < 13; i++)
+		total += weights[i];
+	uint64_t chosen = dice(fuzz, total);
+	unsigned operation = 0;
+	while (chosen >= weights[operation])
+		chosen -= weights[operation++];
+	fuzz->done[operation] += operations[operation](fuzz);
+	fuzz_check(fuzz);
+}
+
+/* ---- a restart: extents and slots are told to a new cache, which must find the same ---- */
+
+static void restart_slots(struct fuzz *fuzz, struct cache *next)
+{
+	for (uint32_t key = 0; key < KEYS; key++) {
+		uint32_t entry = fuzz_find_any(fuzz, key);
+		for (unsigned tier = 0; entry != ENTRY_NONE && tier < TIERS; tier++) {
+			for (unsigned shard = 0; shard < key_shards(key); shard++) {
+				struct rig_key hash = rig_key(key);
+				uint32_t slot = cache_copy_slot(fuzz->cache, entry, tier, shard), restored_slot;
+				if (slot == SLOT_NONE || cache_slot(fuzz->cache, tier, slot)->state == SLOT_FILLING)
+					continue;
+				struct use use = use_of(fuzz, tier, slot, key);
+				struct cache_restored restored = {
+					.device = use.place.device, .offset = use.place.offset,
+					.slot_bytes = use.place.slot_bytes,
+					.extent_generation = use.place.extent_generation,
+					.slot_generation = use.place.slot_generation,
+					.space = fuzz->space[key_space(key)], .epoch = fuzz->epoch, .tokens = 16,
+					.shard = (uint8_t)shard, .shards_count = (uint8_t)key_shards(key),
+					.hash = hash.hash,
+				};
+				assert_int_equal(cache_slot_restore(next, use.place.area, &restored, &restored_slot), 0);
+				assert_int_equal(cache_slot_restore(next, use.place.area, &restored, &restored_slot),
+						 -116);
+				restored.extent_generation++;
+				assert_int_equal(cache_slot_restore(next, use.place.area, &restored, &restored_slot),
+						 -116);
+			}
+		}
+	}
+}
+
+static void fuzz_restart(struct fuzz *fuzz)
+{
+	struct fuzz *next = malloc(sizeof(*next));
+	struct cache_extent extents[AREA_UNITS];
+
+	assert_non_null(next);
+	fuzz_init(next, 1);
+	for (unsigned i = 0; i < AREAS; i++) {
+		unsigned count = cache_extents(fuzz->cache, fuzz->area[i], extents, AREA_UNITS);
+		for (unsigned j = 0; j < count; j++) {
+			assert_int_equal(cache_extent_restore(next->cache, fuzz->area[i], &extents[j]), 0);
+			/* A second one on the same units, or beyond the share, is refused. */
+			assert_int_not_equal(cache_extent_restore(next->cache, fuzz->area[i], &extents[j]), 0);
+		}
+	}
+	restart_slots(fuzz, next->cache);
+	cache_check(next->cache);
+	for (uint32_t key = 0; key < KEYS; key++) {
+		uint32_t entry = fuzz_find_any(fuzz, key), again = fuzz_find_any(next, key);
+		for (unsigned tier = 0; entry != ENTRY_NONE && tier < TIERS; tier++)
+			if (cache_copy_is_whole(fuzz->cache, entry, tier))
+				assert_true(cache_copy_is_whole(next->cache, again, tier));
+	}
+	cache_destroy(next->cache);
+	free(next);
+}
+
+static void fuzz_run(uint64_t seed, unsigned *done)
+{
+	struct fuzz *fuzz = malloc(sizeof(*fuzz));
+
+	assert_non_null(fuzz);
+	print_message("KVTIER_SEED=%llu\n", (unsigned long long)seed);
+	fuzz_init(fuzz, seed);
+	for (unsigned step = 0; step < STEPS; step++)
+		fuzz_step(fuzz);
+	fuzz_restart(fuzz);
+	while (do_fill_end(fuzz) || do_release(fuzz))
+		fuzz_check(fuzz);
+	fuzz->now_us += 1000;
+	cache_lease_expire(fuzz->cache, fuzz->now_us);
+	for (uint32_t key = 0; key < KEYS; key++)
+		if (fuzz_find_any(fuzz, key) != ENTRY_NONE)
+			cache_entry_drop(fuzz->cache, fuzz_find_any(fuzz, key));
+	for (unsigned i = 0; i < 2; i++)
+		cache_tenant_forget(fuzz->cache, fuzz->tenant[i], fuzz->epoch + 1);
+	while (cache_forgotten_sweep(fuzz->cache, 1000) > 0)
+		continue;
+	cache_check(fuzz->cache);
+	assert_int_equal(cache_entries_count(fuzz->cache), 0);
+	for (unsigned i = 0; i < 13; i++)
+		done[i] += fuzz->done[i];
+	cache_destroy(fuzz->cache);
+	free(fuzz);
+}
+
+static void random_operations_never_break_a_promise(void **unused)
+{
+	const char *one = getenv("KVTIER_SEED");
+	const char *many = getenv("KVTIER_SEEDS");
+	uint64_t seeds = many != NULL ? strtoull(many, NULL, 10) : 12;
+	unsigned done[13] = { 0 };
+
+	(void)unused;
+	if (one != NULL) {
+		fuzz_run(strtoull(one, NULL, 10), done);
+		return;
+	}
+	for (uint64_t seed = 1; seed <= seeds; seed++)
+		fuzz_run(seed, done);
+	for (unsigned i = 0; i < 13; i++)
+		assert_true(done[i] > 0);   /* an operation that never happened tests nothing */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(random_operations_never_break_a_promise),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
