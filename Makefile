@@ -77,7 +77,13 @@ $(BUILD)/kvtier.pc: client/kvtier.pc.in FORCE   # PREFIX may be another than bef
 
 test_sources := $(wildcard tests/*/test_*.c)
 tests   := $(test_sources:%.c=$(BUILD)/%)
-$(tests): %: %.o $(BUILD)/libparts.a
+fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
+# What else lies in a test's folder (rigs, fakes) is linked to every test of that folder.
+helper_sources := $(filter-out $(test_sources) $(fuzz_sources) tests/docs/describe.c,$(wildcard tests/*/*.c))
+helpers_of = $(addprefix $(BUILD)/,$(patsubst %.c,%.o,$(filter $(1)%,$(helper_sources))))
+.SECONDEXPANSION:
+$(tests) $(fuzz_sources:%.c=$(BUILD)/%): %: %.o $$(call helpers_of,$$(subst $$(BUILD)/,,$$(@D))/) $(BUILD)/libparts.a
+$(tests):
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $$(pkg-config --libs cmocka)
 tests: $(tests)
 print-tests:   # for tests/run
@@ -85,9 +91,8 @@ print-tests:   # for tests/run
 
 # Fuzzers need clang: make fuzz SECONDS=60. Their own runs are tests/run's.
 SECONDS ?= 60
-fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
 fuzzers := $(fuzz_sources:%.c=$(BUILD)/%)
-$(fuzzers): %: %.o $(BUILD)/libparts.a
+$(fuzzers):
 	$(CC) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
 fuzzers: $(fuzzers)
 print-fuzzers:
@@ -161,4 +166,4 @@ clean:
 
 .PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test tidy demo bench docs deps deps-build config install help clean FORCE
 .SECONDARY:
--include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(describe).d
+-include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(describe).d
