@@ -1,8 +1,9 @@
 /*
  * base/checksum.c: CRC32C by carry-less multiplication, by the CPU's crc instruction, or by tables.
  *
- * Bits are reflected: in a register of n bits, bit i is the coefficient of x^(n-1-i), so the byte that comes
- * first in memory has the highest powers. All constants are powers of x modulo the polynomial.
+ * Bits are reflected: in a register of n bits, bit i is the coefficient of x^(n-1-i), so the byte
+ * that comes first in memory has the highest powers. All constants are powers of x modulo the
+ * polynomial.
  */
 #include "base/checksum.h"
 #include "base/cpu.h"
@@ -65,8 +66,8 @@ static uint32_t power_of_x(unsigned power)
 }
 
 /*
- * The low half of a register stands 64 bits before the high one. The product of two reflected 64-bit numbers
- * comes out one bit too low, hence the powers less one.
+ * The low half of a register stands 64 bits before the high one. The product of two reflected
+ * 64-bit numbers comes out one bit too low, hence the powers less one.
  */
 static struct fold fold_make(unsigned bits)
 {
@@ -76,7 +77,8 @@ static struct fold fold_make(unsigned bits)
 	};
 }
 
-/* On x86 the shifted remainder goes through a crc instruction, which multiplies by x^32, and one bit as above. */
+/* On x86 the shifted remainder goes through a crc instruction, which multiplies by x^32, and one
+ * bit as above. */
 static struct stream_shift shift_make(unsigned stream_bytes)
 {
 #if defined(__x86_64__)
@@ -179,7 +181,8 @@ SSE42 static inline uint64_t shifted(uint64_t crc, uint32_t shift)
 }
 
 /* The instruction takes three cycles but one can start in each, so three streams run at once. */
-SSE42 static inline uint32_t crc_three_streams(uint32_t crc, const uint8_t *memory, size_t stream_bytes,
+SSE42 static inline uint32_t crc_three_streams(uint32_t crc, const uint8_t *memory,
+					       size_t stream_bytes,
 					       const struct stream_shift *shift)
 {
 	const uint8_t *end = memory + stream_bytes;
@@ -213,7 +216,8 @@ SSE42 static uint32_t crc_sse42(uint32_t crc, const uint8_t *memory, size_t byte
 AVX512 static inline __m512i folded_512(__m512i value, __m512i factors, __m512i ahead)
 {
 	return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(value, factors, 0x00),
-					 _mm512_clmulepi64_epi128(value, factors, 0x11), ahead, 0x96);
+					 _mm512_clmulepi64_epi128(value, factors, 0x11), ahead,
+					 0x96);
 }
 
 AVX512 static inline __m128i folded_128(__m128i value, __m128i factors, __m128i ahead)

@@ -1,7 +1,8 @@
 /*
- * base/checksum.h: CRC32C (RFC 3720 appendix B.4: polynomial 0x1EDC6F41 reflected, initial value and
- * final xor 0xFFFFFFFF). Our own, because libkvtier links nothing but libc and Debian has no static
- * isa-l; the way is chosen at run time for this CPU (base/cpu.h bounds it), and tests hold it against isa-l.
+ * base/checksum.h: CRC32C (RFC 3720 appendix B.4: polynomial 0x1EDC6F41 reflected, initial value
+ * and final xor 0xFFFFFFFF). Our own, because libkvtier links nothing but libc and Debian has no
+ * static isa-l; the way is chosen at run time for this CPU (base/cpu.h bounds it), and tests hold
+ * it against isa-l.
  * Runs on: any thread.
  */
 #ifndef KVTIER_BASE_CHECKSUM_H
@@ -18,7 +19,8 @@ uint32_t crc32c_more(uint32_t crc, const void *memory, size_t bytes);
 
 /* What was chosen: "avx512-vpclmulqdq", "sse4.2-3way", "arm64-crc", "table". */
 const char *crc32c_way(void);
-/* Takes another way, for tests and benchmarks. False: there is none of this name, or not on this CPU. */
+/* Takes another way, for tests and benchmarks. False: there is none of this name, or not on this
+ * CPU. */
 bool crc32c_way_set(const char *way);
 
 #endif

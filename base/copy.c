@@ -21,8 +21,9 @@
 
 #define CALIBRATE_US_MAX 30000u
 #define CALIBRATE_ROUNDS_MAX 4
-/* Of source and of target. The first half of each run fills the caches with what that way leaves there, so that
- * the second half pays for its own lines on their way to memory, not for another's. */
+/* Of source and of target. The first half of each run fills the caches with what that way leaves
+ * there, so that the second half pays for its own lines on their way to memory, not for another's.
+ */
 #define CALIBRATE_BYTES (32u << 20)
 #define CALIBRATE_BLOCK_BYTES_MIN (64u << 10)
 #define CALIBRATE_BLOCK_BYTES_MAX (CALIBRATE_BYTES / 4)
@@ -32,7 +33,8 @@
 	((uint64_t)(copy) | (uint64_t)(checksum) << 8 | (uint64_t)(checked_copy) << 16 | \
 	 (uint64_t)(chunk_bytes) << 32)
 
-static _Atomic uint64_t chosen = PACKED(COPY_MEMCPY, CHECKSUM_PER_CHUNK, COPY_MEMCPY, CHUNK_BYTES_DEFAULT);
+static _Atomic uint64_t chosen = PACKED(COPY_MEMCPY, CHECKSUM_PER_CHUNK, COPY_MEMCPY,
+					CHUNK_BYTES_DEFAULT);
 
 const char *copy_way_name(enum copy_way way)
 {
@@ -61,7 +63,8 @@ void copy_choice_set(struct copy_choice choice)
 {
 	assert((unsigned)choice.copy < COPY_WAYS && (unsigned)choice.checked_copy < COPY_WAYS);
 	assert((unsigned)choice.checksum < CHECKSUM_WAYS);
-	assert(choice.chunk_bytes >= COPY_CHUNK_BYTES_MIN && choice.chunk_bytes <= COPY_CHUNK_BYTES_MAX);
+	assert(choice.chunk_bytes >= COPY_CHUNK_BYTES_MIN &&
+	       choice.chunk_bytes <= COPY_CHUNK_BYTES_MAX);
 	atomic_store_explicit(&chosen, PACKED(choice.copy, choice.checksum, choice.checked_copy,
 					      choice.chunk_bytes), memory_order_relaxed);
 }
@@ -131,7 +134,8 @@ static void copy_non_temporal(uint8_t *target, const uint8_t *source, size_t byt
 	memcpy(target, source, head);
 	body = (bytes - head) & ~(size_t)63;
 	lines_choose()(target + head, source + head, body);
-	/* These stores are weakly ordered: without the fence they could pass the store that says "copied". */
+	/* These stores are weakly ordered: without the fence they could pass the store that says
+	 * "copied". */
 	_mm_sfence();
 	memcpy(target + head + body, source + head + body, bytes - head - body);
 }
@@ -265,8 +269,8 @@ static uint64_t candidate_run_us(struct calibration *calibration, const struct c
 	return clock_now_us(clock_real()) - half_us;
 }
 
-/* The fastest that is checked, or that is not. An earlier one, which is simpler, is left only for a gain of
- * a twentieth: less is noise. */
+/* The fastest that is checked, or that is not. An earlier one, which is simpler, is left only for a
+ * gain of a twentieth: less is noise. */
 static const struct candidate *candidate_best(const struct candidate *candidates, unsigned count,
 					      bool is_checked)
 {
@@ -294,7 +298,7 @@ static struct copy_choice calibrate(struct calibration *calibration, uint64_t en
 		{ { COPY_MEMCPY, per_chunk, 16u << 10, COPY_MEMCPY }, true, UINT64_MAX },
 		{ { COPY_MEMCPY, per_chunk, 256u << 10, COPY_MEMCPY }, true, UINT64_MAX },
 		{ { COPY_MEMCPY, CHECKSUM_AFTER, some, COPY_MEMCPY }, true, UINT64_MAX },
-		/* Chunks would be evicted and read again one by one, so this way only goes with AFTER. */
+		/* By chunks each would wait for memory to read itself again: only AFTER. */
 		{ { COPY_MEMCPY, CHECKSUM_AFTER, some, COPY_NON_TEMPORAL }, true, UINT64_MAX },
 	};
 	const unsigned count = sizeof(candidates) / sizeof(candidates[0]);
@@ -312,7 +316,7 @@ static struct copy_choice calibrate(struct calibration *calibration, uint64_t en
 				candidates[i].us_min = us;
 		}
 		now_us = clock_now_us(clock_real());
-		/* Each is measured once, however slow the machine is; again if there is time for it. */
+		/* Each is measured once, however slow the machine is; again if time is left. */
 	} while (++rounds < CALIBRATE_ROUNDS_MAX && now_us + (now_us - start_us) <= end_us);
 	choice = candidate_best(candidates, count, true)->choice;
 	choice.copy = candidate_best(candidates, count, false)->choice.copy;

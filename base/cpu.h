@@ -1,8 +1,9 @@
 /*
  * base/cpu.h: which instructions of this CPU may be used.
  *
- * KVTIER_CPU=baseline|sse4.2|avx512 in the environment is an upper bound: tests reach the ways that this machine
- * would not choose, and emulators that lack AVX-512 can run us. Anything else bounds nothing.
+ * KVTIER_CPU=baseline|sse4.2|avx512 in the environment is an upper bound: tests reach the ways that
+ * this machine would not choose, and emulators that lack AVX-512 can run us. Anything else bounds
+ * nothing.
  * Runs on: any thread, as long as nobody changes the environment.
  */
 #ifndef KVTIER_BASE_CPU_H

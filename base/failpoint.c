@@ -55,20 +55,19 @@ static int name_parse(const char *name, struct error *error)
 		return (int)point;
 	nearest = nearest_word(name, names, FAILPOINTS);
 	if (nearest == NULL)
-		return error_set(error, -EINVAL, "no failpoint \"%s\"; --list-failpoints prints them all",
-				 name);
+		return error_set(error, -EINVAL,
+				 "no failpoint \"%s\"; --list-failpoints prints them all", name);
 	return error_set(error, -EINVAL, "no failpoint \"%s\"; nearest is %s", name, nearest);
 }
 
-static int action_parse(const char *text, enum failpoint_action *out_action, struct error *error)
+static int action_parse(const char *text, struct error *error)
 {
 	unsigned action = word_find(text, action_names, ACTIONS);
 
 	if (action == ACTIONS)
-		return error_set(error, -EINVAL, "failpoint action \"%.32s\" is none of kill, error, stop",
-				 text);
-	*out_action = (enum failpoint_action)action;
-	return 0;
+		return error_set(error, -EINVAL,
+				 "failpoint action \"%.32s\" is none of kill, error, stop", text);
+	return (int)action;
 }
 
 static int nth_parse(const char *text, unsigned long *out_nth, struct error *error)
@@ -78,9 +77,11 @@ static int nth_parse(const char *text, unsigned long *out_nth, struct error *err
 
 	errno = 0;
 	nth = strtoul(text, &end, 10);
-	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || nth < 1 || nth > NTH_MAX)
-		return error_set(error, -EINVAL, "failpoint pass \"%.32s\" is not a number from 1 to %lu",
-				 text, NTH_MAX);
+	if (text[0] < '0' || text[0] > '9' || *end != '\0' || errno != 0 || nth < 1 ||
+	    nth > NTH_MAX)
+		return error_set(error, -EINVAL,
+				 "failpoint pass \"%.32s\" is not a number from 1 to %lu", text,
+				 NTH_MAX);
 	*out_nth = nth;
 	return 0;
 }
@@ -89,15 +90,16 @@ int failpoint_arm(const char *text, struct error *error)
 {
 	char name[NAME_BYTES_MAX + 1];
 	const char *equals = strchr(text, '=');
-	enum failpoint_action action;
 	unsigned long nth = 1;
 	char *colon;
 	int point;
+	int action;
 	int result;
 
 	if (equals == NULL || equals == text || equals - text > NAME_BYTES_MAX)
 		return error_set(error, -EINVAL,
-				 "failpoint \"%.64s\" does not read name[:nth]=kill|error|stop", text);
+				 "failpoint \"%.64s\" does not read name[:nth]=kill|error|stop",
+				 text);
 	memcpy(name, text, (size_t)(equals - text));
 	name[equals - text] = '\0';
 	colon = strchr(name, ':');
@@ -110,10 +112,10 @@ int failpoint_arm(const char *text, struct error *error)
 	point = name_parse(name, error);
 	if (point < 0)
 		return point;
-	result = action_parse(equals + 1, &action, error);
-	if (result < 0)
-		return result;
-	armed_action = action;
+	action = action_parse(equals + 1, error);
+	if (action < 0)
+		return action;
+	armed_action = (enum failpoint_action)action;
 	atomic_store(&was_hit, false);
 	atomic_store(&passes_left, nth);
 	atomic_store(&failpoint_armed, point);

@@ -1,11 +1,12 @@
 /*
  * base/failpoint.h: named places where a test can make the process die or an operation fail.
- * Compiled out unless built with -DKVTIER_FAILPOINTS=1 (`make FAILPOINTS=1`, and every build with a sanitizer).
- * While none is armed a place costs one load and one branch.
+ * Compiled out unless built with -DKVTIER_FAILPOINTS=1 (`make FAILPOINTS=1`, and every build with a
+ * sanitizer). While none is armed a place costs one load and one branch.
  *
- * KVTIER_FAILPOINT=name[:nth]=kill|error|stop in the environment arms one: at its nth pass (default 1) the
- * process kills itself with SIGKILL, the place reports failure, or the process stops itself with SIGSTOP.
- * All names stand in base/failpoint.c, one table; `kvtierd --list-failpoints` prints them.
+ * KVTIER_FAILPOINT=name[:nth]=kill|error|stop in the environment arms one: at its nth pass (default
+ * 1) the process kills itself with SIGKILL, the place reports failure, or the process stops itself
+ * with SIGSTOP. All names stand in base/failpoint.c, one table; `kvtierd --list-failpoints` prints
+ * them.
  */
 #ifndef KVTIER_BASE_FAILPOINT_H
 #define KVTIER_BASE_FAILPOINT_H
@@ -16,7 +17,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Names are FAILPOINT_<name>; adding one means one row here. Each stands at a step that changes state. */
+/* Names are FAILPOINT_<name>; adding one means one row here. Each stands at a step that changes
+ * state. */
 #define FAILPOINT_TABLE(row) \
 	row(store_admitted,        "a store was admitted, nothing was copied") \
 	row(store_copying,         "a mill is about to copy a committed block into its slot") \
@@ -54,19 +56,23 @@ enum failpoint {
 };
 
 /*
- * Reads the environment once; an unknown name is an error that says the nearest, and so is any name in a build
- * without failpoints, where a test would otherwise pass because nothing was broken. Before any thread starts.
+ * Reads the environment once; an unknown name is an error that says the nearest, and so is any name
+ * in a build without failpoints, where a test would otherwise pass because nothing was broken.
+ * Before any thread starts.
  */
 must_check int failpoint_arm_from_environment(struct error *error);
 
 #if KVTIER_FAILPOINTS
-/* Arms what `text` ("name[:nth]=kill|error|stop") says, in place of the one armed before. No thread is at a place. */
+/* Arms what `text` ("name[:nth]=kill|error|stop") says, in place of the one armed before. No thread
+ * is at a place. */
 must_check int failpoint_arm(const char *text, struct error *error);
-/* Whether the armed one was passed often enough to act; disarming keeps the answer, arming clears it. */
+/* Whether the armed one was passed often enough to act; disarming keeps the answer, arming clears
+ * it. */
 bool failpoint_was_hit(void);
 void failpoint_disarm(void);
 
-/* For failpoint_hit() alone: the armed one, or FAILPOINTS; and what happens at a place whose name is armed. */
+/* For failpoint_hit() alone: the armed one, or FAILPOINTS; and what happens at a place whose name
+ * is armed. */
 extern _Atomic int failpoint_armed;
 bool failpoint_pass(enum failpoint point);
 

@@ -52,7 +52,8 @@ void histogram_add(struct histogram *histogram, uint64_t value)
 	unsigned bucket = bucket_of(value);
 
 	assert(bucket < HISTOGRAM_BUCKETS);
-	assert(histogram->count > 0 || histogram->min == UINT64_MAX);   /* histogram_init() was called */
+	assert(histogram->count > 0 ||
+	       histogram->min == UINT64_MAX); /* histogram_init() was called */
 	histogram->counts[bucket]++;
 	histogram->count++;
 	histogram->sum = sum_bounded(histogram->sum, value);

@@ -1,6 +1,7 @@
 /*
- * base/histogram.h: a log-linear histogram of u64 values (32 sub-buckets an octave: error at most 1/32), as
- * HdrHistogram does it. Mergeable. Runs on: one thread at a time.
+ * base/histogram.h: a log-linear histogram of u64 values (32 sub-buckets an octave: error at most
+ * 1/32), as HdrHistogram does it. Mergeable.
+ * Runs on: one thread at a time.
  */
 #ifndef KVTIER_BASE_HISTOGRAM_H
 #define KVTIER_BASE_HISTOGRAM_H

@@ -22,7 +22,8 @@
 #define CUT_MARK "..."
 
 static_assert((LOG_QUEUE_LINES_MAX & (LOG_QUEUE_LINES_MAX - 1)) == 0, "the queue's indices wrap");
-/* poll() promises that a pipe takes PIPE_BUF (4096) bytes at once, so a write after it never blocks. */
+/* poll() promises that a pipe takes PIPE_BUF (4096) bytes at once, so a write after it never
+ * blocks. */
 static_assert(LOG_LINE_BYTES_MAX <= 4096, "a line is one write");
 
 struct line {
@@ -116,8 +117,8 @@ static size_t line_begin(char *text, enum log_level level, const char *event)
 }
 
 __attribute__((format(printf, 4, 0)))
-static void line_word(struct line *line, enum log_level level, const char *event, const char *format,
-		      va_list arguments)
+static void line_word(struct line *line, enum log_level level, const char *event,
+		      const char *format, va_list arguments)
 {
 	size_t bytes = line_begin(line->text, level, event);
 	size_t room = sizeof(line->text) - bytes - 2;   /* a space before, a line break after */
@@ -140,8 +141,8 @@ static void line_word(struct line *line, enum log_level level, const char *event
 	line->bytes = (uint32_t)bytes;
 }
 
-/* Writes a line by one call where it can, so that lines of several processes do not mix. A lost stderr
- * is no reason to fail: there is nobody to tell. */
+/* Writes a line by one call where it can, so that lines of several processes do not mix. A lost
+ * stderr is no reason to fail: there is nobody to tell. */
 static void line_write(const struct line *line)
 {
 	size_t done = 0;
@@ -185,7 +186,8 @@ static bool line_take(struct line *out_line)
 		log_state.first++;
 		log_state.count--;
 	} else if (log_state.dropped > 0) {
-		/* What was queued came first, so this is the place of the dropped ones in the order. */
+		/* What was queued came first, so this is the place of the dropped ones in the
+		 * order. */
 		dropped = log_state.dropped;
 		log_state.dropped = 0;
 	} else {
@@ -299,9 +301,11 @@ void log_open(void)
 
 	pthread_mutex_lock(&log_state.lock);
 	if (!log_state.fork_is_watched)
-		log_state.fork_is_watched = pthread_atfork(fork_prepare, fork_in_parent, fork_in_child) == 0;
+		log_state.fork_is_watched = pthread_atfork(fork_prepare, fork_in_parent,
+							   fork_in_child) == 0;
 	if (!log_state.is_open && log_state.fork_is_watched) {
-		/* Signals are for the threads that expect them; and a reader who left must not end us. */
+		/* Signals are for the threads that expect them; and a reader who left must not end
+		 * us. */
 		sigfillset(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &before);
 		log_state.is_open = true;
@@ -340,7 +344,8 @@ void log_close(void)
 		log_state.count = 0;
 	}
 	pthread_mutex_unlock(&log_state.lock);
-	/* Another process can fill a shared pipe between poll() and write(); then the writer stays behind. */
+	/* Another process can fill a shared pipe between poll() and write(); then the writer stays
+	 * behind. */
 	if (was_open && has_ended)
 		pthread_join(writer, NULL);
 	else if (was_open)

@@ -1,6 +1,7 @@
 /*
- * base/log.h: log lines as key=value, to stderr, through a bounded queue and a writer thread, so that nobody
- * waits for a slow reader of stderr; what does not fit is counted and said later (event=log_dropped).
+ * base/log.h: log lines as key=value, to stderr, through a bounded queue and a writer thread, so
+ * that nobody waits for a slow reader of stderr; what does not fit is counted and said later
+ * (event=log_dropped).
  * Runs on: any thread. Code below daemon/ logs at debug only.
  *
  *   log_line(LOG_WARNING, "nvme_fenced", "device=%s reason=\"%s\"", name, error.text);
@@ -18,11 +19,11 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG, LOG_LEVELS };
 #define LOG_QUEUE_LINES_MAX 1024
 #define LOG_CLOSE_WAIT_MS_MAX 1000
 
-/* Starts the writer thread; before it, after log_close(), in a forked child, and when there can be no thread,
- * lines are written by the caller itself. */
+/* Starts the writer thread; before it, after log_close(), in a forked child, and when there can be
+ * no thread, lines are written by the caller itself. */
 void log_open(void);
-/* Writes what is queued, for at most LOG_CLOSE_WAIT_MS_MAX when nobody reads stderr; stops the thread. May be
- * called again, and without log_open(). */
+/* Writes what is queued, for at most LOG_CLOSE_WAIT_MS_MAX when nobody reads stderr; stops the
+ * thread. May be called again, and without log_open(). */
 void log_close(void);
 void log_level_set(enum log_level level);
 enum log_level log_level_get(void);
@@ -34,11 +35,13 @@ const char *log_level_name(enum log_level level);
 __attribute__((format(printf, 3, 4)))
 void log_line(enum log_level level, const char *event, const char *format, ...);
 
-/* How many lines of a level were logged since the start (dropped ones too), and how many were dropped. */
+/* How many lines of a level were logged since the start (dropped ones too), and how many were
+ * dropped. */
 uint64_t log_lines_count(enum log_level level);
 uint64_t log_dropped_count(void);
 
-/* Quotes a value for a log line: "..." with \" \\ \n escaped, control characters as \xNN; always ends with NUL. */
+/* Quotes a value for a log line: "..." with \" \\ \n escaped, control characters as \xNN; always
+ * ends with NUL. */
 const char *log_quote(char *target, size_t target_bytes, const char *text);
 
 #endif

@@ -57,9 +57,10 @@ bool mailbox_send(struct mailbox *mailbox, void *item)
 	}
 	mailbox->items[tail & mailbox->mask] = item;
 	/*
-	 * Either we see `sleeping`, or the receiver, which stores `sleeping` and then looks at `tail`, sees
-	 * the item: all four accesses are sequentially consistent. With release and acquire alone both could
-	 * look before the other's store arrived, and the receiver would sleep on a full mailbox.
+	 * Either we see `sleeping`, or the receiver, which stores `sleeping` and then looks at
+	 * `tail`, sees the item: all four accesses are sequentially consistent. With release and
+	 * acquire alone both could look before the other's store arrived, and the receiver would
+	 * sleep on a full mailbox.
 	 */
 	atomic_store_explicit(&mailbox->tail, tail + 1, memory_order_seq_cst);
 	if (atomic_load_explicit(&mailbox->sleeping, memory_order_seq_cst) != 0 &&

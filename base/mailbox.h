@@ -1,8 +1,11 @@
 /*
- * base/mailbox.h: a bounded queue of pointers from one thread to one other, with an eventfd to wait on.
+ * base/mailbox.h: a bounded queue of pointers from one thread to one other, with an eventfd to wait
+ * on.
  * Runs on:  one sender thread, one receiver thread.
- * Owns:     the ring and the eventfd; what the pointers mean is ownership passed from sender to receiver.
- * Limit:    `capacity` items; the ops that travel come from pools, so a mailbox sized to the pool is never full.
+ * Owns:     the ring and the eventfd; what the pointers mean is ownership passed from sender to
+ *           receiver.
+ * Limit:    `capacity` items; the ops that travel come from pools, so a mailbox sized to the pool is
+ *           never full.
  */
 #ifndef KVTIER_BASE_MAILBOX_H
 #define KVTIER_BASE_MAILBOX_H
@@ -17,7 +20,8 @@ struct mailbox {
 	void **items;
 	uint32_t mask;
 	int wake_fd;
-	/* Gaps, not alignment, keep the sides off each other's cache lines: malloc() may give the memory. */
+	/* Gaps, not alignment, keep the sides off each other's cache lines: malloc() may give the
+	 * memory. */
 	uint8_t gap_sender[64];
 	_Atomic uint32_t tail;       /* the sender's */
 	uint32_t head_seen;          /* the sender's last look at head */
@@ -33,7 +37,8 @@ struct mailbox {
 
 /* `capacity` is a power of two, at most MAILBOX_CAPACITY_MAX. */
 must_check int mailbox_open(struct mailbox *mailbox, uint32_t capacity, struct error *error);
-/* Both sides have stopped. Accepts NULL, zeroed and closed ones. What is still inside is not freed. */
+/* Both sides have stopped. Accepts NULL, zeroed and closed ones. What is still inside is not freed.
+ */
 void mailbox_close(struct mailbox *mailbox);
 
 /* Sender. False: full, and the item is still the sender's. Wakes a sleeping receiver. */
@@ -42,11 +47,12 @@ must_check bool mailbox_send(struct mailbox *mailbox, void *item);
 void *mailbox_take(struct mailbox *mailbox);
 /* Receiver: "I am about to wait on mailbox_fd()". False: something came meanwhile, do not wait. */
 must_check bool mailbox_sleep(struct mailbox *mailbox);
-/* Receiver: awake again; drains the eventfd. Look at the items and at stop requests after it, not before. */
+/* Receiver: awake again; drains the eventfd. Look at the items and at stop requests after it, not
+ * before. */
 void mailbox_awake(struct mailbox *mailbox);
 int mailbox_fd(const struct mailbox *mailbox);
-/* Wakes the receiver without an item, also one that will only sleep later (stop requests: set first,
- * then poke). Any thread. */
+/* Wakes the receiver without an item, also one that will only sleep later (stop requests: set
+ * first, then poke). Any thread. */
 void mailbox_poke(struct mailbox *mailbox);
 
 #endif

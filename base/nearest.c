@@ -16,7 +16,8 @@ static unsigned least(unsigned a, unsigned b)
 	return a < b ? a : b;
 }
 
-/* The number of mistakes between two words; the rows of the table are kept for the last three prefixes of `a`. */
+/* The number of mistakes between two words; the rows of the table are kept for the last three
+ * prefixes of `a`. */
 static unsigned distance(const char *a, unsigned a_length, const char *b, unsigned b_length)
 {
 	unsigned rows[3][CHARACTERS_MAX + 1];
@@ -35,7 +36,8 @@ static unsigned distance(const char *a, unsigned a_length, const char *b, unsign
 
 			row[j] = least(above[j - 1] + (last_a != last_b),
 				       least(above[j], row[j - 1]) + 1);
-			if (i > 1 && j > 1 && last_a == folded(b[j - 2]) && folded(a[i - 2]) == last_b)
+			if (i > 1 && j > 1 && last_a == folded(b[j - 2]) &&
+			    folded(a[i - 2]) == last_b)
 				row[j] = least(row[j], two_above[j - 2] + 1);
 		}
 	}

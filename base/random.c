@@ -35,7 +35,7 @@ uint64_t random_next(struct random *random)
 	uint64_t result = rotate_left(state[1] * 5, 7) * 9;
 	uint64_t shifted = state[1] << 17;
 
-	assert((state[0] | state[1] | state[2] | state[3]) != 0);   /* random_init() was forgotten */
+	assert((state[0] | state[1] | state[2] | state[3]) != 0); /* random_init() was forgotten */
 	state[2] ^= state[0];
 	state[3] ^= state[1];
 	state[1] ^= state[2];
@@ -51,7 +51,8 @@ uint64_t random_below(struct random *random, uint64_t limit)
 	uint64_t uneven;
 
 	assert(limit > 0);
-	/* The upper half of a product is uniform once the lowest 2^64 mod limit products are drawn again. */
+	/* The upper half of a product is uniform once the lowest 2^64 mod limit products are drawn
+	 * again. */
 	uneven = -limit % limit;
 	do {
 		product = (unsigned __int128)random_next(random) * limit;

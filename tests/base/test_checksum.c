@@ -1,4 +1,5 @@
-/* tests/base/test_checksum.c: every way of CRC32C against known values, a slow one, and each other. */
+/* tests/base/test_checksum.c: every way of CRC32C against known values, a slow one, and each other.
+ */
 #include "base/checksum.h"
 #include "base/random.h"
 
@@ -103,7 +104,8 @@ static void check_short(void)
 
 	for (size_t start = 0; start < 64; start++) {
 		for (size_t bytes = 0; bytes <= SHORT_BYTES_MAX; bytes++)
-			assert_int_equal(crc32c(memory + start, bytes), crc_by_bits(memory + start, bytes));
+			assert_int_equal(crc32c(memory + start, bytes),
+					 crc_by_bits(memory + start, bytes));
 	}
 	free(memory);
 }

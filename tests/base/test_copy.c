@@ -1,4 +1,5 @@
-/* tests/base/test_copy.c: every way of copying copies all, nothing else, and checks what arrived. */
+/* tests/base/test_copy.c: every way of copying copies all, nothing else, and checks what arrived.
+ */
 #include "base/copy.h"
 #include "base/checksum.h"
 #include "base/random.h"
@@ -45,7 +46,8 @@ static int memory_free(void **unused)
 /* Runs `check` under each choice, and puts back what was chosen before. */
 static void for_each_choice(void (*check)(void))
 {
-	static const uint32_t chunks[] = { COPY_CHUNK_BYTES_MIN, 5000, 65536, COPY_CHUNK_BYTES_MAX };
+	static const uint32_t chunks[] = { COPY_CHUNK_BYTES_MIN, 5000, 65536,
+					   COPY_CHUNK_BYTES_MAX };
 	struct copy_choice before = copy_choice_get();
 
 	for (unsigned copy = 0; copy < COPY_WAYS; copy++) {
@@ -77,7 +79,8 @@ static size_t piece_draw(struct random *random, size_t *out_source_start, size_t
 	size_t bytes = random_below(random, random_below(random, 4) == 0 ? 600000 : 9000);
 
 	*out_source_start = random_below(random, MEMORY_BYTES - bytes);
-	*out_target_start = FENCE_BYTES + random_below(random, MEMORY_BYTES - bytes - 2 * FENCE_BYTES);
+	*out_target_start = FENCE_BYTES +
+			    random_below(random, MEMORY_BYTES - bytes - 2 * FENCE_BYTES);
 	memset(target + *out_target_start - FENCE_BYTES, FENCE, bytes + 2 * FENCE_BYTES);
 	return bytes;
 }
@@ -126,7 +129,8 @@ static void check_segments(void)
 		if (bytes / segment_bytes > 256)
 			segment_bytes = bytes / 256 + 1;
 		segments_count = (bytes + segment_bytes - 1) / segment_bytes;
-		crcs = malloc((segments_count + 1) * sizeof(*crcs));   /* the sanitizer sees one too many */
+		crcs = malloc((segments_count + 1) *
+			      sizeof(*crcs)); /* the sanitizer sees one too many */
 		assert_non_null(crcs);
 		crcs[segments_count] = 0xfeed;
 		copy_with_checksums(target + to, source + from, bytes, segment_bytes, crcs);
@@ -135,8 +139,9 @@ static void check_segments(void)
 			size_t start = segment * segment_bytes;
 			size_t left = bytes - start;
 
-			assert_int_equal(crcs[segment], crc32c(source + from + start, left < segment_bytes ?
-							       left : segment_bytes));
+			assert_int_equal(crcs[segment],
+					 crc32c(source + from + start,
+						left < segment_bytes ? left : segment_bytes));
 		}
 		assert_int_equal(crcs[segments_count], 0xfeed);
 		free(crcs);
@@ -200,7 +205,8 @@ static void calibration_makes_a_choice_that_can_be_set_again(void **unused)
 		choice = copy_choice_get();
 		copy_choice_set(choice);   /* asserts its limits */
 		/* Re-reading what was just sent past the cache, chunk by chunk, is never right. */
-		assert_true(choice.checked_copy == COPY_MEMCPY || choice.checksum == CHECKSUM_AFTER);
+		assert_true(choice.checked_copy == COPY_MEMCPY ||
+			    choice.checksum == CHECKSUM_AFTER);
 		assert_non_null(copy_way_name(choice.copy));
 	}
 	copy_choice_set(before);

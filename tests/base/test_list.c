@@ -131,7 +131,8 @@ static void a_long_random_life_keeps_the_order_of_a_plain_array(void **unused)
 			place++;
 		if (place < count) {
 			list_remove(&list, &items[number].link);
-			memmove(&model[place], &model[place + 1], (--count - place) * sizeof(model[0]));
+			memmove(&model[place], &model[place + 1],
+				(--count - place) * sizeof(model[0]));
 		} else if (random_below(&random, 2) == 0) {
 			list_append(&list, &items[number].link);
 			model[count++] = number;
@@ -148,11 +149,13 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(an_empty_list_has_no_first, items_number),
-		cmocka_unit_test_setup(appended_items_come_out_in_order_and_prepended_ones_before_them,
-				       items_number),
+		cmocka_unit_test_setup(
+			appended_items_come_out_in_order_and_prepended_ones_before_them,
+			items_number),
 		cmocka_unit_test_setup(any_item_can_be_removed_and_linked_again, items_number),
 		cmocka_unit_test_setup(a_node_can_go_between_two_others, items_number),
-		cmocka_unit_test_setup(a_long_random_life_keeps_the_order_of_a_plain_array, items_number),
+		cmocka_unit_test_setup(a_long_random_life_keeps_the_order_of_a_plain_array,
+				       items_number),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -265,7 +265,8 @@ static void a_stuck_reader_costs_lines_that_are_counted_and_announced(void **unu
 	reader.fd = pipe_open(&stderr_before);
 	log_open();
 	for (unsigned i = 0; i < lines_count; i++)
-		log_line(LOG_INFO, "flood", "i=%u padding=%0200d", i, 0);   /* would hang if it waited */
+		log_line(LOG_INFO, "flood", "i=%u padding=%0200d", i,
+			 0); /* would hang if it waited */
 	dropped = log_dropped_count() - dropped;
 	assert_true(dropped > 0);
 	assert_int_equal(pthread_create(&thread, NULL, reader_run, &reader), 0);
@@ -273,7 +274,8 @@ static void a_stuck_reader_costs_lines_that_are_counted_and_announced(void **unu
 	pipe_restore(stderr_before);
 	assert_int_equal(pthread_join(thread, NULL), 0);
 	lines = lines_in(reader.text);
-	for (char *text = reader.text; (text = strstr(text, "event=log_dropped lines=")) != NULL; text++) {
+	for (char *text = reader.text; (text = strstr(text, "event=log_dropped lines=")) != NULL;
+	     text++) {
 		announced += strtoul(strchr(text, ' ') + strlen(" lines="), NULL, 10);
 		lines--;
 	}

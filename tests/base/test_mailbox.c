@@ -1,4 +1,5 @@
-/* tests/base/test_mailbox.c: pointers between two threads, none lost, none twice, no sleep missed. */
+/* tests/base/test_mailbox.c: pointers between two threads, none lost, none twice, no sleep missed.
+ */
 #include "base/mailbox.h"
 
 #include <poll.h>
@@ -86,7 +87,7 @@ static void a_send_wakes_a_sleeper_once_and_nobody_else(void **unused)
 	(void)unused;
 	assert_int_equal(mailbox_open(&mailbox, 4, NULL), 0);
 	assert_true(mailbox_send(&mailbox, &item));
-	assert_int_equal(readable(&mailbox, 0), 0);      /* an awake receiver costs no system call */
+	assert_int_equal(readable(&mailbox, 0), 0); /* an awake receiver costs no system call */
 	assert_false(mailbox_sleep(&mailbox));           /* there is something */
 	assert_ptr_equal(mailbox_take(&mailbox), &item);
 	assert_true(mailbox_sleep(&mailbox));
@@ -160,7 +161,8 @@ static void *receive(void *argument)
 		if (item->number != pair->received)
 			pair->out_of_order = true;
 		pair->received++;
-		item->number = UINT64_MAX;   /* ours now: a race shows as a wrong number, or in TSan */
+		item->number =
+			UINT64_MAX; /* ours now: a race shows as a wrong number, or in TSan */
 		while (!mailbox_send(&pair->back, item))
 			;
 	}
@@ -181,7 +183,8 @@ static void exchange(uint64_t items_count, uint32_t pool_count)
 	assert_int_equal(mailbox_open(&pair->back, pool_count, NULL), 0);
 	assert_int_equal(pthread_create(&receiver, NULL, receive, pair), 0);
 	while (sent < items_count) {
-		struct item *item = sent < pool_count ? &pool[sent] : wait_for_item(pair, &pair->back);
+		struct item *item = sent < pool_count ? &pool[sent]
+						      : wait_for_item(pair, &pair->back);
 
 		if (item == NULL)
 			break;

@@ -14,7 +14,8 @@ static void the_generator_is_the_published_one(void **unused)
 	struct random random = { .state = { 1, 2, 3, 4 } };
 
 	(void)unused;
-	/* By hand from the definition: rotl(2 * 5, 7) * 9, then the state moved on once and twice. */
+	/* By hand from the definition: rotl(2 * 5, 7) * 9, then the state moved on once and twice.
+	 */
 	assert_true(random_next(&random) == 11520);
 	assert_true(random_next(&random) == 0);
 	assert_true(random_next(&random) == 1509978240);
