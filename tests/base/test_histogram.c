@@ -82,13 +82,13 @@ static void one_value_is_every_quantile(void **unused)
 	}
 }
 
-static void a_share_that_binary_fractions_miss_does_not_ask_for_the_next_value(void **unused)
+static void a_share_that_is_no_binary_fraction_stays_at_its_value(void **unused)
 {
 	(void)unused;
 	for (unsigned count = 1; count <= 1000; count++) {
 		struct histogram histogram;
 
-		/* `rank` small values, then large ones: the share of the small ones must give a small one. */
+		/* `rank` small values, then large ones: the small ones' share gives a small one. */
 		for (unsigned rank = 1; rank <= count; rank += count / 10 + 1) {
 			histogram_init(&histogram);
 			for (unsigned i = 0; i < count; i++)
@@ -154,7 +154,7 @@ int main(void)
 		cmocka_unit_test(small_values_are_exact),
 		cmocka_unit_test(the_ends_of_the_range_have_a_bucket),
 		cmocka_unit_test(one_value_is_every_quantile),
-		cmocka_unit_test(a_share_that_binary_fractions_miss_does_not_ask_for_the_next_value),
+		cmocka_unit_test(a_share_that_is_no_binary_fraction_stays_at_its_value),
 		cmocka_unit_test(quantiles_are_right_to_a_thirty_second),
 		cmocka_unit_test(merged_ones_equal_one_of_all),
 	};
