@@ -31,11 +31,11 @@ static void counter_init(words *counter, uint64_t identity, unsigned shard, uint
 }
 
 /* A bijection: equal words come from equal counters only. */
-#define MIXED(counter, value)                            \
-	do {                                             \
-		(value) = (counter) ^ ((counter) >> 29); \
-		(value) += (value) << 21;                \
-		(value) ^= (value) >> 32;                \
+#define MIXED(counter, value)                                                                      \
+	do {                                                                                       \
+		(value) = (counter) ^ ((counter) >> 29);                                           \
+		(value) += (value) << 21;                                                          \
+		(value) ^= (value) >> 32;                                                          \
 	} while (0)
 
 void payload_fill(void *memory, size_t bytes, uint64_t identity, unsigned shard, uint64_t offset)

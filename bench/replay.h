@@ -21,7 +21,7 @@
 #define REPLAY_PROCESSES_MAX 64u
 #define REPLAY_SHARDS_MAX 64u
 #define REPLAY_LATE_US 10000u /* past its deadline by more: a late call */
-#define REPLAY_QUIET_US_MAX \
+#define REPLAY_QUIET_US_MAX                                                                        \
 	30000000u /* a job that is not quiescent so long after its deadline is stuck */
 #define REPLAY_HIT_UNKNOWN UINT32_MAX /* of a request that was not sent */
 

@@ -134,6 +134,8 @@ static int trace_source_read(struct trace *trace, const struct trace_source *sou
 	result = format == FORMAT_CHAT ? trace_chat_read(&builder, scan)
 				       : trace_sessions_read(&builder, scan);
 	scan_close(scan);
+	if (result == 0 && trace->requests_count == 0)
+		result = scan_refuse(scan, "no requests up to the end of the trace");
 	if (result == 0)
 		result = builder_number_blocks(&builder, error);
 	if (result == 0)
