@@ -14,10 +14,10 @@ struct flag {
 	const char *help;
 };
 
-/* What daemon/main.c understands besides the settings. */
+/* What daemon/main.c understands besides the settings, for the man page and the completion. */
 static const struct flag flags[] = {
 	{ "--config", "FILE",
-	  "Read settings from FILE (YAML); /etc/kvtier/kvtier.yaml if there is one." },
+	  "Read settings from FILE, YAML; without it the defaults and the environment count." },
 	{ "--set", "KEY=VALUE",
 	  "Set one value; stronger than environment and file. May be given many times." },
 	{ "--check-config", NULL,
@@ -83,18 +83,10 @@ static void help_rows(const struct setting *rows, unsigned count, const char *in
 	}
 }
 
+/* daemon/main.c prints its flags before it. */
 static void describe_help(FILE *file)
 {
-	char name[64];
-
-	fprintf(file, "Usage: kvtierd [FLAG]...\nThe KV cache daemon of a node.\n\nFlags:\n");
-	for (unsigned i = 0; i < FLAGS; i++) {
-		snprintf(name, sizeof(name), "%s%s%s", flags[i].name,
-			 flags[i].argument == NULL ? "" : " ",
-			 flags[i].argument == NULL ? "" : flags[i].argument);
-		fprintf(file, "  %-20s %s\n", name, flags[i].help);
-	}
-	fprintf(file, "\nSettings. %s\n%s\n\n", sources_text, lists_text);
+	fprintf(file, "%s\n%s\n\n", sources_text, lists_text);
 	help_rows(settings_rows, settings_rows_count, "  ", file);
 	for (unsigned l = 0; l < settings_lists_count; l++) {
 		const struct setting_list *list = &settings_lists[l];
@@ -169,7 +161,8 @@ static void describe_man(FILE *file)
 		man_rows(settings_lists[l].rows, settings_lists[l].rows_count, file);
 	}
 	fputs(".SH SIGNALS\n.B SIGTERM\nand\n.B SIGINT\nend the daemon after what is under way.\n"
-	      ".SH FILES\n/etc/kvtier/kvtier.yaml\n.SH SEE ALSO\n.BR kvtier (1)\n",
+	      ".SH EXIT STATUS\n0 stopped as told, 1 failed, 2 wrong usage, 78 wrong settings.\n"
+	      ".SH FILES\n/etc/kvtier/kvtier.yaml is where the systemd unit looks.\n.SH SEE ALSO\n.BR kvtier (1)\n",
 	      file);
 }
 
