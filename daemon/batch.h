@@ -1,0 +1,94 @@
+/*
+ * daemon/batch.h: a STORE or a LOAD of up to 1,024 blocks: the daemon's part of a job.
+ *
+ * Every item ends exactly once, by done, deadline, cancel or the connection's end; an end is reported once, by an
+ * event, when the socket has room. The batch is freed when all items have ended, were reported, and hold nothing.
+ * Runs on: the loop thread. Limit: BATCHES_MAX over all sessions, settings.batches_max a session.
+ */
+#ifndef KVTIER_DAEMON_BATCH_H
+#define KVTIER_DAEMON_BATCH_H
+
+#include "daemon/mover.h"
+#include "daemon/session.h"
+
+#define BATCHES_MAX 1024u
+
+enum item_state {
+	ITEM_IDLE,        /* load: not begun; store: not wanted (ended by the reply) */
+	ITEM_WANTED,      /* store: a place is reserved, bytes are to come */
+	ITEM_ATTACHED,    /* store: waits for another's store of the same shard */
+	ITEM_MOVING,      /* a move works for it */
+	ITEM_DELIVERED,   /* load: the slot is held for the client */
+	ITEM_ENDED,
+	ITEM_STATES
+};
+
+struct batch_item {
+	struct waiter waiter;             /* MOVING; on the batch's `unsaid` list when ENDED or DELIVERED and not reported */
+	struct list_node attached;        /* ATTACHED: on the daemon's list */
+	uint8_t hash[BLOCK_HASH_BYTES];
+	uint64_t route_key;
+	uint32_t entry;
+	uint32_t slot, generation;        /* store WANTED: the reserved slot; load DELIVERED: the held cpu slot */
+	int32_t result;
+	uint16_t index;
+	uint8_t state;                    /* enum item_state */
+	uint8_t tier;                     /* store: of the reserved slot; load: where it was found */
+};
+
+struct batch {
+	struct list_node link;            /* its session's batches, or the free list */
+	struct session *session;
+	bool is_store;
+	bool is_cancelled;
+	uint64_t id;
+	uint64_t deadline_us;
+	uint64_t lease;
+	uint32_t space, epoch;
+	uint32_t first_position;
+	uint16_t group, count;
+	uint16_t next;                    /* load: the next item to begin */
+	uint16_t moving;                  /* items that a move works for */
+	uint16_t delivered;               /* load: slots held */
+	uint16_t open;                    /* items not ENDED (DELIVERED counts as open until released) */
+	uint32_t tokens_per_block;
+	uint64_t payload_bytes;
+	uint8_t tag[FRAME_TAG_BYTES];
+	uint8_t parent[BLOCK_HASH_BYTES];
+	bool has_parent;
+	struct list unsaid;
+	struct batch_item items[FRAME_KEYS_MAX];
+};
+
+must_check int batches_create(struct daemon *daemon, struct error *error);
+void batches_destroy(struct batches *batches);
+/* NULL: none free, or the session has its share, or the number is in use. */
+struct batch *batch_take(struct session *session, uint64_t id, unsigned count);
+struct batch *batch_find(struct session *session, uint64_t id);
+static inline struct batch *batch_of_item(struct batch_item *item)
+{
+	return list_item(item - item->index, struct batch, items);
+}
+
+/* Ends an item with a result that will be reported. */
+void batch_item_end(struct batch_item *item, int result);
+/* A load's item is to be reported as delivered. */
+void batch_item_say(struct batch_item *item);
+/* Reports what there is to say; frees the batch when it is over. Returns whether it did anything. */
+bool batch_step(struct batch *batch);
+/* All batches: deadlines, reports, next loads. */
+bool batches_step(struct daemon *daemon);
+/* Cancel, deadline or the connection's end: every open item ends with `result`. */
+void batch_end_all(struct batch *batch, int result);
+/* Under way, over all sessions. */
+unsigned batches_count(const struct daemon *daemon);
+
+/* A store of this shard has ended: whoever was attached to it is told. */
+void store_shard_ended(struct daemon *daemon, uint32_t entry, unsigned shard, int result);
+/* An attached item leaves the list of those that wait. */
+void store_detach(struct daemon *daemon, struct batch_item *item);
+/* Begins the next loads that the window allows. */
+bool load_begin_next(struct batch *batch);
+void load_release_item(struct batch *batch, struct batch_item *item);
+
+#endif

@@ -1,0 +1,99 @@
+/* daemon/daemon.c: one pass of the node, and how it waits. */
+#include "daemon/daemon.h"
+
+#include "base/log.h"
+#include "daemon/admin.h"
+#include "daemon/batch.h"
+#include "daemon/extents.h"
+#include "daemon/mover.h"
+#include "daemon/restore.h"
+#include "daemon/server.h"
+
+#include <assert.h>
+
+#define OPS_A_PASS        256u
+#define BUSY_WAIT_US      10000u    /* while deadlines are running: how late one is noticed at most */
+#define IDLE_WAIT_US      200000u   /* heartbeats of workers need to be younger than 1 s */
+
+static bool devices_look_after(struct daemon *daemon)
+{
+	for (unsigned i = 0; i < daemon->devices_count; i++) {
+		struct daemon_device *device = &daemon->devices[i];
+		struct nvme_figures figures;
+
+		if (device->is_fenced || !nvme_device_is_fenced(device->device))
+			continue;
+		nvme_device_figures(device->device, &figures);
+		log_line(LOG_ERROR, "nvme_fenced", "device=%s reason=\"%s\"", nvme_device_path(device->device),
+			 figures.fence_reason);
+		device->is_fenced = true;
+		cache_device_fence(daemon->cache, daemon->nvme_area, i);
+		return true;
+	}
+	return false;
+}
+
+bool daemon_step(struct daemon *daemon)
+{
+	bool did_work = false;
+
+	daemon->now_us = clock_now_us(daemon->clock);
+	did_work = mills_poll(&daemon->mills, OPS_A_PASS) > 0;
+	if (daemon->nvme != NULL) {
+		did_work = tier_poll(daemon->nvme, OPS_A_PASS) > 0 || did_work;
+		did_work = devices_look_after(daemon) || did_work;
+	}
+	if (daemon->catalog != NULL)
+		did_work = catalog_link_step(daemon->catalog, daemon->now_us) || did_work;
+	did_work = restore_step(daemon) || did_work;
+	did_work = cache_lease_expire(daemon->cache, daemon->now_us) > 0 || did_work;
+	did_work = mover_step(daemon) || did_work;
+	did_work = batches_step(daemon) || did_work;
+	did_work = forget_step(daemon) || did_work;
+	did_work = extents_step(daemon) || did_work;
+	return did_work;
+}
+
+static bool deadlines_are_running(const struct daemon *daemon)
+{
+	return batches_count(daemon) > 0 || mover_moves_count(daemon) > 0 || daemon->is_sweeping ||
+	       daemon_leases_count(daemon) > 0 || daemon->phase != DAEMON_SERVING;
+}
+
+void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
+{
+	uint64_t bound_us = deadlines_are_running(daemon) ? BUSY_WAIT_US : IDLE_WAIT_US;
+	bool may_sleep = mills_sleep(&daemon->mills);
+
+	if (daemon->nvme != NULL)
+		may_sleep = tier_sleep(daemon->nvme) && may_sleep;
+	if (daemon->catalog != NULL)
+		may_sleep = catalog_link_sleep(daemon->catalog) && may_sleep;
+	if (!may_sleep || wait_us_max == 0)
+		bound_us = 0;
+	else if (wait_us_max < bound_us)
+		bound_us = wait_us_max;
+	server_step(daemon, bound_us);
+	mills_awake(&daemon->mills);
+	if (daemon->catalog != NULL)
+		catalog_link_awake(daemon->catalog);
+	admin_step(daemon);
+}
+
+void daemon_stop(struct daemon *daemon)
+{
+	if (daemon->phase == DAEMON_DRAINING)
+		return;
+	log_line(LOG_INFO, "stopping", "sessions=%u moves=%u", server_sessions_count(daemon),
+		 mover_moves_count(daemon));
+	daemon->phase = DAEMON_DRAINING;
+	server_stop(daemon);
+}
+
+bool daemon_is_drained(const struct daemon *daemon)
+{
+	return daemon->phase == DAEMON_DRAINING && server_sessions_count(daemon) == 0 &&
+	       mover_moves_count(daemon) == 0 && mills_in_flight(&daemon->mills) == 0 &&
+	       list_is_empty(&((struct daemon *)daemon)->forgettings) && !extents_are_busy(daemon) &&
+	       (daemon->nvme == NULL || daemon->nvme->in_flight == 0);
+}

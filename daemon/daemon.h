@@ -1,0 +1,183 @@
+/*
+ * daemon/daemon.h: the node: what the rooms of daemon/ share.
+ *
+ * One way round: server -> session -> {lookup, store, load, admin} -> mover -> tier and mills; results come back as
+ * done() from daemon_step(). Rooms know this header and the rooms below them, never those above.
+ * Runs on: the loop thread, all of it, but for what mills and devices are handed.
+ */
+#ifndef KVTIER_DAEMON_DAEMON_H
+#define KVTIER_DAEMON_DAEMON_H
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/histogram.h"
+#include "base/list.h"
+#include "base/random.h"
+#include "daemon/catalog_link.h"
+#include "daemon/journal.h"
+#include "daemon/mill.h"
+#include "daemon/settings.h"
+#include "index/budget.h"
+#include "index/cache.h"
+#include "proto/frames.h"
+#include "tiers/cpu/arena.h"
+#include "tiers/nvme/nvme.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define TENANT_DIGEST_BYTES 16
+#define SPACES_BYPASSED_MAX 64
+
+#define CALLS_COUNT (FRAME_BYPASS + 1)
+
+struct server;
+struct mover;
+struct restore;
+struct graveyard;
+struct batches;
+struct admin_http;
+struct block_io_ops;
+
+/* What happened so far; read by STATS and /metrics. */
+struct counters {
+	uint64_t lookups, lookup_keys, lookup_hits;
+	uint64_t lookup_tokens, usable_tokens, worth_tokens;
+	uint64_t hit_blocks[TIERS], hit_tokens[TIERS], loaded_bytes[TIERS];
+	uint64_t miss_blocks;
+	uint64_t stored_blocks, stored_bytes, present_blocks, attached_blocks;
+	uint64_t refused[CACHE_ADMISSIONS];
+	uint64_t refused_bypass, refused_busy;
+	uint64_t store_failures, store_checksum_failures, window_faults;
+	uint64_t down_blocks, down_bytes, down_failures;
+	uint64_t up_blocks, up_bytes, up_failures;
+	uint64_t stale_entries, damaged[TIERS];
+	uint64_t expired_blocks, leases_refused, protocol_errors, forgets;
+	uint64_t evictions[TIERS];
+	uint64_t restored[TIERS], restore_refused;
+};
+
+/* How fast a tier gives bytes, as measured; for the estimate of a restore. */
+struct tier_speed {
+	double latency_us;
+	double bytes_us;
+};
+
+struct tenant {
+	char name[64];
+	uint8_t digest[TENANT_DIGEST_BYTES];
+	uint32_t handle;                       /* in the cache */
+	uint32_t cpu_area;
+	struct arena arena;
+	bool arena_changed;                    /* its extent table is to be written */
+	enum frame_bypass_mode bypass;
+	struct list slotless;                  /* moves that wait for a cpu slot */
+};
+
+struct space_bypass {
+	uint8_t fingerprint[SPACE_ID_BYTES];
+	uint32_t tenant;                       /* index in tenants */
+	enum frame_bypass_mode mode;
+};
+
+/* One nvme device, as the loop sees it. */
+struct daemon_device {
+	struct nvme_device *device;
+	uint32_t first_unit;                   /* of the area */
+	uint32_t units;
+	bool extents_changed, extents_writing, is_fenced;
+	struct tier_op extents_op;
+	void *extents_image;
+	struct daemon *daemon;
+};
+
+enum daemon_phase { DAEMON_RESTORING, DAEMON_SERVING, DAEMON_DRAINING };
+
+/* Seams that tests replace; zeroed: the real ones. */
+struct daemon_seams {
+	struct clock *clock;
+	uint64_t seed;                         /* 0: from the kernel */
+	const struct block_io_ops *io_ops;
+	const struct catalog_ops *catalog_ops; /* in-process catalogue, no worker */
+	bool is_first_start;
+};
+
+struct daemon {
+	struct settings settings;
+	struct clock *clock;
+	struct random random;
+	uint64_t boot_id;
+	uint64_t started_us;
+	uint64_t now_us;                       /* of this pass */
+	enum daemon_phase phase;
+	enum frame_bypass_mode bypass;
+	struct space_bypass space_bypasses[SPACES_BYPASSED_MAX];
+	unsigned space_bypasses_count;
+
+	struct cache *cache;
+	struct tenant tenants[SETTINGS_TENANTS_MAX];
+	unsigned tenants_count;
+
+	struct daemon_device devices[NVME_DEVICES_MAX];
+	unsigned devices_count;
+	uint32_t nvme_area;                    /* UINT32_MAX: no nvme */
+	struct tier *nvme;                     /* NULL: none */
+	uint32_t nvme_slots_max;
+	struct budget write_budget;
+	struct catalog_link *catalog;          /* NULL: none */
+
+	int lock_fd;                           /* of the state directory; workers inherit it */
+	struct journal *journal;
+	uint64_t epoch;                        /* of what is stored from now on */
+	struct list forgettings;               /* FORGETs on their way to the journal, one at a time */
+	bool is_forgetting, is_sweeping;
+
+	struct mills mills;
+	struct mover *mover;
+	struct batches *batches;
+	struct server *server;
+	struct admin_http *http;
+	struct restore *restore;
+	struct graveyard *graveyard;
+	struct list attached;                  /* store items that wait for another store of their shard */
+	struct counters counters;
+	struct tier_speed speeds[TIERS];
+	struct histogram *call_us;             /* [CALLS_COUNT], by frame type: how long the loop worked on a frame */
+};
+
+/* Opens everything; may block; nothing runs yet. On failure leaves nothing behind. The settings are copied. */
+must_check int daemon_create(struct daemon **out_daemon, const struct settings *settings,
+			     const struct daemon_seams *seams, struct error *error);
+/* One pass; never blocks. Returns whether it did anything. */
+bool daemon_step(struct daemon *daemon);
+/* Waits for work, at most `wait_us_max`, or less when a deadline is nearer. */
+void daemon_wait(struct daemon *daemon, uint64_t wait_us_max);
+/* Refuses new work; daemon_is_drained() says when what was under way has ended. */
+void daemon_stop(struct daemon *daemon);
+bool daemon_is_drained(const struct daemon *daemon);
+/* After the threads of mills and devices have ended. Accepts NULL. */
+void daemon_destroy(struct daemon *daemon);
+
+static inline struct tenant *daemon_tenant_of_space(struct daemon *daemon, uint32_t space)
+{
+	uint32_t handle = cache_space_tenant(daemon->cache, space);
+
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		if (daemon->tenants[i].handle == handle)
+			return &daemon->tenants[i];
+	return NULL;
+}
+
+static inline unsigned daemon_leases_count(const struct daemon *daemon)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		count += cache_leases_count(daemon->cache, daemon->tenants[i].handle);
+	return count;
+}
+
+/* Whether calls of this tenant and space are served, observed or passed by. */
+enum frame_bypass_mode daemon_bypass_of(const struct daemon *daemon, const struct tenant *tenant, uint32_t space);
+
+#endif

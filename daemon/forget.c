@@ -1,0 +1,138 @@
+/* daemon/forget.c: FORGET: the floor of a space or tenant goes up, durable before the caller is told. */
+#include "daemon/batch.h"
+#include "daemon/server.h"
+
+#include "base/failpoint.h"
+#include "base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SPACE_ALL UINT32_MAX
+
+struct forgetting {
+	struct mill_op mill;
+	struct daemon *daemon;
+	struct session *session;
+	struct journal *journal;
+	struct journal_record record;
+	struct error error;
+	uint64_t request;
+	struct list_node link;
+};
+
+static void forget_work(struct mill_op *op)
+{
+	struct forgetting *forgetting = list_item(op, struct forgetting, mill);
+
+	op->result = journal_write(forgetting->journal, &forgetting->record, &forgetting->error);
+}
+
+static void forget_done(struct mill_op *op);
+
+/* The journal takes one record at a time: the next one goes when this one is durable. */
+static void forget_next(struct daemon *daemon)
+{
+	struct list_node *node = list_first(&daemon->forgettings);
+	struct forgetting *forgetting;
+
+	if (daemon->is_forgetting || node == NULL)
+		return;
+	forgetting = list_item(node, struct forgetting, link);
+	if (mills_submit(&daemon->mills, &forgetting->mill))
+		daemon->is_forgetting = true;
+}
+
+static void forget_done(struct mill_op *op)
+{
+	struct forgetting *forgetting = list_item(op, struct forgetting, mill);
+	struct daemon *daemon = forgetting->daemon;
+
+	assert(daemon->is_forgetting);
+	daemon->is_forgetting = false;
+	list_remove(&daemon->forgettings, &forgetting->link);
+	if (op->result < 0)
+		log_line(LOG_ERROR, "forget_failed", "reason=\"%s\"", forgetting->error.text);
+	(void)failpoint(journal_synced);
+	session_reply_done(forgetting->session, forgetting->request, op->result);
+	session_unuse(forgetting->session);
+	free(forgetting);
+	forget_next(daemon);
+}
+
+/* In memory at once: from here on it is a miss, whatever becomes of the journal. */
+static void floor_raise(struct session *session, struct forgetting *forgetting, uint32_t space)
+{
+	struct daemon *daemon = session->daemon;
+
+	daemon->epoch++;
+	assert(daemon->epoch <= UINT32_MAX);
+	forgetting->record.floor = daemon->epoch;
+	memcpy(forgetting->record.tenant, session->tenant->digest, TENANT_DIGEST_BYTES);
+	if (space == SPACE_ALL) {
+		forgetting->record.kind = JOURNAL_TENANT;
+		cache_tenant_forget(daemon->cache, session->tenant->handle, (uint32_t)daemon->epoch);
+	} else {
+		forgetting->record.kind = JOURNAL_SPACE;
+		memcpy(forgetting->record.space, cache_space_fingerprint(daemon->cache, space), SPACE_ID_BYTES);
+		cache_space_forget(daemon->cache, space, (uint32_t)daemon->epoch);
+	}
+	daemon->counters.forgets++;
+	daemon->is_sweeping = true;
+	(void)failpoint(forget_floor_raised);
+}
+
+/* The space that the frame means, or SPACE_ALL; -ENOENT. */
+static int forget_space(struct session *session, const struct frame_forget *frame, uint32_t *out_space)
+{
+	static const uint8_t none[SPACE_ID_BYTES];
+	struct daemon *daemon = session->daemon;
+
+	*out_space = frame->space;
+	if (memcmp(frame->fingerprint, none, sizeof(none)) != 0)
+		return cache_space_open(daemon->cache, session->tenant->handle, frame->fingerprint, out_space);
+	if (frame->space == SPACE_ALL)
+		return 0;
+	return session_may_use_space(session, frame->space) ? 0 : -ENOENT;
+}
+
+void forget_frame(struct session *session, const struct frame_forget *frame)
+{
+	struct daemon *daemon = session->daemon;
+	struct forgetting *forgetting;
+	uint32_t space;
+
+	if (session->tenant == NULL || forget_space(session, frame, &space) < 0) {
+		session_reply_done(session, frame->header.request, -ENOENT);
+		return;
+	}
+	/* A rare call of an operator: not the data path. */
+	forgetting = calloc(1, sizeof(*forgetting));
+	if (forgetting == NULL) {
+		session_reply_done(session, frame->header.request, -ENOMEM);
+		return;
+	}
+	forgetting->mill.work = forget_work;
+	forgetting->mill.done = forget_done;
+	forgetting->daemon = daemon;
+	forgetting->session = session;
+	forgetting->journal = daemon->journal;
+	forgetting->request = frame->header.request;
+	floor_raise(session, forgetting, space);
+	session->users++;
+	list_append(&daemon->forgettings, &forgetting->link);
+	forget_next(daemon);
+}
+
+bool forget_step(struct daemon *daemon)
+{
+	forget_next(daemon);
+	if (!daemon->is_sweeping)
+		return false;
+	/* Slots of what was forgotten come back without anybody asking for them. */
+	if (cache_forgotten_sweep(daemon->cache, 256) == 0)
+		daemon->is_sweeping = false;
+	return true;
+}

@@ -1,0 +1,189 @@
+/* daemon/load.c: LOAD and RELEASE: blocks brought up, delivered, and given back one by one. */
+#include "daemon/batch.h"
+#include "daemon/server.h"
+
+#include "base/failpoint.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+static void deliver(struct batch_item *item, uint32_t slot)
+{
+	struct batch *batch = batch_of_item(item);
+	struct daemon *daemon = batch->session->daemon;
+
+	assert(item->state == ITEM_IDLE || item->state == ITEM_MOVING);
+	cache_slot_hold(daemon->cache, TIER_CPU, slot);
+	if (item->state == ITEM_MOVING)
+		batch->moving--;
+	item->state = ITEM_DELIVERED;
+	item->slot = slot;
+	item->generation = cache_slot(daemon->cache, TIER_CPU, slot)->generation;
+	item->result = 0;
+	batch->delivered++;
+	daemon->counters.hit_blocks[item->tier]++;
+	daemon->counters.hit_tokens[item->tier] += batch->tokens_per_block;
+	daemon->counters.loaded_bytes[item->tier] += batch->payload_bytes;
+	batch_item_say(item);
+	(void)failpoint(load_answered);
+}
+
+static void raised(struct waiter *waiter, int result, uint32_t cpu_slot)
+{
+	struct batch_item *item = list_item(waiter, struct batch_item, waiter);
+	struct batch *batch = batch_of_item(item);
+
+	assert(item->state == ITEM_MOVING);
+	if (result == 0) {
+		deliver(item, cpu_slot);
+		return;
+	}
+	batch->session->daemon->counters.miss_blocks++;
+	batch_item_end(item, result == -ETIME ? -ETIME : -ENOENT);
+}
+
+/* False: no move is free, try later. */
+static bool item_begin(struct batch *batch, struct batch_item *item)
+{
+	struct session *session = batch->session;
+	struct daemon *daemon = session->daemon;
+	struct cache_query query = {
+		.space = batch->space, .group = batch->group,
+		.hashes = (const uint8_t (*)[BLOCK_HASH_BYTES])item->hash, .count = 1,
+	};
+	int result = -ENOENT;
+
+	cache_find(daemon->cache, &query, &item->entry);
+	if (item->entry != ENTRY_NONE) {
+		item->waiter.done = raised;
+		result = mover_raise(daemon, session->tenant, item->entry, session->shard, batch->deadline_us,
+				     &item->waiter);
+	}
+	if (result == -EAGAIN)
+		return false;
+	item->tier = result == 0 ? TIER_NVME : TIER_CPU;
+	if (result == 0) {
+		item->state = ITEM_MOVING;
+		batch->moving++;
+	} else if (result == -EALREADY) {
+		deliver(item, cache_copy_slot(daemon->cache, item->entry, TIER_CPU, session->shard));
+	} else {
+		daemon->counters.miss_blocks++;
+		batch_item_end(item, -ENOENT);
+	}
+	return true;
+}
+
+bool load_begin_next(struct batch *batch)
+{
+	uint32_t window = batch->session->daemon->settings.load_window_blocks;
+	bool did_work = false;
+
+	assert(!batch->is_store);
+	while (batch->next < batch->count && (uint32_t)batch->moving + batch->delivered < window) {
+		if (!item_begin(batch, &batch->items[batch->next]))
+			return did_work;
+		batch->next++;
+		did_work = true;
+	}
+	return did_work;
+}
+
+static int load_check(const struct session *session, const struct frame_load *frame)
+{
+	if (session->state != SESSION_ATTACHED)
+		return -ENOTCONN;
+	if (frame->group >= session->engine->groups_count || !session_may_use_space(session, frame->space))
+		return -EINVAL;
+	return 0;
+}
+
+static void load_all_missed(struct session *session, const struct frame_load *frame)
+{
+	struct frame_loaded *loaded = server_scratch(session->daemon);
+	struct frame_loaded_item *items = (struct frame_loaded_item *)(loaded + 1);
+
+	memset(loaded, 0, sizeof(*loaded) + frame->count * sizeof(*items));
+	loaded->batch = frame->batch;
+	loaded->count = frame->count;
+	for (unsigned i = 0; i < frame->count; i++) {
+		items[i].index = i;
+		items[i].result = -ENOENT;
+	}
+	session_reply(session, loaded, (uint32_t)(sizeof(*loaded) + frame->count * sizeof(*items)), FRAME_LOADED,
+		      0, 0);
+}
+
+void load_frame(struct session *session, const struct frame_load *frame)
+{
+	struct daemon *daemon = session->daemon;
+	const uint8_t *hashes = (const uint8_t *)(frame + 1);
+	struct batch *batch = NULL;
+	int result = load_check(session, frame);
+
+	if (result < 0) {
+		session_refuse(session, frame->header.request, result, "LOAD: no such space or group, or not a "
+			       "data connection of a registered engine");
+		return;
+	}
+	if (daemon_bypass_of(daemon, session->tenant, frame->space) == FRAME_BYPASS_OFF &&
+	    daemon->phase != DAEMON_DRAINING)
+		batch = batch_take(session, frame->batch, frame->count);
+	if (batch == NULL) {
+		daemon->counters.miss_blocks += frame->count;
+		load_all_missed(session, frame);
+		return;
+	}
+	batch->deadline_us = daemon->now_us + frame->deadline_us;
+	batch->lease = frame->lease;
+	batch->space = frame->space;
+	batch->group = frame->group;
+	batch->payload_bytes = session->engine->groups[frame->group].payload_bytes;
+	batch->tokens_per_block = session->engine->groups[frame->group].tokens_per_block;
+	memcpy(batch->tag, frame->tag, FRAME_TAG_BYTES);
+	for (unsigned i = 0; i < frame->count; i++)
+		memcpy(batch->items[i].hash, hashes + (size_t)i * BLOCK_HASH_BYTES, BLOCK_HASH_BYTES);
+	(void)load_begin_next(batch);
+}
+
+void load_release_item(struct batch *batch, struct batch_item *item)
+{
+	struct daemon *daemon = batch->session->daemon;
+
+	assert(item->state == ITEM_DELIVERED && batch->delivered > 0 && batch->open > 0);
+	/* The hold keeps the entry, so it goes last. */
+	if (batch->lease != LEASE_NONE)
+		(void)cache_lease_release_entry(daemon->cache, batch->lease, item->entry);
+	cache_slot_release(daemon->cache, TIER_CPU, item->slot);
+	batch->delivered--;
+	batch->open--;
+	item->state = ITEM_ENDED;
+}
+
+void release_frame(struct session *session, const struct frame_release *frame)
+{
+	const struct frame_release_item *items = (const struct frame_release_item *)(frame + 1);
+	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch) : NULL;
+
+	if (batch == NULL || batch->is_store)
+		return;   /* over by its deadline: the holds are gone */
+	for (unsigned i = 0; i < frame->count; i++) {
+		struct batch_item *item = items[i].index < batch->count ? &batch->items[items[i].index] : NULL;
+
+		if (item == NULL || item->state != ITEM_DELIVERED)
+			continue;
+		/* Its word alone is not believed: the slot is proven again before it goes. */
+		if (items[i].bad)
+			mover_prove(session->daemon, session->tenant, item->slot, item->generation);
+		load_release_item(batch, item);
+	}
+}
+
+void cancel_frame(struct session *session, const struct frame_cancel *frame)
+{
+	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch) : NULL;
+
+	if (batch != NULL)
+		batch_end_all(batch, -ECANCELED);
+}

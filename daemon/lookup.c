@@ -1,0 +1,429 @@
+/* daemon/lookup.c: LOOKUP and HINT: what is there, how much of it is worth loading, and a lease on it. */
+#include "daemon/mover.h"
+#include "daemon/server.h"
+
+#include "base/failpoint.h"
+#include "index/usable.h"
+#include "index/worth.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#define NVME_OP_BYTES (1u << 20)   /* what an operation in the queue is taken for */
+
+/* What the answer is made from; one lookup at a time, on the loop. */
+static struct lookup single;                       /* a lookup of one frame */
+static uint8_t presence[FRAME_LOOKUP_KEYS_MAX];
+static uint32_t wanted[FRAME_LOOKUP_KEYS_MAX];
+
+struct answer {
+	uint32_t usable_tokens, worth_tokens;
+	uint64_t lease, lease_us;
+	struct worth_run runs[FRAME_RUNS_MAX];
+	uint32_t runs_count;
+};
+
+static void lookup_begin(struct lookup *lookup, const struct frame_lookup *frame)
+{
+	memcpy(lookup->tag, frame->tag, FRAME_TAG_BYTES);
+	lookup->space = frame->space;
+	lookup->keys_count = 0;
+	lookup->sections_count = 0;
+}
+
+static void names_keep(struct lookup *lookup, const uint8_t (*hashes)[FRAME_HASH_BYTES], unsigned count)
+{
+	for (unsigned i = 0; i < count; i++)
+		memcpy(&lookup->names[lookup->keys_count + i], hashes[i], sizeof(uint64_t));
+}
+
+static int sections_add(struct session *session, struct lookup *lookup, const struct frame_lookup *frame)
+{
+	const uint8_t (*hashes)[FRAME_HASH_BYTES];
+	const struct frame_keys *keys;
+	size_t position = 0;
+
+	while ((keys = frame_lookup_next(frame, &position, &hashes)) != NULL) {
+		struct cache_query query = {
+			.space = frame->space, .group = keys->group, .hashes = hashes, .count = keys->count,
+		};
+
+		if (lookup->sections_count == LOOKUP_SECTIONS_MAX ||
+		    lookup->keys_count + keys->count > FRAME_LOOKUP_KEYS_MAX ||
+		    keys->group >= session->engine->groups_count)
+			return -EINVAL;
+		struct lookup_section *section = &lookup->sections[lookup->sections_count++];
+		section->group = keys->group;
+		section->count = keys->count;
+		section->first_position = keys->first_position;
+		section->first = lookup->keys_count;
+		cache_find(session->daemon->cache, &query, &lookup->entries[lookup->keys_count]);
+		if (lookup != &single)
+			names_keep(lookup, hashes, keys->count);
+		lookup->keys_count += keys->count;
+	}
+	return 0;
+}
+
+/* The frames before the last found entries that may have gone, or changed hands, since: those are misses by now. */
+static void entries_look_again(struct daemon *daemon, struct lookup *lookup)
+{
+	for (uint32_t i = 0; i < lookup->keys_count; i++) {
+		const struct entry *entry;
+
+		if (lookup->entries[i] == ENTRY_NONE)
+			continue;
+		entry = cache_entry(daemon->cache, lookup->entries[i]);
+		if (memcmp(entry->hash, &lookup->names[i], sizeof(uint64_t)) != 0 ||
+		    entry->space != lookup->space || cache_entry_tier(daemon->cache, lookup->entries[i]) == TIERS)
+			lookup->entries[i] = ENTRY_NONE;
+	}
+}
+
+static void touch(struct daemon *daemon, const struct lookup *lookup)
+{
+	/* Deepest first: the last section's last key is touched first. */
+	for (uint32_t i = lookup->sections_count; i-- > 0;)
+		cache_touch(daemon->cache, lookup->entries + lookup->sections[i].first, lookup->sections[i].count);
+}
+
+static uint32_t usable_of(const struct session *session, const struct lookup *lookup)
+{
+	struct usable_group groups[FRAME_GROUPS_MAX];
+	struct usable_run runs[LOOKUP_SECTIONS_MAX];
+	const struct engine *engine = session->engine;
+
+	for (uint32_t i = 0; i < lookup->keys_count; i++)
+		presence[i] = lookup->entries[i] != ENTRY_NONE;
+	for (unsigned i = 0; i < engine->groups_count; i++)
+		groups[i] = (struct usable_group){
+			.kind = (enum usable_kind)engine->groups[i].kind,
+			.tokens_per_block = engine->groups[i].tokens_per_block,
+			.window_tokens = engine->groups[i].window_tokens,
+		};
+	for (uint32_t i = 0; i < lookup->sections_count; i++)
+		runs[i] = (struct usable_run){
+			.group = lookup->sections[i].group, .first_position = lookup->sections[i].first_position,
+			.count = lookup->sections[i].count, .present = presence + lookup->sections[i].first,
+		};
+	return usable_tokens(groups, engine->groups_count, runs, lookup->sections_count);
+}
+
+/* Runs of tokens of one tier, of the group whose blocks cover the usable tokens: the first full one, else the first. */
+static void runs_make(const struct session *session, const struct lookup *lookup, struct answer *answer)
+{
+	struct daemon *daemon = session->daemon;
+	const struct engine *engine = session->engine;
+	unsigned group = 0;
+
+	while (group < engine->groups_count && engine->groups[group].kind != FRAME_GROUP_FULL)
+		group++;
+	if (group == engine->groups_count)
+		group = 0;
+	uint32_t tokens_per_block = engine->groups[group].tokens_per_block;
+	for (uint32_t i = 0; i < lookup->sections_count; i++) {
+		const struct lookup_section *section = &lookup->sections[i];
+
+		for (uint32_t key = 0; section->group == group && key < section->count; key++) {
+			uint32_t entry = lookup->entries[section->first + key];
+			uint64_t begin = (uint64_t)(section->first_position + key) * tokens_per_block;
+			enum tier_id tier;
+
+			if (entry == ENTRY_NONE || begin >= answer->usable_tokens)
+				continue;
+			tier = cache_entry_tier(daemon->cache, entry);
+			struct worth_run *run = answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1] : NULL;
+			if (run == NULL || (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
+				run = &answer->runs[answer->runs_count++];
+				*run = (struct worth_run){ .tier = tier };
+			}
+			run->tokens += tokens_per_block;
+			run->bytes += engine->groups[group].payload_bytes;
+		}
+	}
+}
+
+static void worth_weigh(const struct session *session, const struct frame_lookup *frame, struct answer *answer)
+{
+	const struct daemon *daemon = session->daemon;
+	struct worth_cost cost = { .a = frame->cost_a, .b = frame->cost_b, .c = frame->cost_c };
+	double queued_bytes = daemon->nvme == NULL ? 0.0 : (double)daemon->nvme->in_flight * NVME_OP_BYTES;
+
+	for (uint32_t i = 0; i < answer->runs_count; i++) {
+		struct worth_run *run = &answer->runs[i];
+		const struct tier_speed *speed = &daemon->speeds[run->tier];
+		double bytes = (double)run->bytes + (run->tier == TIER_NVME ? queued_bytes : 0.0);
+
+		run->restore_us = (uint32_t)(speed->latency_us + bytes / speed->bytes_us);
+	}
+	answer->worth_tokens = worth_tokens(&cost, answer->runs, answer->runs_count, answer->usable_tokens);
+}
+
+/* A lease on what is usable. One that is refused or clipped makes less usable, never a promise that is not kept. */
+static void lease_grant(struct session *session, const struct lookup *lookup, uint64_t lease_us,
+			struct answer *answer)
+{
+	struct daemon *daemon = session->daemon;
+	const struct engine *engine = session->engine;
+	uint32_t count = 0;
+	unsigned granted = 0;
+
+	for (uint32_t i = 0; i < lookup->sections_count; i++) {
+		const struct lookup_section *section = &lookup->sections[i];
+		uint32_t tokens_per_block = engine->groups[section->group].tokens_per_block;
+
+		for (uint32_t key = 0; key < section->count; key++)
+			if (lookup->entries[section->first + key] != ENTRY_NONE &&
+			    (uint64_t)(section->first_position + key) * tokens_per_block < answer->usable_tokens)
+				wanted[count++] = lookup->entries[section->first + key];
+	}
+	if (count == 0)
+		return;
+	if (lease_us > daemon->settings.lease_us_max)
+		lease_us = daemon->settings.lease_us_max;
+	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, count, daemon->now_us + lease_us,
+			      &answer->lease, &granted) < 0) {
+		daemon->counters.leases_refused++;
+		answer->usable_tokens = 0;
+		return;
+	}
+	answer->lease_us = lease_us;
+	if (granted < count)
+		answer->usable_tokens = engine->groups_count > 1 ? 0 : granted * engine->groups[0].tokens_per_block;
+	(void)failpoint(lease_granted);
+}
+
+static void found_send(struct session *session, const struct lookup *lookup, const struct answer *answer,
+		       uint64_t request)
+{
+	struct frame_found *reply = server_scratch(session->daemon);
+	struct frame_run *runs = (struct frame_run *)(reply + 1);
+	uint8_t *bits = (uint8_t *)(runs + answer->runs_count);
+	uint32_t bits_bytes = (lookup->keys_count + 7) / 8;
+
+	memset(reply, 0, sizeof(*reply));
+	reply->lease = answer->lease;
+	reply->lease_us = answer->lease_us;
+	reply->usable_tokens = answer->usable_tokens;
+	reply->worth_tokens = answer->worth_tokens;
+	reply->keys_count = lookup->keys_count;
+	reply->runs_count = answer->runs_count;
+	for (uint32_t i = 0; i < answer->runs_count; i++)
+		runs[i] = (struct frame_run){ .tokens = answer->runs[i].tokens,
+					      .restore_us = answer->runs[i].restore_us,
+					      .tier = answer->runs[i].tier };
+	memset(bits, 0, bits_bytes);
+	for (uint32_t i = 0; i < lookup->keys_count; i++)
+		bits[i / 8] |= (uint8_t)((lookup->entries[i] != ENTRY_NONE) << (i % 8));
+	session_reply(session, reply, (uint32_t)(sizeof(*reply) + answer->runs_count * sizeof(*runs) + bits_bytes),
+		      FRAME_FOUND, request, 0);
+}
+
+static void lookup_count(struct daemon *daemon, const struct session *session, const struct lookup *lookup,
+			 const struct answer *answer)
+{
+	struct counters *counters = &daemon->counters;
+
+	counters->lookups++;
+	counters->lookup_keys += lookup->keys_count;
+	for (uint32_t i = 0; i < lookup->sections_count; i++)
+		if (lookup->sections[i].group == 0)
+			counters->lookup_tokens += (uint64_t)lookup->sections[i].count *
+						   session->engine->groups[0].tokens_per_block;
+	counters->usable_tokens += answer->usable_tokens;
+	counters->worth_tokens += answer->worth_tokens;
+	counters->lookup_hits += answer->usable_tokens > 0;
+}
+
+static void lookup_answer(struct session *session, struct lookup *lookup, const struct frame_lookup *frame)
+{
+	struct daemon *daemon = session->daemon;
+	struct answer answer = { 0 };
+
+	if (lookup != &single)
+		entries_look_again(daemon, lookup);
+	touch(daemon, lookup);
+	answer.usable_tokens = usable_of(session, lookup);
+	if (daemon_bypass_of(daemon, session->tenant, lookup->space) == FRAME_BYPASS_OBSERVE) {
+		/* Counted as it would have been, answered as a miss. */
+		lookup_count(daemon, session, lookup, &answer);
+		lookup->keys_count = 0;
+		answer = (struct answer){ 0 };
+		found_send(session, lookup, &answer, frame->header.request);
+		return;
+	}
+	if (frame->lease_us > 0)
+		lease_grant(session, lookup, frame->lease_us, &answer);
+	runs_make(session, lookup, &answer);
+	worth_weigh(session, frame, &answer);
+	lookup_count(daemon, session, lookup, &answer);
+	found_send(session, lookup, &answer, frame->header.request);
+}
+
+/* What a lookup cannot be answered for now; 0: it can. */
+static int lookup_check(const struct session *session, const struct frame_lookup *frame)
+{
+	if (session->state != SESSION_REGISTERED || !session_may_use_space(session, frame->space))
+		return -EINVAL;
+	if (__builtin_popcountll(session->engine->ranks) < session->engine->world)
+		return -EAGAIN;
+	if (daemon_bypass_of(session->daemon, session->tenant, frame->space) == FRAME_BYPASS_ON)
+		return -ENOENT;
+	return 0;
+}
+
+static void miss_send(struct session *session, uint64_t request, int result)
+{
+	struct frame_found reply = { 0 };
+
+	session_reply(session, &reply, sizeof(reply), FRAME_FOUND, request, result);
+}
+
+void lookup_abandon(struct session *session)
+{
+	if (session->lookup != NULL)
+		session->lookup->session = NULL;
+	session->lookup = NULL;
+}
+
+static struct lookup *lookup_of(struct session *session, const struct frame_lookup *frame)
+{
+	bool is_last = frame->header.flags & FRAME_LAST;
+
+	if (session->lookup != NULL && memcmp(session->lookup->tag, frame->tag, FRAME_TAG_BYTES) == 0 &&
+	    session->lookup->space == frame->space)
+		return session->lookup;
+	lookup_abandon(session);
+	struct lookup *lookup = is_last ? &single : server_lookup_take(session->daemon);
+	if (lookup == NULL)
+		return NULL;
+	lookup_begin(lookup, frame);
+	if (!is_last) {
+		lookup->session = session;
+		session->lookup = lookup;
+	}
+	return lookup;
+}
+
+void lookup_frame(struct session *session, const struct frame_lookup *frame)
+{
+	bool is_last = frame->header.flags & FRAME_LAST;
+	int result = lookup_check(session, frame);
+	struct lookup *lookup = NULL;
+
+	if (result == -EINVAL) {
+		session_refuse(session, frame->header.request, result, "LOOKUP: not a control connection of a "
+			       "registered engine, or a space of somebody else");
+		return;
+	}
+	if (result == 0) {
+		lookup = lookup_of(session, frame);
+		result = lookup == NULL ? -EBUSY : sections_add(session, lookup, frame);
+	}
+	if (result == -EINVAL) {
+		session_refuse(session, frame->header.request, result, "LOOKUP: no such group, or more than 65536 keys "
+			       "or 1024 sections");
+		return;
+	}
+	if (!is_last)
+		return;
+	if (result < 0)
+		miss_send(session, frame->header.request, result == -ENOENT ? 0 : result);
+	else
+		lookup_answer(session, lookup, frame);
+	lookup_abandon(session);
+}
+
+/* The entries that a hint names and that are here, in order; at most FRAME_KEYS_MAX. */
+static unsigned hint_entries(struct session *session, const struct frame_hint *frame)
+{
+	struct cache_query query = {
+		.space = frame->space, .group = frame->group, .count = frame->count,
+		.hashes = (const uint8_t (*)[BLOCK_HASH_BYTES])(frame + 1),
+	};
+
+	cache_find(session->daemon->cache, &query, wanted);
+	return frame->count;
+}
+
+static unsigned prefetch(struct session *session, unsigned count, bool *out_deferred)
+{
+	struct daemon *daemon = session->daemon;
+	unsigned begun = 0;
+
+	for (unsigned i = 0; i < count; i++) {
+		unsigned shards = wanted[i] == ENTRY_NONE ? 0 : cache_entry(daemon->cache, wanted[i])->shards_count;
+
+		for (unsigned shard = 0; shard < shards; shard++) {
+			int result = mover_raise(daemon, session->tenant, wanted[i], shard,
+						 daemon->now_us + daemon->settings.lease_us_max, NULL);
+
+			*out_deferred = *out_deferred || result == -EAGAIN;
+			begun += result == 0 || result == -EALREADY;
+		}
+	}
+	return begun;
+}
+
+static unsigned pin(struct session *session, const struct frame_hint *frame, unsigned count, uint64_t *out_lease)
+{
+	struct daemon *daemon = session->daemon;
+	uint64_t lease_us = frame->retain_us < daemon->settings.lease_us_max ? frame->retain_us
+									     : daemon->settings.lease_us_max;
+	unsigned present = 0, granted = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		if (wanted[i] != ENTRY_NONE)
+			wanted[present++] = wanted[i];
+	if (present == 0 || lease_us == 0)
+		return 0;
+	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, present, daemon->now_us + lease_us,
+			      out_lease, &granted) < 0)
+		return 0;
+	return granted;
+}
+
+static unsigned present_of(unsigned count)
+{
+	unsigned present = 0;
+
+	for (unsigned i = 0; i < count; i++)
+		present += wanted[i] != ENTRY_NONE;
+	return present;
+}
+
+void hint_frame(struct session *session, const struct frame_hint *frame)
+{
+	struct daemon *daemon = session->daemon;
+	struct frame_hint_reply reply = { 0 };
+	bool is_deferred = false;
+	unsigned count, present;
+
+	if (session->state != SESSION_REGISTERED || !session_may_use_space(session, frame->space)) {
+		session_refuse(session, frame->header.request, -EINVAL, "HINT: not a registered engine's space");
+		return;
+	}
+	count = hint_entries(session, frame);
+	present = present_of(count);
+	switch ((enum frame_hint_kind)frame->kind) {
+	case FRAME_HINT_END:
+		reply.blocks = cache_demote_tail(daemon->cache, wanted, count);
+		break;
+	case FRAME_HINT_TOUCH:
+		cache_touch(daemon->cache, wanted, count);
+		reply.blocks = present;
+		break;
+	case FRAME_HINT_PREFETCH:
+		reply.blocks = prefetch(session, count, &is_deferred);
+		break;
+	default:   /* RETAIN and PIN: a lease; RETAIN's nobody gives back, so its deadline ends it */
+		reply.blocks = pin(session, frame, count, &reply.lease);
+		break;
+	}
+	reply.outcome = reply.blocks == 0 ? FRAME_HINT_REJECTED
+			: is_deferred ? FRAME_HINT_DEFERRED
+			: reply.blocks < present && frame->kind != FRAME_HINT_END ? FRAME_HINT_CLIPPED
+			: FRAME_HINT_ACCEPTED;
+	session_reply(session, &reply, sizeof(reply), FRAME_HINT_REPLY, frame->header.request, 0);
+}

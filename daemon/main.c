@@ -1,0 +1,302 @@
+/* daemon/main.c: kvtierd: reads settings, builds the node, starts the threads, turns the loop until told to stop. */
+#include "base/checksum.h"
+#include "base/copy.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+#include "daemon/admin.h"
+#include "daemon/guard.h"
+#include "daemon/metrics_text.h"
+#include "daemon/notify.h"
+#include "daemon/server.h"
+#include "daemon/threads.h"
+#include "tiers/nvme/catalog.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#define EXIT_USAGE      2
+#define EXIT_CONFIG     78                   /* EX_CONFIG */
+#define DRAIN_US_MAX    UINT64_C(5000000)
+#define CALIBRATE_BYTES (UINT64_C(1) << 20)
+#define SETS_MAX        64
+
+enum { OPTION_WORKER = 256, OPTION_CHECK, OPTION_PRINT, OPTION_FAILPOINTS, OPTION_DESCRIBE, OPTION_SET };
+
+static const struct option options[] = {
+	{ "config", required_argument, NULL, 'c' },
+	{ "set", required_argument, NULL, OPTION_SET },
+	{ "check-config", no_argument, NULL, OPTION_CHECK },
+	{ "print-config", no_argument, NULL, OPTION_PRINT },
+	{ "list-failpoints", no_argument, NULL, OPTION_FAILPOINTS },
+	{ "describe", required_argument, NULL, OPTION_DESCRIBE },
+	{ "version", no_argument, NULL, 'V' },
+	{ "help", no_argument, NULL, 'h' },
+	{ NULL, 0, NULL, 0 },
+};
+
+struct command_line {
+	const char *config;
+	const char *describe;
+	const char *sets[SETS_MAX];
+	unsigned sets_count;
+	bool is_check, is_print;
+};
+
+static void usage(FILE *file)
+{
+	fputs("usage: kvtierd --config FILE [--set NAME=VALUE]...\n"
+	      "\n"
+	      "The node daemon of kvtier: one KV cache for all engines of a node, over pinned host memory and NVMe.\n"
+	      "\n"
+	      "  -c, --config FILE       settings, YAML; without it the defaults and the environment count\n"
+	      "      --set NAME=VALUE    one setting, over the file and the environment\n"
+	      "      --check-config      read the settings and stop: 0 good, 78 not\n"
+	      "      --print-config      every setting with where it came from, and stop\n"
+	      "      --list-failpoints   the named failpoints of this build\n"
+	      "      --describe FORM     help, man, markdown, metrics or completion\n"
+	      "  -V, --version           version and what is built in\n"
+	      "  -h, --help              this\n"
+	      "\n"
+	      "Exit status: 0 stopped as told, 1 failed, 2 wrong usage, 78 wrong settings.\n"
+	      "\nSettings (YAML keys; environment: KVTIER_<NAME> in capitals):\n\n", file);
+	settings_describe("help", file);
+}
+
+static void version(void)
+{
+	printf("kvtierd %s\n", KVTIER_VERSION);
+	printf("protocol: %u..%u, slot format: %u\n", FRAME_VERSION_MIN, FRAME_VERSION_MAX, SLOT_FORMAT_VERSION);
+	printf("io_uring: %s\n", HAVE_IO_URING ? "built in" : "not built in (psync only)");
+	printf("catalogue: %s\n", HAVE_ROCKSDB ? "rocksdb" : "none (nvme is found again by its headers)");
+	printf("checksum: crc32c, %s\n", crc32c_way());
+	printf("gpu: none, peers: none\n");
+	printf("failpoints: %s\n", KVTIER_FAILPOINTS ? "built in" : "none (release)");
+}
+
+/* Options that answer and stop: their exit status, or -1. */
+static int answer_now(int option, const char *argument)
+{
+	switch (option) {
+	case 'V':
+		version();
+		return 0;
+	case 'h':
+		usage(stdout);
+		return 0;
+	case OPTION_FAILPOINTS:
+		failpoint_list(stdout);
+		return 0;
+	case OPTION_DESCRIBE:
+		if (strcmp(argument, "metrics") == 0)
+			metrics_describe(stdout);
+		else
+			settings_describe(argument, stdout);
+		return 0;
+	case '?':
+		fputs("kvtierd --help lists the options\n", stderr);
+		return EXIT_USAGE;
+	default:
+		return -1;
+	}
+}
+
+/* -1: go on; else the exit status. */
+static int command_line_read(int count, char **arguments, struct command_line *line)
+{
+	int option;
+
+	while ((option = getopt_long(count, arguments, "c:Vh", options, NULL)) != -1) {
+		int status = answer_now(option, optarg);
+
+		if (status >= 0)
+			return status;
+		if (option == 'c')
+			line->config = optarg;
+		else if (option == OPTION_CHECK)
+			line->is_check = true;
+		else if (option == OPTION_PRINT)
+			line->is_print = true;
+		else if (option == OPTION_SET && line->sets_count < SETS_MAX)
+			line->sets[line->sets_count++] = optarg;
+	}
+	if (optind < count) {
+		fprintf(stderr, "kvtierd: unexpected argument %s; kvtierd --help lists the options\n",
+			arguments[optind]);
+		return EXIT_USAGE;
+	}
+	return -1;
+}
+
+static int set_one(struct settings *settings, const char *assignment, struct error *error)
+{
+	char name[128];
+	const char *equals = strchr(assignment, '=');
+
+	if (equals == NULL || (size_t)(equals - assignment) >= sizeof(name))
+		return error_set(error, -EINVAL, "--set wants NAME=VALUE, not \"%s\"", assignment);
+	memcpy(name, assignment, (size_t)(equals - assignment));
+	name[equals - assignment] = '\0';
+	return settings_set(settings, name, equals + 1, "--set", error);
+}
+
+static int settings_load(struct settings *settings, const struct command_line *line, struct error *error)
+{
+	int result = 0;
+
+	settings_default(settings);
+	if (line->config != NULL)
+		result = settings_read_file(settings, line->config, error);
+	if (result == 0)
+		result = settings_read_environment(settings, error);
+	for (unsigned i = 0; result == 0 && i < line->sets_count; i++)
+		result = set_one(settings, line->sets[i], error);
+	if (result == 0)
+		result = settings_finish(settings, error);
+	return result;
+}
+
+static int signals_open(void)
+{
+	sigset_t wanted;
+
+	sigemptyset(&wanted);
+	sigaddset(&wanted, SIGTERM);
+	sigaddset(&wanted, SIGINT);
+	sigprocmask(SIG_BLOCK, &wanted, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	return signalfd(-1, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
+}
+
+static bool stop_was_asked(int signal_fd)
+{
+	struct signalfd_siginfo info;
+
+	return read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info);
+}
+
+static void tell_service(const char *lines)
+{
+	struct error error;
+
+	if (notify_send(lines, &error) < 0)
+		log_line(LOG_DEBUG, "notify_failed", "reason=\"%s\"", error.text);
+}
+
+/* Turns the loop; returns when everything has drained, or the bound has passed. */
+static void run(struct daemon *daemon, int signal_fd)
+{
+	uint64_t watchdog_us = notify_watchdog_us();
+	uint64_t watched_us = 0, stop_us = 0;
+	bool was_ready = false;
+
+	while (!daemon_is_drained(daemon)) {
+		bool did_work = daemon_step(daemon);
+
+		daemon_wait(daemon, did_work ? 0 : UINT64_MAX);
+		if (!was_ready && daemon->phase == DAEMON_SERVING) {
+			was_ready = true;
+			tell_service("READY=1\nSTATUS=serving");
+		}
+		if (watchdog_us > 0 && daemon->now_us - watched_us >= watchdog_us) {
+			watched_us = daemon->now_us;
+			tell_service("WATCHDOG=1");
+		}
+		if (stop_us == 0 && stop_was_asked(signal_fd)) {
+			tell_service("STOPPING=1");
+			stop_us = daemon->now_us + DRAIN_US_MAX;
+			daemon_stop(daemon);
+		}
+		if (stop_us != 0 && daemon->now_us >= stop_us) {
+			log_line(LOG_WARNING, "drain_incomplete", "after_ms=%llu",
+				 (unsigned long long)(DRAIN_US_MAX / 1000));
+			/* What is still under way belongs to a device that does not answer: leave as kill -9 would. */
+			log_close();
+			_exit(EXIT_FAILURE);
+		}
+	}
+}
+
+static void catalog_drain(struct daemon *daemon)
+{
+	uint64_t until_us = clock_now_us(daemon->clock) + DRAIN_US_MAX;
+
+	if (daemon->catalog == NULL)
+		return;
+	catalog_link_flush(daemon->catalog);
+	while (!catalog_link_is_idle(daemon->catalog) && clock_now_us(daemon->clock) < until_us &&
+	       catalog_link_state(daemon->catalog) != CATALOG_LINK_ABSENT)
+		if (!catalog_link_step(daemon->catalog, clock_now_us(daemon->clock)))
+			daemon_wait(daemon, 1000);
+}
+
+static int serve(const struct settings *settings)
+{
+	struct daemon *daemon = NULL;
+	struct threads threads;
+	struct error error;
+	int signal_fd = signals_open();
+	int result = guard_install(&error);
+
+	copy_calibrate(CALIBRATE_BYTES);
+	if (result == 0)
+		result = daemon_create(&daemon, settings, NULL, &error);
+	if (result == 0)
+		result = server_watch(daemon->server, signal_fd, &error);
+	if (result == 0)
+		result = threads_start(&threads, daemon, &error);
+	if (result < 0) {
+		log_line(LOG_ERROR, "start_failed", "reason=\"%s\"", error.text);
+		daemon_destroy(daemon);
+		log_close();
+		return EXIT_FAILURE;
+	}
+	run(daemon, signal_fd);
+	catalog_drain(daemon);
+	threads_stop(&threads);
+	daemon_destroy(daemon);
+	close(signal_fd);
+	log_line(LOG_INFO, "stopped", "status=0");
+	log_close();
+	return EXIT_SUCCESS;
+}
+
+int main(int count, char **arguments)
+{
+	static struct settings settings;
+	struct command_line line = { 0 };
+	struct error error;
+	int status;
+
+	if (failpoint_arm_from_environment(&error) < 0) {
+		fprintf(stderr, "kvtierd: %s\n", error.text);
+		return EXIT_USAGE;
+	}
+	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "catalog") == 0)
+		return catalog_worker_main(arguments[3], count, arguments);
+	status = command_line_read(count, arguments, &line);
+	if (status >= 0)
+		return status;
+	if (settings_load(&settings, &line, &error) < 0) {
+		fprintf(stderr, "kvtierd: %s\n", error.text);
+		return EXIT_CONFIG;
+	}
+	if (line.is_print)
+		settings_print(&settings, stdout);
+	if (line.is_print || line.is_check)
+		return EXIT_SUCCESS;
+	log_level_set((enum log_level)log_level_parse(settings.log_level));
+	log_open();
+	prctl(PR_SET_DUMPABLE, 0);
+	struct rlimit no_core = { 0, 0 };
+	setrlimit(RLIMIT_CORE, &no_core);
+	log_line(LOG_INFO, "starting", "version=%s pid=%d checksum=%s", KVTIER_VERSION, (int)getpid(), crc32c_way());
+	return serve(&settings);
+}

@@ -1,0 +1,174 @@
+/* daemon/metrics.c: the page of metrics, from the counters of all rooms. */
+#include "daemon/admin.h"
+#include "daemon/admin_http.h"
+#include "daemon/metrics_text.h"
+#include "daemon/mover.h"
+#include "daemon/server.h"
+
+#include "base/checksum.h"
+#include "base/copy.h"
+#include "base/log.h"
+
+static const char *const tier_names[TIERS] = { "cpu", "nvme" };
+static const char *const state_names[SLOT_STATES] = { "free", "filling", "ready", "leaving", "bad" };
+static const char *const bypass_names[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
+#define VALUE(metric, value) metrics_value(page, METRIC_##metric, METRIC_NO_LABELS, (value))
+#define LABELLED(metric, value, ...) metrics_value(page, METRIC_##metric, METRIC_LABELS(__VA_ARGS__), (value))
+
+static void daemon_metrics(struct daemon *daemon, struct metrics_page *page)
+{
+	const char *io = daemon->devices_count > 0 ? nvme_device_io_name(daemon->devices[0].device) : "none";
+	unsigned counts[2] = { 0 };
+	unsigned engines = 0;
+	struct session *session = NULL;
+	const struct engine *engine;
+
+	LABELLED(build_info, 1, KVTIER_VERSION, io, crc32c_way(), copy_way_name(copy_choice_get().copy));
+	VALUE(uptime_seconds, (daemon->now_us - daemon->started_us) / 1000000);
+	VALUE(ready, daemon_unready_reason(daemon) == NULL);
+	for (unsigned mode = 0; mode < FRAME_BYPASS_MODES; mode++)
+		LABELLED(bypass, daemon->bypass == mode, bypass_names[mode]);
+	while ((session = server_session_after(daemon, session)) != NULL)
+		counts[session->connection == FRAME_DATA]++;
+	LABELLED(connections, counts[0], "control");
+	LABELLED(connections, counts[1], "data");
+	for (unsigned i = 0; (engine = server_engine_at(daemon, i)) != NULL; i++)
+		engines += engine->tenant != NULL && __builtin_popcountll(engine->ranks) == engine->world;
+	VALUE(engines, engines);
+	VALUE(leases, daemon_leases_count(daemon));
+	VALUE(moves, mover_moves_count(daemon));
+	VALUE(pending_down, mover_pending_down(daemon));
+	VALUE(index_blocks, cache_entries_count(daemon->cache));
+	VALUE(index_bytes, cache_memory_bytes(daemon->cache));
+}
+
+static void call_metrics(struct daemon *daemon, struct metrics_page *page)
+{
+	const struct counters *counters = &daemon->counters;
+
+	LABELLED(lookups_total, counters->lookup_hits, "hit");
+	LABELLED(lookups_total, counters->lookups - counters->lookup_hits, "miss");
+	VALUE(lookup_tokens_total, counters->lookup_tokens);
+	VALUE(usable_tokens_total, counters->usable_tokens);
+	VALUE(worth_tokens_total, counters->worth_tokens);
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(hit_tokens_total, counters->hit_tokens[tier], tier_names[tier]);
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(blocks_loaded_total, counters->hit_blocks[tier], tier_names[tier]);
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(loaded_bytes_total, counters->loaded_bytes[tier], tier_names[tier]);
+	VALUE(blocks_missed_total, counters->miss_blocks);
+	VALUE(blocks_stored_total, counters->stored_blocks);
+	VALUE(stored_bytes_total, counters->stored_bytes);
+	LABELLED(blocks_refused_total, counters->present_blocks, "present");
+	LABELLED(blocks_refused_total, counters->refused[CACHE_REFUSED_PARENT], "parent");
+	LABELLED(blocks_refused_total, counters->refused[CACHE_REFUSED_FULL], "full");
+	LABELLED(blocks_refused_total, counters->refused[CACHE_REFUSED_SIZE], "size");
+	LABELLED(blocks_refused_total, counters->refused_busy, "busy");
+	LABELLED(blocks_refused_total, counters->refused_bypass, "bypass");
+	VALUE(store_failures_total, counters->store_failures);
+	VALUE(blocks_expired_total, counters->expired_blocks);
+	VALUE(leases_refused_total, counters->leases_refused);
+	VALUE(forgets_total, counters->forgets);
+	VALUE(protocol_errors_total, counters->protocol_errors);
+	for (unsigned type = FRAME_HELLO; type < CALLS_COUNT; type++)
+		metrics_histogram(page, METRIC_call_seconds, METRIC_LABELS(frame_type_name(type)),
+				  &daemon->call_us[type]);
+}
+
+static void tier_metrics(struct daemon *daemon, struct metrics_page *page)
+{
+	const struct counters *counters = &daemon->counters;
+
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(evictions_total, counters->evictions[tier], tier_names[tier]);
+	LABELLED(demotions_total, counters->down_blocks, "done");
+	LABELLED(demotions_total, counters->down_failures, "failed");
+	LABELLED(promotions_total, counters->up_blocks, "done");
+	LABELLED(promotions_total, counters->up_failures, "failed");
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(checksum_failures_total, counters->damaged[tier], tier_names[tier]);
+	VALUE(stale_entries_total, counters->stale_entries);
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(restored_blocks_total, counters->restored[tier], tier_names[tier]);
+}
+
+static void share_metrics(struct daemon *daemon, struct metrics_page *page, enum metric metric)
+{
+	uint64_t unit = daemon->settings.extent_bytes;
+
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		for (unsigned tier = 0; tier < TIERS; tier++) {
+			const struct tenant *tenant = &daemon->tenants[i];
+			struct cache_share_figures figures;
+
+			cache_share_figures(daemon->cache, tenant->handle, tier, &figures);
+			if (metric == METRIC_tier_bytes)
+				LABELLED(tier_bytes, figures.units_max * unit, tenant->name, tier_names[tier]);
+			else if (metric == METRIC_tier_used_bytes)
+				LABELLED(tier_used_bytes, figures.bytes_ready, tenant->name, tier_names[tier]);
+			for (unsigned state = 0; metric == METRIC_slots && state < SLOT_STATES; state++)
+				LABELLED(slots, figures.slots[state], tenant->name, tier_names[tier],
+					 state_names[state]);
+		}
+}
+
+static void device_metrics(struct daemon *daemon, struct metrics_page *page, enum metric metric)
+{
+	for (unsigned i = 0; i < daemon->devices_count; i++) {
+		const char *path = nvme_device_path(daemon->devices[i].device);
+		struct nvme_figures figures;
+
+		nvme_device_figures(daemon->devices[i].device, &figures);
+		if (metric == METRIC_nvme_ops_total) {
+			LABELLED(nvme_ops_total, figures.reads, path, "read", "done");
+			LABELLED(nvme_ops_total, figures.read_errors, path, "read", "failed");
+			LABELLED(nvme_ops_total, figures.writes, path, "write", "done");
+			LABELLED(nvme_ops_total, figures.write_errors, path, "write", "failed");
+		} else if (metric == METRIC_nvme_read_bytes_total) {
+			LABELLED(nvme_read_bytes_total, figures.read_bytes, path);
+		} else if (metric == METRIC_nvme_written_bytes_total) {
+			LABELLED(nvme_written_bytes_total, figures.write_bytes, path);
+		} else if (metric == METRIC_nvme_in_flight) {
+			LABELLED(nvme_in_flight, figures.in_flight, path);
+		} else {
+			LABELLED(nvme_fenced, figures.fence_reason != NULL, path);
+		}
+	}
+}
+
+static void catalog_metrics(struct daemon *daemon, struct metrics_page *page)
+{
+	struct catalog_link_counters counters;
+
+	if (daemon->catalog == NULL)
+		return;
+	catalog_link_count(daemon->catalog, &counters);
+	LABELLED(worker_up, catalog_link_pid(daemon->catalog) != 0, "catalog");
+	LABELLED(worker_restarts_total, counters.deaths, "catalog");
+	VALUE(catalog_lag_records, counters.pending);
+}
+
+void metrics_write(struct daemon *daemon, struct text *text)
+{
+	static const enum metric share_rows[] = { METRIC_slots, METRIC_tier_bytes, METRIC_tier_used_bytes };
+	static const enum metric device_rows[] = { METRIC_nvme_ops_total, METRIC_nvme_written_bytes_total,
+						   METRIC_nvme_read_bytes_total, METRIC_nvme_in_flight,
+						   METRIC_nvme_fenced };
+	struct metrics_page page_memory;
+	struct metrics_page *page = &page_memory;
+
+	metrics_begin(page, text);
+	daemon_metrics(daemon, page);
+	call_metrics(daemon, page);
+	tier_metrics(daemon, page);
+	for (unsigned i = 0; i < sizeof(share_rows) / sizeof(share_rows[0]); i++)
+		share_metrics(daemon, page, share_rows[i]);
+	for (unsigned i = 0; i < sizeof(device_rows) / sizeof(device_rows[0]); i++)
+		device_metrics(daemon, page, device_rows[i]);
+	catalog_metrics(daemon, page);
+	struct admin_http_counts http = admin_http_counts(daemon->http);
+	LABELLED(http_requests_total, http.answered, "answered");
+	LABELLED(http_requests_total, http.refused, "refused");
+	LABELLED(http_requests_total, http.late, "late");
+}

@@ -1,0 +1,55 @@
+/*
+ * daemon/mover.h: moves one block's shard at a time: window -> cpu, cpu -> nvme, nvme -> cpu.
+ *
+ * A move is made of at most one mill op and one tier op at a time. Every waiter of a move is told exactly once.
+ * Runs on: the loop thread; the mill part of a move touches only its slot (FILLING, so nobody else's) and the window.
+ * Limit:   MOVES_MAX moves; none free is -EAGAIN.
+ */
+#ifndef KVTIER_DAEMON_MOVER_H
+#define KVTIER_DAEMON_MOVER_H
+
+#include "daemon/daemon.h"
+
+#define MOVES_MAX 4096u
+
+/* Told once that the shard is READY in the cpu tier (0, the slot), or why not. */
+struct waiter {
+	struct list_node link;
+	struct list *list;                /* of the move it waits on; NULL: of none */
+	void (*done)(struct waiter *waiter, int result, uint32_t cpu_slot);
+};
+
+/* What a store needs; copied. */
+struct store_order {
+	struct tenant *tenant;
+	uint32_t entry;
+	unsigned shard;
+	const uint8_t *source;            /* payload, in the window; stays mapped until the waiter was told */
+	const struct slot_identity *identity;   /* with the committed segment checksums; sealed by us */
+	uint64_t deadline_us;             /* for a cpu slot to become free */
+	struct waiter *waiter;
+};
+
+must_check int mover_create(struct daemon *daemon, struct error *error);
+void mover_destroy(struct mover *mover);
+
+/* Copies a committed block into its slot, then down to nvme. -EAGAIN: no move is free. */
+must_check int mover_store(struct daemon *daemon, const struct store_order *order);
+/*
+ * Brings one shard of an entry into the cpu tier. `waiter` (NULL: a prefetch) is told. 0: under way. -EALREADY: it is
+ * READY there (nothing will be told). -ENOENT: in no tier. -EAGAIN: no move is free.
+ */
+must_check int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry, unsigned shard,
+			   uint64_t deadline_us, struct waiter *waiter);
+/* The waiter is not to be told any more (its owner goes away); the move goes on. */
+void mover_forget_waiter(struct waiter *waiter);
+/* A client found a wrong checksum: proves the cpu slot again and quarantines it if it is damaged. */
+void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot, uint32_t generation);
+/* Whether new blocks are to be written down now. */
+bool mover_lower_is_wanted(struct daemon *daemon, uint64_t bytes);
+/* Takes slotless and queued moves further; expires them. Returns whether it did anything. */
+bool mover_step(struct daemon *daemon);
+unsigned mover_moves_count(const struct daemon *daemon);
+unsigned mover_pending_down(const struct daemon *daemon);
+
+#endif

@@ -1,0 +1,100 @@
+/*
+ * daemon/mover_parts.h: the mover's insides, shared by its files only.
+ *
+ *   store:  SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told -> becomes a down
+ *   down:   QUEUED -> IO (write; holds the cpu slot) -> nvme slot READY
+ *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check) -> cpu slot READY, waiters told
+ *   proof:  MILLED (check of a READY slot, held)
+ */
+#ifndef KVTIER_DAEMON_MOVER_PARTS_H
+#define KVTIER_DAEMON_MOVER_PARTS_H
+
+#include "daemon/mover.h"
+
+enum move_kind { MOVE_STORE, MOVE_DOWN, MOVE_UP, MOVE_PROOF };
+
+enum move_state {
+	MOVE_FREE,
+	MOVE_SLOTLESS,    /* no cpu slot yet; on its tenant's list */
+	MOVE_QUEUED,      /* the tier's queue is full; on the mover's list of its direction */
+	MOVE_IO,          /* the tier has it */
+	MOVE_MILLED,      /* a mill has it */
+	MOVE_STATES
+};
+
+struct move {
+	struct list_node link;
+	enum move_kind kind;
+	enum move_state state;
+	struct daemon *daemon;
+	struct tenant *tenant;
+	uint32_t entry;
+	uint32_t shard;
+	uint32_t slot_bytes;
+	uint32_t cpu_slot, cpu_generation;      /* SLOT_NONE: not yet */
+	uint32_t nvme_slot, nvme_generation;
+	struct slot_place nvme_place;
+	struct slot_header *memory;             /* of the cpu slot */
+	struct slot_address cpu_address;        /* what a mill seals into the header */
+	struct tier_op io;
+	struct mill_op mill;
+	struct list waiters;
+	uint64_t deadline_us;
+	/* store */
+	const uint8_t *source;
+	struct slot_identity identity;          /* up: what is expected, as far as it is known */
+	/* up, proof */
+	enum slot_verdict verdict;
+	uint8_t device_id[DEVICE_ID_BYTES];
+};
+
+struct mover {
+	struct move *moves;                     /* MOVES_MAX */
+	struct list free;
+	struct list queued_up, queued_down;
+	struct list active;                     /* MILLED and IO */
+	unsigned stores_down;                   /* downs not yet ended */
+};
+
+static inline struct move *move_of_mill(struct mill_op *op)
+{
+	return list_item(op, struct move, mill);
+}
+
+static inline struct move *move_of_io(struct tier_op *op)
+{
+	return list_item(op, struct move, io);
+}
+
+/* Takes a free move, or NULL. */
+struct move *move_take(struct daemon *daemon, enum move_kind kind, struct tenant *tenant, uint32_t entry,
+		       uint32_t shard);
+/* Puts it back; its waiters have been told. */
+void move_give(struct move *move);
+/* The one place that writes the state; keeps the move on the list of it. */
+void move_become(struct move *move, enum move_state next);
+void move_add_waiter(struct move *move, struct waiter *waiter);
+/* Tells every waiter, once. */
+void move_tell(struct move *move, int result);
+/* Hands the move to a mill; a full mill is a bug (its room is larger than MOVES_MAX). */
+void move_mill(struct move *move, void (*work)(struct mill_op *), void (*done)(struct mill_op *));
+/* Hands the move to the nvme tier, or to the queue of its direction. */
+void move_submit(struct move *move);
+/* Fills in memory and address of the cpu slot that the move has got. */
+void move_has_cpu_slot(struct move *move, uint32_t slot);
+/* True while the slots that the move knows are still what they were. */
+bool move_cpu_is_current(const struct move *move);
+bool move_nvme_is_current(const struct move *move);
+
+/* Each kind's first step once it has a cpu slot, and its end without one. */
+void move_store_start(struct move *move);
+void move_up_start(struct move *move);
+void move_slotless_end(struct move *move, int result);
+/* A cpu slot became READY by this store: tells the waiters, then goes down if that is wanted. */
+void move_down_start(struct move *move);
+void move_down_done(struct tier_op *op);
+void move_up_done(struct tier_op *op);
+/* A queued move whose slots went meanwhile ends. */
+bool move_queued_is_void(struct move *move);
+
+#endif

@@ -1,0 +1,411 @@
+/* daemon/node.c: builds the node from its settings, and takes it down: locks and devices first, so that no earlier
+ * daemon's I/O can still write into an arena that is about to be trusted. */
+#include "daemon/admin.h"
+#include "daemon/batch.h"
+#include "daemon/catalog.h"
+#include "daemon/extents.h"
+#include "daemon/fingerprint.h"
+#include "daemon/graveyard.h"
+#include "daemon/mover.h"
+#include "daemon/restore.h"
+#include "daemon/server.h"
+
+#include "base/copy.h"
+#include "base/failpoint.h"
+#include "base/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define CLASSES_MAX      512u
+#define LOCK_PAUSE_NS    5000000L
+/* Believed until measured: a plain disk, and one core that copies and checks. */
+#define SPEED_NVME_START { .latency_us = 500.0, .bytes_us = 1000.0 }
+#define SPEED_CPU_START  { .latency_us = 50.0, .bytes_us = 5000.0 }
+
+static int devices_open(struct daemon *daemon, const struct daemon_seams *seams, struct error *error)
+{
+	const struct settings *settings = &daemon->settings;
+
+	for (unsigned i = 0; i < settings->devices_count; i++) {
+		struct daemon_device *device = &daemon->devices[daemon->devices_count];
+		struct nvme_config config = {
+			.path = settings->devices[i].path, .bytes = settings->devices[i].bytes,
+			.unit_bytes = settings->extent_bytes, .queue_depth = settings->queue_depth,
+			.ops_max = MOVES_MAX + 64, .io = settings->io, .io_ops = seams->io_ops,
+			.clock = daemon->clock, .lock_wait_us_max = settings->restart_wait_us,
+			.raw_initialise = settings->devices[i].raw_initialise,
+		};
+		int result = nvme_device_open(&device->device, &config, error);
+
+		if (result < 0)
+			return result;
+		device->daemon = daemon;
+		device->units = nvme_device_units(device->device);
+		device->first_unit = i == 0 ? 0 : daemon->devices[i - 1].first_unit + daemon->devices[i - 1].units;
+		daemon->devices_count++;
+		log_line(LOG_INFO, "nvme_open", "device=%s units=%u unit_bytes=%llu io=\"%s\" new=%d", config.path,
+			 device->units, (unsigned long long)config.unit_bytes,
+			 nvme_device_io_name(device->device), nvme_device_is_new(device->device));
+	}
+	return 0;
+}
+
+static int tenants_open(struct daemon *daemon, struct error *error)
+{
+	const struct settings *settings = &daemon->settings;
+
+	for (unsigned i = 0; i < settings->tenants_count; i++) {
+		struct tenant *tenant = &daemon->tenants[i];
+		struct arena_config config = {
+			.file = settings->tenants[i].cpu_file, .bytes = settings->tenants[i].cpu_bytes,
+			.unit_bytes = settings->extent_bytes, .huge_pages = settings->huge_pages,
+			.lock_wait_us_max = settings->restart_wait_us, .tenant_digest = tenant->digest,
+		};
+		int result;
+
+		memcpy(tenant->name, settings->tenants[i].name, sizeof(tenant->name));
+		fingerprint_tenant(tenant->name, tenant->digest);
+		list_init(&tenant->slotless);
+		result = arena_open(&tenant->arena, &config, error);
+		if (result < 0)
+			return result;
+		daemon->tenants_count++;
+		log_line(LOG_INFO, "arena_open", "tenant=%s bytes=%llu pages=\"%s\" warm=%d", tenant->name,
+			 (unsigned long long)tenant->arena.bytes, tenant->arena.pages, tenant->arena.is_warm);
+	}
+	return 0;
+}
+
+/* The cache's listener. */
+
+static void on_slot_gone(void *owner, const struct entry *entry, enum tier_id tier, uint32_t slot,
+			 const struct slot_place *place)
+{
+	struct daemon *daemon = owner;
+
+	(void)entry;
+	(void)slot;
+	daemon->counters.evictions[tier]++;
+	if (tier == TIER_CPU) {
+		(void)failpoint(evict_cpu);
+		return;
+	}
+	(void)failpoint(evict_nvme);
+	if (daemon->catalog != NULL)
+		catalog_link_delete(daemon->catalog, nvme_device_id(daemon->devices[place->device].device),
+				    place->offset);
+}
+
+static void on_copy_gone(void *owner, const struct entry *entry, enum tier_id tier)
+{
+	struct daemon *daemon = owner;
+
+	if (entry->copy[tier == TIER_CPU ? TIER_NVME : TIER_CPU] == SLOT_NONE)
+		graveyard_bury(daemon->graveyard, entry->space, entry->hash, FRAME_REASON_EVICTED, daemon->now_us);
+}
+
+static void on_extent_changed(void *owner, uint32_t area)
+{
+	extents_changed(owner, area);
+}
+
+static uint64_t slots_for(const struct daemon *daemon, uint64_t bytes, uint64_t units)
+{
+	/* Chunks of 64 slots are handed to whole extents: one may be begun in vain in each. */
+	return bytes / slot_bytes_for(daemon->settings.block_bytes_min) + 64 * (units + 1);
+}
+
+static int cache_open(struct daemon *daemon, struct error *error)
+{
+	const struct settings *settings = &daemon->settings;
+	struct cache_config config = {
+		.areas_max = settings->tenants_count + 1, .tenants_max = settings->tenants_count,
+		.spaces_max = settings->spaces_max, .leases_max = settings->leases_max,
+		.classes_max = CLASSES_MAX, .seed = random_next(&daemon->random),
+		.listener = { .slot_gone = on_slot_gone, .copy_gone = on_copy_gone,
+			      .extent_changed = on_extent_changed, .owner = daemon },
+	};
+	uint64_t cpu_bytes = 0, nvme_bytes = 0, slots[TIERS], entries;
+
+	for (unsigned i = 0; i < settings->tenants_count; i++)
+		cpu_bytes += settings->tenants[i].cpu_bytes;
+	for (unsigned i = 0; i < daemon->devices_count; i++)
+		nvme_bytes += daemon->devices[i].units * settings->extent_bytes;
+	slots[TIER_CPU] = slots_for(daemon, cpu_bytes, cpu_bytes / settings->extent_bytes);
+	slots[TIER_NVME] = slots_for(daemon, nvme_bytes, nvme_bytes / settings->extent_bytes);
+	entries = settings->index_blocks_max != 0 ? settings->index_blocks_max : slots[TIER_CPU] + slots[TIER_NVME];
+	if (slots[TIER_CPU] >= SLOT_NONE || slots[TIER_NVME] >= SLOT_NONE || entries >= ENTRY_NONE)
+		return error_set(error, -ERANGE, "the tiers hold more than 4 billion blocks of block_bytes_min: raise "
+				 "block_bytes_min");
+	config.slots_max[TIER_CPU] = (uint32_t)slots[TIER_CPU];
+	config.slots_max[TIER_NVME] = (uint32_t)slots[TIER_NVME];
+	daemon->nvme_slots_max = config.slots_max[TIER_NVME];
+	config.entries_max = (uint32_t)entries;
+	config.lease_items_max = slots[TIER_CPU] + slots[TIER_NVME];
+	int result = cache_create(&daemon->cache, &config, error);
+	if (result == 0)
+		log_line(LOG_INFO, "index", "blocks_max=%u bytes=%llu", config.entries_max,
+			 (unsigned long long)cache_memory_bytes(daemon->cache));
+	return result;
+}
+
+static int areas_add(struct daemon *daemon, struct error *error)
+{
+	const struct settings *settings = &daemon->settings;
+	uint32_t units[NVME_DEVICES_MAX];
+	int result = 0;
+
+	daemon->nvme_area = UINT32_MAX;
+	for (unsigned i = 0; i < daemon->devices_count; i++)
+		units[i] = daemon->devices[i].units;
+	if (daemon->devices_count > 0)
+		result = cache_area_add(daemon->cache, TIER_NVME, settings->extent_bytes, units,
+					daemon->devices_count, &daemon->nvme_area);
+	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++) {
+		struct tenant *tenant = &daemon->tenants[i];
+		uint32_t cpu_units = (uint32_t)(tenant->arena.bytes / settings->extent_bytes);
+		uint32_t units_max[TIERS] = { cpu_units,
+			(uint32_t)(settings->tenants[i].nvme_bytes / settings->extent_bytes) };
+		uint32_t areas[TIERS];
+
+		result = cache_area_add(daemon->cache, TIER_CPU, settings->extent_bytes, &cpu_units, 1,
+					&tenant->cpu_area);
+		if (result < 0)
+			break;
+		areas[TIER_CPU] = tenant->cpu_area;
+		areas[TIER_NVME] = daemon->nvme_area;
+		result = cache_tenant_add(daemon->cache, areas, units_max, &tenant->handle);
+	}
+	return result == 0 ? 0 : error_set(error, result, "cannot set up the index's areas: %s", strerror(-result));
+}
+
+static int nvme_open(struct daemon *daemon, struct error *error)
+{
+	struct nvme_memory memory[SETTINGS_TENANTS_MAX];
+	struct nvme_device *devices[NVME_DEVICES_MAX];
+	int result = 0;
+
+	if (daemon->devices_count == 0)
+		return 0;
+	for (unsigned i = 0; i < daemon->tenants_count; i++) {
+		memory[i].start = daemon->tenants[i].arena.start;
+		memory[i].bytes = ARENA_HEAD_BYTES + daemon->tenants[i].arena.bytes;
+	}
+	for (unsigned i = 0; result == 0 && i < daemon->devices_count; i++) {
+		devices[i] = daemon->devices[i].device;
+		result = nvme_device_register(devices[i], memory, daemon->tenants_count, error);
+	}
+	if (result == 0)
+		result = nvme_tier_create(&daemon->nvme, devices, daemon->devices_count, error);
+	return result < 0 ? result : extents_create(daemon, error);
+}
+
+static void on_floor(void *owner, const struct journal_record *record)
+{
+	struct daemon *daemon = owner;
+	uint32_t space;
+
+	for (unsigned i = 0; i < daemon->tenants_count; i++) {
+		struct tenant *tenant = &daemon->tenants[i];
+		bool is_its = memcmp(tenant->digest, record->tenant, TENANT_DIGEST_BYTES) == 0;
+
+		if (record->kind == JOURNAL_ALL || (is_its && record->kind == JOURNAL_TENANT))
+			cache_tenant_forget(daemon->cache, tenant->handle, (uint32_t)record->floor);
+		else if (is_its && cache_space_open(daemon->cache, tenant->handle, record->space, &space) == 0)
+			cache_space_forget(daemon->cache, space, (uint32_t)record->floor);
+		else if (is_its)   /* no place for the space: its floor must count all the same */
+			cache_tenant_forget(daemon->cache, tenant->handle, (uint32_t)record->floor);
+	}
+}
+
+/* Nothing that could hold blocks was there before: then a missing journal is no loss. */
+static bool is_first_start(const struct daemon *daemon)
+{
+	for (unsigned i = 0; i < daemon->devices_count; i++)
+		if (!nvme_device_is_new(daemon->devices[i].device))
+			return false;
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		if (daemon->tenants[i].arena.is_warm)
+			return false;
+	return true;
+}
+
+/* One daemon a state directory. Our workers inherit the description, so the lock also outlives a killed daemon for as
+ * long as they do. */
+static int state_lock(struct daemon *daemon, struct error *error)
+{
+	const char *folder = daemon->settings.state_directory;
+	char path[2 * SETTINGS_PATH_BYTES];
+	uint64_t until_us = clock_now_us(daemon->clock) + daemon->settings.restart_wait_us;
+
+	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
+		return error_set(error, -errno, "cannot make the folder %s: %s", folder, strerror(errno));
+	snprintf(path, sizeof(path), "%s/lock", folder);
+	daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (daemon->lock_fd < 0)
+		return error_set(error, -errno, "cannot open %s: %s", path, strerror(errno));
+	while (flock(daemon->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		struct timespec pause = { .tv_nsec = LOCK_PAUSE_NS };
+
+		if (errno != EWOULDBLOCK && errno != EINTR)
+			return error_set(error, -errno, "cannot lock %s: %s", path, strerror(errno));
+		if (clock_now_us(daemon->clock) >= until_us)
+			return error_set(error, -EBUSY, "another kvtierd uses %s: stop it, or set another "
+					 "state_directory", folder);
+		nanosleep(&pause, NULL);
+	}
+	return 0;
+}
+
+static int state_open(struct daemon *daemon, struct error *error)
+{
+	char path[2 * SETTINGS_PATH_BYTES];
+
+	snprintf(path, sizeof(path), "%s/journal", daemon->settings.state_directory);
+	int result = journal_open(&daemon->journal, path, is_first_start(daemon), on_floor, daemon, &daemon->epoch,
+				  error);
+	if (result == 0 && daemon->epoch >= UINT32_MAX / 2)
+		result = error_set(error, -ERANGE, "%s: epoch %llu is out of range; move the file aside to start "
+				   "with nothing stored", path, (unsigned long long)daemon->epoch);
+	return result;
+}
+
+static int rooms_open(struct daemon *daemon, struct error *error)
+{
+	int result = mills_open(&daemon->mills, daemon->settings.mills, error);
+
+	if (result == 0)
+		result = mover_create(daemon, error);
+	if (result == 0)
+		result = batches_create(daemon, error);
+	if (result == 0)
+		result = server_create(daemon, error);
+	if (result == 0)
+		result = admin_create(daemon, error);
+	return result;
+}
+
+static int watches_add(struct daemon *daemon, struct error *error)
+{
+	int result = 0;
+
+	for (unsigned i = 0; result == 0 && i < daemon->mills.count; i++)
+		result = server_watch(daemon->server, mailbox_fd(&daemon->mills.mills[i].up), error);
+	for (unsigned i = 0; result == 0 && i < daemon->devices_count; i++) {
+		int fd = daemon->nvme->ops->fd(daemon->nvme, i);
+
+		if (fd >= 0)
+			result = server_watch(daemon->server, fd, error);
+	}
+	return result;
+}
+
+static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, struct error *error)
+{
+	int result = state_lock(daemon, error);
+
+	if (result == 0)
+		result = graveyard_create(&daemon->graveyard, error);
+	if (result == 0)
+		result = devices_open(daemon, seams, error);
+	if (result == 0)
+		result = tenants_open(daemon, error);
+	if (result == 0)
+		result = cache_open(daemon, error);
+	if (result == 0)
+		result = areas_add(daemon, error);
+	if (result == 0)
+		result = nvme_open(daemon, error);
+	if (result == 0)
+		result = state_open(daemon, error);
+	if (result == 0)
+		result = rooms_open(daemon, error);
+	if (result == 0)
+		result = watches_add(daemon, error);
+	if (result == 0 && daemon->nvme != NULL)
+		result = catalog_open(daemon, seams, error);
+	if (result == 0)
+		result = restore_create(daemon, error);
+	return result;
+}
+
+int daemon_create(struct daemon **out_daemon, const struct settings *settings, const struct daemon_seams *seams,
+		  struct error *error)
+{
+	static const char *const modes[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
+	static const struct daemon_seams real;
+	struct daemon *daemon = calloc(1, sizeof(*daemon));
+	uint64_t seed;
+	int result;
+
+	if (seams == NULL)
+		seams = &real;
+	if (daemon == NULL)
+		return error_set(error, -ENOMEM, "no memory");
+	daemon->settings = *settings;
+	daemon->lock_fd = -1;
+	daemon->clock = seams->clock != NULL ? seams->clock : clock_real();
+	seed = seams->seed;
+	if (seed == 0)
+		random_system(&seed, sizeof(seed));
+	random_init(&daemon->random, seed);
+	daemon->boot_id = random_next(&daemon->random) | 1;
+	daemon->now_us = daemon->started_us = clock_now_us(daemon->clock);
+	daemon->speeds[TIER_CPU] = (struct tier_speed)SPEED_CPU_START;
+	daemon->speeds[TIER_NVME] = (struct tier_speed)SPEED_NVME_START;
+	for (unsigned i = 0; i < FRAME_BYPASS_MODES; i++)
+		if (strcmp(settings->bypass, modes[i]) == 0)
+			daemon->bypass = i;
+	list_init(&daemon->attached);
+	list_init(&daemon->forgettings);
+	budget_init(&daemon->write_budget, settings->write_bytes_day_max, daemon->now_us);
+	daemon->call_us = calloc(CALLS_COUNT, sizeof(struct histogram));
+	if (daemon->call_us == NULL) {
+		free(daemon);
+		return error_set(error, -ENOMEM, "no memory");
+	}
+	for (unsigned i = 0; i < CALLS_COUNT; i++)
+		histogram_init(&daemon->call_us[i]);
+	result = parts_open(daemon, seams, error);
+	if (result < 0) {
+		daemon_destroy(daemon);
+		return result;
+	}
+	*out_daemon = daemon;
+	return 0;
+}
+
+void daemon_destroy(struct daemon *daemon)
+{
+	if (daemon == NULL)
+		return;
+	restore_destroy(daemon->restore);
+	catalog_link_close(daemon->catalog);
+	admin_destroy(daemon);
+	server_destroy(daemon->server);
+	batches_destroy(daemon->batches);
+	mover_destroy(daemon->mover);
+	mills_close(&daemon->mills);
+	journal_close(daemon->journal);
+	extents_destroy(daemon);
+	tier_close(daemon->nvme);
+	for (unsigned i = 0; i < daemon->devices_count; i++)
+		nvme_device_close(daemon->devices[i].device);
+	cache_destroy(daemon->cache);
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		arena_close(&daemon->tenants[i].arena);
+	graveyard_destroy(daemon->graveyard);
+	if (daemon->lock_fd >= 0)
+		close(daemon->lock_fd);
+	free(daemon->call_us);
+	free(daemon);
+}

@@ -1,0 +1,193 @@
+/* daemon/stats.c: the status as JSON, for `kvtier status`. */
+#include "daemon/admin.h"
+#include "daemon/mover.h"
+#include "daemon/restore.h"
+#include "daemon/server.h"
+
+#include <inttypes.h>
+
+static const char *const tier_names[TIERS] = { "cpu", "nvme" };
+static const char *const state_names[SLOT_STATES] = { "free", "filling", "ready", "leaving", "bad" };
+static const char *const bypass_names[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
+
+/* Names are checked when they are set; paths and reasons may hold anything. */
+static void string_write(struct text *text, const char *name, const char *value)
+{
+	text_printf(text, "\"%s\":\"", name);
+	for (; *value != '\0'; value++) {
+		unsigned char byte = (unsigned char)*value;
+
+		if (byte == '"' || byte == '\\')
+			text_printf(text, "\\%c", byte);
+		else if (byte < 0x20 || byte == 0x7f)
+			text_printf(text, "\\u%04x", byte);
+		else
+			text_append(text, value, 1);
+	}
+	text_add(text, "\"");
+}
+
+static void number_write(struct text *text, const char *name, uint64_t value)
+{
+	text_printf(text, ",\"%s\":%" PRIu64, name, value);
+}
+
+static void share_write(struct daemon *daemon, const struct tenant *tenant, enum tier_id tier, struct text *text)
+{
+	struct cache_share_figures figures;
+	uint64_t unit = daemon->settings.extent_bytes;
+
+	cache_share_figures(daemon->cache, tenant->handle, tier, &figures);
+	text_printf(text, "\"%s\":{\"capacity_bytes\":%" PRIu64, tier_names[tier], figures.units_max * unit);
+	number_write(text, "extent_bytes_used", figures.units_used * unit);
+	number_write(text, "ready_bytes", figures.bytes_ready);
+	number_write(text, "blocks", figures.copies_whole);
+	number_write(text, "held_slots", figures.holds);
+	number_write(text, "evictions", figures.evictions);
+	text_add(text, ",\"slots\":{");
+	for (unsigned state = 0; state < SLOT_STATES; state++)
+		text_printf(text, "%s\"%s\":%" PRIu64, state > 0 ? "," : "", state_names[state],
+			    figures.slots[state]);
+	text_add(text, "}}");
+}
+
+static void tenant_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
+{
+	text_add(text, "{");
+	string_write(text, "name", tenant->name);
+	text_printf(text, ",\"bypass\":\"%s\"", bypass_names[tenant->bypass]);
+	number_write(text, "leases", cache_leases_count(daemon->cache, tenant->handle));
+	text_add(text, ",\"tiers\":{");
+	share_write(daemon, tenant, TIER_CPU, text);
+	text_add(text, ",");
+	share_write(daemon, tenant, TIER_NVME, text);
+	text_add(text, "},");
+	string_write(text, "cpu_pages", tenant->arena.pages);
+	text_add(text, "}");
+}
+
+static void device_write(struct daemon *daemon, unsigned number, struct text *text)
+{
+	const struct daemon_device *device = &daemon->devices[number];
+	struct nvme_figures figures;
+
+	nvme_device_figures(device->device, &figures);
+	text_printf(text, "%s{", number > 0 ? "," : "");
+	string_write(text, "path", nvme_device_path(device->device));
+	text_add(text, ",");
+	string_write(text, "io", nvme_device_io_name(device->device));
+	text_add(text, ",");
+	string_write(text, "fenced", figures.fence_reason != NULL ? figures.fence_reason : "");
+	number_write(text, "capacity_bytes", (uint64_t)device->units * daemon->settings.extent_bytes);
+	number_write(text, "reads", figures.reads);
+	number_write(text, "writes", figures.writes);
+	number_write(text, "read_bytes", figures.read_bytes);
+	number_write(text, "write_bytes", figures.write_bytes);
+	number_write(text, "read_errors", figures.read_errors);
+	number_write(text, "write_errors", figures.write_errors);
+	number_write(text, "in_flight", figures.in_flight);
+	text_add(text, "}");
+}
+
+static void counters_write(const struct daemon *daemon, struct text *text)
+{
+	const struct counters *counters = &daemon->counters;
+
+	text_add(text, ",\"counters\":{\"unit\":\"since start\"");
+	number_write(text, "lookups", counters->lookups);
+	number_write(text, "lookup_keys", counters->lookup_keys);
+	number_write(text, "lookup_tokens", counters->lookup_tokens);
+	number_write(text, "usable_tokens", counters->usable_tokens);
+	number_write(text, "hit_blocks_cpu", counters->hit_blocks[TIER_CPU]);
+	number_write(text, "hit_blocks_nvme", counters->hit_blocks[TIER_NVME]);
+	number_write(text, "hit_tokens_cpu", counters->hit_tokens[TIER_CPU]);
+	number_write(text, "hit_tokens_nvme", counters->hit_tokens[TIER_NVME]);
+	number_write(text, "miss_blocks", counters->miss_blocks);
+	number_write(text, "stored_blocks", counters->stored_blocks);
+	number_write(text, "stored_bytes", counters->stored_bytes);
+	number_write(text, "present_blocks", counters->present_blocks);
+	number_write(text, "attached_blocks", counters->attached_blocks);
+	number_write(text, "refused_parent", counters->refused[CACHE_REFUSED_PARENT]);
+	number_write(text, "refused_full", counters->refused[CACHE_REFUSED_FULL]);
+	number_write(text, "refused_size", counters->refused[CACHE_REFUSED_SIZE]);
+	number_write(text, "refused_bypass", counters->refused_bypass);
+	number_write(text, "refused_busy", counters->refused_busy);
+	number_write(text, "store_failures", counters->store_failures);
+	number_write(text, "down_blocks", counters->down_blocks);
+	number_write(text, "down_failures", counters->down_failures);
+	number_write(text, "up_blocks", counters->up_blocks);
+	number_write(text, "up_failures", counters->up_failures);
+	number_write(text, "stale_entries", counters->stale_entries);
+	number_write(text, "damaged_cpu", counters->damaged[TIER_CPU]);
+	number_write(text, "damaged_nvme", counters->damaged[TIER_NVME]);
+	number_write(text, "expired_blocks", counters->expired_blocks);
+	number_write(text, "restored_cpu", counters->restored[TIER_CPU]);
+	number_write(text, "restored_nvme", counters->restored[TIER_NVME]);
+	number_write(text, "protocol_errors", counters->protocol_errors);
+	number_write(text, "forgets", counters->forgets);
+	text_add(text, "}");
+}
+
+static void engines_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
+{
+	const struct engine *engine;
+	bool is_first = true;
+
+	text_add(text, ",\"engines\":[");
+	for (unsigned i = 0; (engine = server_engine_at(daemon, i)) != NULL; i++) {
+		if (engine->tenant == NULL || (tenant != NULL && engine->tenant != tenant))
+			continue;
+		text_add(text, is_first ? "{" : ",{");
+		is_first = false;
+		string_write(text, "id", engine->name);
+		text_add(text, ",");
+		string_write(text, "tenant", engine->tenant->name);
+		text_add(text, ",\"space\":\"");
+		for (unsigned byte = 0; byte < SPACE_ID_BYTES; byte++)
+			text_printf(text, "%02x", engine->fingerprint[byte]);
+		text_add(text, "\"");
+		number_write(text, "world", engine->world);
+		number_write(text, "ranks", (uint64_t)__builtin_popcountll(engine->ranks));
+		number_write(text, "groups", engine->groups_count);
+		text_add(text, "}");
+	}
+	text_add(text, "]");
+}
+
+void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
+{
+	const char *unready = daemon_unready_reason(daemon);
+	bool is_first = true;
+
+	text_add(text, "{");
+	string_write(text, "version", KVTIER_VERSION);
+	text_printf(text, ",\"boot_id\":\"%016" PRIx64 "\"", daemon->boot_id);
+	number_write(text, "uptime_seconds", (daemon->now_us - daemon->started_us) / 1000000);
+	text_add(text, ",");
+	string_write(text, "state", unready == NULL ? "serving" : unready);
+	text_printf(text, ",\"bypass\":\"%s\",\"restore\":\"%s\"", bypass_names[daemon->bypass],
+		    restore_phase_name(daemon));
+	number_write(text, "epoch", daemon->epoch);
+	number_write(text, "connections", server_sessions_count(daemon));
+	number_write(text, "moves", mover_moves_count(daemon));
+	number_write(text, "pending_down", mover_pending_down(daemon));
+	number_write(text, "index_blocks", cache_entries_count(daemon->cache));
+	number_write(text, "index_bytes", cache_memory_bytes(daemon->cache));
+	text_add(text, ",");
+	string_write(text, "catalog", daemon->catalog != NULL ? catalog_link_state_name(catalog_link_state(daemon->catalog)) : "none");
+	text_add(text, ",\"tenants\":[");
+	for (unsigned i = 0; i < daemon->tenants_count; i++) {
+		if (tenant != NULL && tenant != &daemon->tenants[i])
+			continue;
+		text_add(text, is_first ? "" : ",");
+		is_first = false;
+		tenant_write(daemon, &daemon->tenants[i], text);
+	}
+	text_add(text, "],\"nvme\":[");
+	for (unsigned i = 0; i < daemon->devices_count; i++)
+		device_write(daemon, i, text);
+	text_add(text, "]");
+	counters_write(daemon, text);
+	engines_write(daemon, tenant, text);
+	text_add(text, "}");
+}
