@@ -214,8 +214,9 @@ static void print_value(const struct setting_record *record, unsigned index, con
 					 *letter);
 		width += fprintf(file, "\"");
 	}
-	fprintf(file, "%*s# %s\n", width < 48 ? 48 - width : 1, "",
-		origin[0] == '\0' ? "default" : origin);
+	if (origin[0] == '\0')
+		origin = strcmp(value, row->initial) == 0 ? "default" : "chosen";
+	fprintf(file, "%*s# %s\n", width < 48 ? 48 - width : 1, "", origin);
 }
 
 /* Neither given nor computed: not printed, as none of its values would say that. */

@@ -92,8 +92,8 @@ must_check int settings_set(struct settings *settings, const char *key, const ch
 must_check int settings_read_environment(struct settings *settings, struct error *error);
 /* Relations between values; fills what is 0 and "chosen". */
 must_check int settings_finish(struct settings *settings, struct error *error);
-/* Every value with its origin (default, file:line, environment, option), as YAML that can be read
- * back. */
+/* Every value with its origin (default, chosen by settings_finish(), file:line, environment,
+ * option), as YAML that can be read back. */
 void settings_print(const struct settings *settings, FILE *file);
 /* Generators: "help", "man", "markdown", "completion"; also "metrics" and "failpoints" from their
  * tables. -EINVAL: no such form, nothing was printed. */

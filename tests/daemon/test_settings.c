@@ -393,6 +393,7 @@ static void origins_name_file_and_line(void **unused)
 	assert_non_null(strstr(printed, "# kvtier.yaml:1\n"));
 	assert_non_null(strstr(printed, "# kvtier.yaml:3\n"));
 	assert_non_null(strstr(printed, "# default\n"));
+	assert_null(strstr(printed, "# chosen\n"));
 	free(printed);
 }
 
