@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -160,11 +161,23 @@ static void child_end(struct runner *runner, unsigned process, int status, struc
 			  WEXITSTATUS(status));
 }
 
+/* Tells whoever looks for the file that so many requests are through. */
+static void mark_make(const struct replay_options *options, uint64_t done, bool *is_made)
+{
+	if (options->mark_path == NULL || *is_made || done < options->mark_at)
+		return;
+	int fd = open(options->mark_path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+	if (fd >= 0)
+		close(fd);
+	*is_made = true;
+}
+
 static void children_wait(struct runner *runner, struct replay *replay, struct error *error)
 {
 	struct replay_shared *shared = runner->shared;
 	unsigned processes = runner->options->processes, left = processes;
 	struct progress progress;
+	bool is_marked = false;
 
 	progress_init(&progress, "replay", runner->options->shows_progress);
 	while (left > 0) {
@@ -181,7 +194,9 @@ static void children_wait(struct runner *runner, struct replay *replay, struct e
 			shared->start_us = clock_now_us(clock_real());
 			atomic_fetch_add(&shared->ready, 1);
 		}
-		progress_show(&progress, requests_done(runner), runner->requests_count);
+		uint64_t done = requests_done(runner);
+		mark_make(runner->options, done, &is_marked);
+		progress_show(&progress, done, runner->requests_count);
 		if (left > 0)
 			pause_ns(shared->start_us == 0 ? TURN_PAUSE_NS : PARENT_PAUSE_NS / 10);
 	}

@@ -38,6 +38,8 @@ struct replay_options {
 	uint64_t away_us;     /* what a request takes while the daemon is away */
 	uint64_t connect_us_max;
 	uint64_t seed;
+	uint64_t mark_at;      /* after so many requests `mark_path` is made: a script's cue */
+	const char *mark_path; /* NULL: none */
 	bool shows_progress;
 };
 

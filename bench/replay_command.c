@@ -116,6 +116,9 @@ static const struct option_row rows[] = {
 	{ "connect-ms", OPTION_COUNT, "MS",
 	  "wait so long for the daemon at the start (default 10000)", AT(connect_ms), 1, 600000,
 	  false },
+	{ "mark-at", OPTION_COUNT, "N", "make --mark's file once N requests are through",
+	  AT(replay.mark_at), 0, 0, false },
+	{ "mark", OPTION_TEXT, "FILE", "a cue for scripts", AT(replay.mark_path), 0, 0, false },
 	{ "seed", OPTION_COUNT, "N", "of the session order and of the model's identity (default 7)",
 	  AT(replay.seed), 0, 0, false },
 };

@@ -208,7 +208,10 @@ int builder_number_blocks(struct trace_builder *builder, struct error *error)
 	builder->slots = NULL;
 	uint32_t *numbers = malloc((nodes_count + 1ull) * sizeof(*numbers));
 	trace->identities = malloc((nodes_count + 1ull) * sizeof(*trace->identities));
-	if (numbers == NULL || trace->identities == NULL) {
+	/* Also a trace without any block has a place where its blocks would be. */
+	int grown = builder_grow((void **)&trace->blocks, trace->accesses_count,
+				 &trace->accesses_max, sizeof(*trace->blocks));
+	if (numbers == NULL || trace->identities == NULL || grown < 0) {
 		free(numbers);
 		return error_set(error, -ENOMEM, "no memory to number %u blocks", nodes_count);
 	}
