@@ -281,6 +281,28 @@ static void a_client_that_does_not_read_is_gone_at_its_deadline(void **unused)
 	close(fd);
 }
 
+static void a_client_that_talks_on_after_a_refusal_is_cut(void **unused)
+{
+	int fd = client_open();
+	char text[1000];
+	unsigned sends = 0;
+
+	(void)unused;
+	memset(text, 'x', sizeof(text));
+	client_send(fd, "POST /readyz HTTP/1.1\r\nHost: h\r\n\r\n");
+	while (sends < STEPS_MAX) {
+		ssize_t count = send(fd, text, sizeof(text), MSG_NOSIGNAL);
+
+		if (count < 0 && errno == EPIPE)
+			break;
+		sends++;
+		admin_http_step(rig.http, rig.now_us);
+	}
+	assert_in_range(sends, 1, STEPS_MAX - 1);
+	assert_int_equal(admin_http_connections(rig.http), 0);
+	close(fd);
+}
+
 static void a_large_page_arrives_whole_and_one_past_the_bound_does_not(void **unused)
 {
 	int fd = client_open();
@@ -356,6 +378,7 @@ int main(void)
 		ROW(wrong_requests_are_refused_and_the_connection_closed),
 		ROW(a_slow_client_is_gone_at_its_deadline),
 		ROW(a_client_that_does_not_read_is_gone_at_its_deadline),
+		ROW(a_client_that_talks_on_after_a_refusal_is_cut),
 		ROW(a_large_page_arrives_whole_and_one_past_the_bound_does_not),
 		ROW(more_clients_than_room_are_turned_away),
 		ROW(a_stale_socket_is_replaced_and_a_file_is_not),
