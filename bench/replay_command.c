@@ -208,6 +208,12 @@ static int arguments_finish(struct replay_arguments *arguments, struct error *er
 	return 0;
 }
 
+/* Then nothing else is written there. */
+static bool json_is_stdout(const struct replay_arguments *arguments)
+{
+	return arguments->json_path != NULL && strcmp(arguments->json_path, "-") == 0;
+}
+
 /* Dump and comparison; returns EXIT_FINE, EXIT_FOUND or EXIT_REFUSED (worded). */
 static int hits_report(const struct replay_arguments *arguments, const struct trace *trace,
 		       const uint32_t *hits, uint64_t hits_count, struct error *error)
@@ -221,8 +227,9 @@ static int hits_report(const struct replay_arguments *arguments, const struct tr
 		return EXIT_FINE;
 	if (report_expect(trace, hits, hits_count, arguments->expect_path, &different, error) < 0)
 		return EXIT_REFUSED;
-	printf("  %llu of %llu requests have other hits than %s\n", (unsigned long long)different,
-	       (unsigned long long)hits_count, arguments->expect_path);
+	fprintf(json_is_stdout(arguments) ? stderr : stdout,
+		"  %llu of %llu requests have other hits than %s\n", (unsigned long long)different,
+		(unsigned long long)hits_count, arguments->expect_path);
 	return different == 0 ? EXIT_FINE : EXIT_FOUND;
 }
 
@@ -234,7 +241,8 @@ static int simulation_command(struct replay_arguments *arguments, const struct t
 
 	if (simulation_run(&simulation, trace, &arguments->simulation, error) < 0)
 		return EXIT_REFUSED;
-	report_simulation_print(&simulation);
+	if (!json_is_stdout(arguments))
+		report_simulation_print(&simulation);
 	int status = hits_report(arguments, trace, simulation.hits, simulation.requests, error);
 	if (status != EXIT_REFUSED && arguments->json_path != NULL &&
 	    report_simulation_json(&simulation, &arguments->simulation, &source,
@@ -255,7 +263,8 @@ static int daemon_command(struct replay_arguments *arguments, const struct trace
 		return EXIT_REFUSED;
 	if (replay_run(&replay, trace, &arguments->replay, error) < 0)
 		goto finish;
-	report_replay_print(&replay);
+	if (!json_is_stdout(arguments))
+		report_replay_print(&replay);
 	status = hits_report(arguments, trace, replay.hits, replay.hits_count, error);
 	if (status != EXIT_REFUSED && arguments->json_path != NULL &&
 	    report_replay_json(&replay, &arguments->replay, &source, arguments->json_path, error) <
