@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
 
@@ -50,6 +51,23 @@ static void equal_ids_under_different_parents_are_different_blocks(void **unused
 	assert_blocks(&trace, 2, 2, (uint32_t[]){ 0, 1 });
 	assert_int_equal(trace.unique_blocks, 4);
 	assert_true(trace.identities[1] != trace.identities[3]);
+	trace_finish(&trace);
+}
+
+static void one_id_all_the_way_down_is_a_block_at_each_depth(void **unused)
+{
+	enum { DEPTH = 5000 };
+	static char text[DEPTH * 3 + 200];
+	struct trace trace;
+
+	(void)unused;
+	int end = snprintf(text, sizeof(text),
+			   "{\"timestamp\": 0, \"input_length\": %d, \"hash_ids\": [0", DEPTH * 4);
+	for (int i = 1; i < DEPTH; i++, end += 2)
+		memcpy(text + end, ",0", 3);
+	memcpy(text + end, "]}", 3);
+	read_good(&trace, text, 4);
+	assert_int_equal(trace.unique_blocks, DEPTH);
 	trace_finish(&trace);
 }
 
@@ -244,6 +262,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equal_ids_under_different_parents_are_different_blocks),
+		cmocka_unit_test(one_id_all_the_way_down_is_a_block_at_each_depth),
 		cmocka_unit_test(identities_do_not_depend_on_the_rest_of_the_trace),
 		cmocka_unit_test(the_block_of_a_trace_is_found_from_its_lengths),
 		cmocka_unit_test(reblocking_names_whole_prefixes_and_drops_a_remainder),
