@@ -69,11 +69,11 @@ static bool down_is_void(struct move *move)
 {
 	struct daemon *daemon = move->daemon;
 
-	if (move_cpu_is_current(move) && move_nvme_is_current(move))
+	if (move_cpu_is_readable(move) && move_nvme_is_current(move))
 		return false;
 	if (move_nvme_is_current(move))
 		cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
-	if (move_cpu_is_current(move))
+	if (move_cpu_is_readable(move))
 		cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_NONE);
 	down_ended(move);
 	return true;
@@ -106,8 +106,9 @@ void move_down_done(struct tier_op *op)
 		if (!was_written && move_nvme_is_current(move))
 			cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
 	}
-	/* Held since it was submitted, so the cpu slot is what it was. */
-	cache_slot_set_lower(daemon->cache, move->cpu_slot, is_good ? LOWER_WRITTEN : LOWER_NONE);
+	/* Held since it was submitted, so the cpu slot is what it was, unless it was found damaged. */
+	if (move_cpu_is_readable(move))
+		cache_slot_set_lower(daemon->cache, move->cpu_slot, is_good ? LOWER_WRITTEN : LOWER_NONE);
 	cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
 	down_ended(move);
 }

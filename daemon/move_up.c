@@ -62,10 +62,10 @@ static void check_done(struct mill_op *op)
 	}
 	if (move->verdict == SLOT_GOOD)
 		move->cpu_slot = SLOT_NONE;   /* dropped or forgotten meanwhile; the slot is free again */
-	if (move_nvme_is_current(move) && move->verdict == SLOT_DAMAGED) {
+	if (move_nvme_is_readable(move) && move->verdict == SLOT_DAMAGED) {
 		daemon->counters.damaged[TIER_NVME]++;
 		cache_slot_quarantine(daemon->cache, TIER_NVME, move->nvme_slot);
-	} else if (move_nvme_is_current(move) && move->verdict != SLOT_GOOD) {
+	} else if (move_nvme_is_readable(move) && move->verdict != SLOT_GOOD) {
 		daemon->counters.stale_entries++;
 		cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
 	}
@@ -90,7 +90,7 @@ void move_up_done(struct tier_op *op)
 	if (op->result < 0 || failpoint(up_read)) {
 		/* A slot that cannot be read is not offered again. */
 		cache_slot_release(move->daemon->cache, TIER_NVME, move->nvme_slot);
-		if (move_nvme_is_current(move))
+		if (move_nvme_is_readable(move))
 			cache_slot_quarantine(move->daemon->cache, TIER_NVME, move->nvme_slot);
 		up_ended(move, -ENOENT);
 		return;
@@ -195,7 +195,7 @@ static void proof_done(struct mill_op *op)
 	struct daemon *daemon = move->daemon;
 
 	cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
-	if (move->verdict != SLOT_GOOD && move_cpu_is_current(move)) {
+	if (move->verdict != SLOT_GOOD && move_cpu_is_readable(move)) {
 		daemon->counters.damaged[TIER_CPU]++;
 		cache_slot_quarantine(daemon->cache, TIER_CPU, move->cpu_slot);
 	}

@@ -202,6 +202,23 @@ bool move_nvme_is_current(const struct move *move)
 	       cache_slot_is_current(move->daemon->cache, TIER_NVME, move->nvme_slot, move->nvme_generation);
 }
 
+static bool slot_is_readable(const struct move *move, enum tier_id tier, uint32_t slot)
+{
+	enum slot_state state = cache_slot(move->daemon->cache, tier, slot)->state;
+
+	return state == SLOT_READY || state == SLOT_LEAVING;
+}
+
+bool move_cpu_is_readable(const struct move *move)
+{
+	return move_cpu_is_current(move) && slot_is_readable(move, TIER_CPU, move->cpu_slot);
+}
+
+bool move_nvme_is_readable(const struct move *move)
+{
+	return move_nvme_is_current(move) && slot_is_readable(move, TIER_NVME, move->nvme_slot);
+}
+
 void move_add_waiter(struct move *move, struct waiter *waiter)
 {
 	assert(waiter->list == NULL);

@@ -85,6 +85,9 @@ void move_has_cpu_slot(struct move *move, uint32_t slot);
 /* True while the slots that the move knows are still what they were. */
 bool move_cpu_is_current(const struct move *move);
 bool move_nvme_is_current(const struct move *move);
+/* ... and may be read: not quarantined meanwhile. */
+bool move_cpu_is_readable(const struct move *move);
+bool move_nvme_is_readable(const struct move *move);
 
 /* Each kind's first step once it has a cpu slot, and its end without one. */
 void move_store_start(struct move *move);
