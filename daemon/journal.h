@@ -3,7 +3,14 @@
  * before the caller is told. Small; appended records with CRC, rewritten (new file, fsync, rename, fsync of the folder)
  * when it has grown to 4x its live records.
  * Epochs come from one counter of the node; the counter after a restart is above every number in the file.
- * An unreadable journal raises the floor of everything: what was stored is a miss for ever, and the file is kept aside.
+ * An unreadable journal raises the floor of everything: what was stored is a miss for ever, and the file is kept aside
+ * (PATH.unreadable; the last one only). The counter then goes on from above any number that an earlier one can have
+ * had, by the wall clock; so a reader of stored epochs believes only floor <= epoch <= counter.
+ *
+ * A tail shorter than a record is torn: it was never answered, and is dropped. Any other damage, also of the last record
+ * alone, may be of one that was answered, and makes the journal unreadable: too much is forgotten, never too little.
+ * (Not noticed: a disk that loses whole records from the end after it confirmed them.)
+ * Limit: JOURNAL_LIVE_MAX floors; beyond it, the lower half is replaced by one floor of everything that covers it.
  *
  * Runs on: open, close: main. journal_write blocks (write, fdatasync) and runs on a mill thread; only one call at a time.
  */
@@ -16,6 +23,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define JOURNAL_LIVE_MAX     4096u
+#define JOURNAL_RECORD_BYTES 96u
+#define JOURNAL_FLOOR_MAX    (UINT64_MAX / 2)
+
 enum journal_kind { JOURNAL_SPACE, JOURNAL_TENANT, JOURNAL_ALL };
 
 struct journal_record {
@@ -27,6 +38,10 @@ struct journal_record {
 
 struct journal;
 
+/* How a journal was found: for a log line and the metrics. */
+enum journal_finding { JOURNAL_FINE, JOURNAL_NEW, JOURNAL_TORN_TAIL, JOURNAL_UNREADABLE };
+enum journal_finding journal_finding(const struct journal *journal);
+
 /* Calls `record` for each live record (the highest floor of each space and tenant). *out_epoch: the counter to go on
  * from (at least 1). A missing file is an empty journal only if `is_first_start`; else it is unreadable. */
 must_check int journal_open(struct journal **out_journal, const char *path, bool is_first_start,
@@ -34,6 +49,7 @@ must_check int journal_open(struct journal **out_journal, const char *path, bool
 			    uint64_t *out_epoch, struct error *error);
 /* Durable when it returns 0. After a failure the journal is broken: every later call fails with -EIO (fsync is never
  * retried), until the next start. */
+/* The floor is from 1 to JOURNAL_FLOOR_MAX. */
 must_check int journal_write(struct journal *journal, const struct journal_record *record, struct error *error);
 void journal_close(struct journal *journal);
 

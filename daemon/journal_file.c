@@ -1,0 +1,213 @@
+/* daemon/journal_file.c: the bytes of the journal, and what they mean together. */
+#include "daemon/journal_file.h"
+
+#include "base/checksum.h"
+
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * All little-endian: magic 4, version 2, kind 2, file's id 8, number 8, tenant 16, space 16, floor
+ * 8, zero 28, CRC 4.
+ */
+enum {
+	AT_MAGIC = 0,
+	AT_VERSION = 4,
+	AT_KIND = 6,
+	AT_ID = 8,
+	AT_NUMBER = 16,
+	AT_TENANT = 24,
+	AT_SPACE = 40,
+	AT_FLOOR = 56,
+	AT_ZERO = 64,
+	AT_CRC = 92
+};
+
+#define MAGIC 0x4a54564bu /* "KVTJ" */
+#define VERSION 1u
+#define KIND_HEAD 0xffffu
+#define ID_BYTES 8u
+
+_Static_assert(AT_CRC + 4 == JOURNAL_RECORD_BYTES, "the checksum ends a record");
+
+static void number_put(uint8_t *at, uint64_t number, unsigned bytes)
+{
+	for (unsigned n = 0; n < bytes; n++)
+		at[n] = (uint8_t)(number >> (8 * n));
+}
+
+static uint64_t number_get(const uint8_t *at, unsigned bytes)
+{
+	uint64_t number = 0;
+
+	for (unsigned n = 0; n < bytes; n++)
+		number |= (uint64_t)at[n] << (8 * n);
+	return number;
+}
+
+static void frame_pack(uint8_t *bytes, unsigned kind, const uint8_t *id, uint64_t number)
+{
+	memset(bytes, 0, JOURNAL_RECORD_BYTES);
+	number_put(bytes + AT_MAGIC, MAGIC, 4);
+	number_put(bytes + AT_VERSION, VERSION, 2);
+	number_put(bytes + AT_KIND, kind, 2);
+	memcpy(bytes + AT_ID, id, ID_BYTES);
+	number_put(bytes + AT_NUMBER, number, 8);
+}
+
+static void frame_seal(uint8_t *bytes)
+{
+	number_put(bytes + AT_CRC, crc32c(bytes, AT_CRC), 4);
+}
+
+static bool frame_is_good(const uint8_t *bytes)
+{
+	return number_get(bytes + AT_MAGIC, 4) == MAGIC &&
+	       number_get(bytes + AT_VERSION, 2) == VERSION &&
+	       number_get(bytes + AT_CRC, 4) == crc32c(bytes, AT_CRC);
+}
+
+void journal_head_pack(uint8_t bytes[JOURNAL_RECORD_BYTES], const uint8_t id[8])
+{
+	frame_pack(bytes, KIND_HEAD, id, 0);
+	frame_seal(bytes);
+}
+
+void journal_record_pack(uint8_t bytes[JOURNAL_RECORD_BYTES], const uint8_t id[8], uint64_t number,
+			 const struct journal_record *record)
+{
+	assert(number > 0 && record->floor > 0);
+	frame_pack(bytes, record->kind, id, number);
+	if (record->kind != JOURNAL_ALL)
+		memcpy(bytes + AT_TENANT, record->tenant, sizeof(record->tenant));
+	if (record->kind == JOURNAL_SPACE)
+		memcpy(bytes + AT_SPACE, record->space, sizeof(record->space));
+	number_put(bytes + AT_FLOOR, record->floor, 8);
+	frame_seal(bytes);
+}
+
+bool journal_head_unpack(const uint8_t bytes[JOURNAL_RECORD_BYTES], uint8_t out_id[8])
+{
+	if (!frame_is_good(bytes) || number_get(bytes + AT_KIND, 2) != KIND_HEAD ||
+	    number_get(bytes + AT_NUMBER, 8) != 0)
+		return false;
+	memcpy(out_id, bytes + AT_ID, ID_BYTES);
+	return true;
+}
+
+bool journal_record_unpack(const uint8_t bytes[JOURNAL_RECORD_BYTES], const uint8_t *id,
+			   uint64_t number, struct journal_record *out_record)
+{
+	uint64_t kind = number_get(bytes + AT_KIND, 2);
+
+	if (!frame_is_good(bytes) || kind > JOURNAL_ALL || number_get(bytes + AT_FLOOR, 8) == 0 ||
+	    number_get(bytes + AT_FLOOR, 8) > JOURNAL_FLOOR_MAX)
+		return false;
+	if (id != NULL && (memcmp(bytes + AT_ID, id, ID_BYTES) != 0 ||
+			   number_get(bytes + AT_NUMBER, 8) != number))
+		return false;
+	out_record->kind = (enum journal_kind)kind;
+	memcpy(out_record->tenant, bytes + AT_TENANT, sizeof(out_record->tenant));
+	memcpy(out_record->space, bytes + AT_SPACE, sizeof(out_record->space));
+	out_record->floor = number_get(bytes + AT_FLOOR, 8);
+	return true;
+}
+
+/* ---- floors ---- */
+
+static bool is_same(const struct journal_record *a, const struct journal_record *b)
+{
+	if (a->kind != b->kind)
+		return false;
+	if (a->kind == JOURNAL_SPACE)
+		return memcmp(a->space, b->space, sizeof(a->space)) == 0;
+	return memcmp(a->tenant, b->tenant, sizeof(a->tenant)) == 0;
+}
+
+/* Whether `wide`, a tenant's, says at least as much as `narrow`, a space's. */
+static bool covers(const struct journal_record *wide, const struct journal_record *narrow)
+{
+	return wide->kind == JOURNAL_TENANT && narrow->kind == JOURNAL_SPACE &&
+	       wide->floor >= narrow->floor &&
+	       memcmp(wide->tenant, narrow->tenant, sizeof(wide->tenant)) == 0;
+}
+
+/* Leaves out what the floor of everything, or `wide` (may be NULL), covers. */
+static void floors_prune(struct journal_floors *floors, const struct journal_record *wide)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t n = 0; n < floors->count; n++) {
+		struct journal_record *record = &floors->records[n];
+		if (record->floor <= floors->all || (wide != NULL && covers(wide, record)))
+			continue;
+		floors->records[kept++] = *record;
+	}
+	floors->count = kept;
+}
+
+static int floor_compare(const void *a, const void *b)
+{
+	uint64_t one = *(const uint64_t *)a, other = *(const uint64_t *)b;
+
+	return (one > other) - (one < other);
+}
+
+/* Forgets more than was asked for: all epochs below the middle floor, which are also the oldest. */
+static void floors_make_room(struct journal_floors *floors)
+{
+	static uint64_t sorted[JOURNAL_LIVE_MAX]; /* one call at a time: see journal.h */
+
+	assert(floors->count == JOURNAL_LIVE_MAX);
+	for (uint32_t n = 0; n < floors->count; n++)
+		sorted[n] = floors->records[n].floor;
+	qsort(sorted, floors->count, sizeof(sorted[0]), floor_compare);
+	floors->all = sorted[JOURNAL_LIVE_MAX / 2];
+	floors_prune(floors, NULL);
+	assert(floors->count < JOURNAL_LIVE_MAX);
+}
+
+static bool is_covered(const struct journal_floors *floors, const struct journal_record *record)
+{
+	if (record->floor <= floors->all)
+		return true;
+	for (uint32_t n = 0; n < floors->count; n++)
+		if (covers(&floors->records[n], record))
+			return true;
+	return false;
+}
+
+void journal_floors_raise(struct journal_floors *floors, const struct journal_record *record)
+{
+	if (record->kind == JOURNAL_ALL) {
+		floors->all = record->floor > floors->all ? record->floor : floors->all;
+		floors_prune(floors, NULL);
+		return;
+	}
+	if (is_covered(floors, record))
+		return;
+	for (uint32_t n = 0; n < floors->count; n++) {
+		if (!is_same(&floors->records[n], record))
+			continue;
+		if (floors->records[n].floor < record->floor)
+			floors->records[n].floor = record->floor;
+		floors_prune(floors, record);
+		return;
+	}
+	floors_prune(floors, record);
+	if (floors->count == JOURNAL_LIVE_MAX)
+		floors_make_room(floors);
+	if (record->floor > floors->all)
+		floors->records[floors->count++] = *record;
+}
+
+uint64_t journal_floors_highest(const struct journal_floors *floors)
+{
+	uint64_t highest = floors->all;
+
+	for (uint32_t n = 0; n < floors->count; n++)
+		if (floors->records[n].floor > highest)
+			highest = floors->records[n].floor;
+	return highest;
+}
