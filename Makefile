@@ -78,11 +78,14 @@ $(BUILD)/kvtier.pc: client/kvtier.pc.in FORCE   # PREFIX may be another than bef
 test_sources := $(wildcard tests/*/test_*.c)
 tests   := $(test_sources:%.c=$(BUILD)/%)
 fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
-# What else lies in a test's folder (rigs, fakes) is linked to every test of that folder.
+# What else lies in a test's folder (rigs, fakes) is there for every test of that folder.
 helper_sources := $(filter-out $(test_sources) $(fuzz_sources) tests/docs/describe.c,$(wildcard tests/*/*.c))
-helpers_of = $(addprefix $(BUILD)/,$(patsubst %.c,%.o,$(filter $(1)%,$(helper_sources))))
+helpers_of = $(patsubst %.c,$(BUILD)/%.o,$(filter tests/$(1)/%,$(helper_sources)))
 .SECONDEXPANSION:
-$(tests) $(fuzz_sources:%.c=$(BUILD)/%): %: %.o $$(call helpers_of,$$(subst $$(BUILD)/,,$$(@D))/) $(BUILD)/libparts.a
+$(BUILD)/tests/%/helpers.a: $$(call helpers_of,$$*)
+	@rm -f $@ && mkdir -p $(@D)
+	ar rcs $@ $^
+$(tests) $(fuzz_sources:%.c=$(BUILD)/%): %: %.o $$(@D)/helpers.a $(BUILD)/libparts.a
 $(tests):
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $$(pkg-config --libs cmocka)
 tests: $(tests)
