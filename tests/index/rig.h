@@ -87,7 +87,8 @@ static inline struct cache_config rig_config(struct rig *rig)
 	};
 }
 
-/* One tenant with a cpu and an nvme area of so many units of `unit_slots` slots each; 0 units: none. */
+/* One tenant with a cpu and an nvme area of so many units of `unit_slots` slots each; 0 units:
+ * none. */
 static inline void rig_init(struct rig *rig, uint32_t cpu_units, uint32_t nvme_units,
 			    unsigned unit_slots)
 {

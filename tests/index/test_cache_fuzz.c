@@ -1,22 +1,23 @@
 /*
- * tests/index/test_cache_fuzz.c: thousands of random operations from a seed, the whole index checked after each, beside a
- * model of what its users may rely on: what they fill stays theirs, what they hold keeps its bytes, what is told of
- * copies is what lookups find. KVTIER_SEED=n runs that seed alone; KVTIER_SEEDS=n so many.
+ * tests/index/test_cache_fuzz.c: thousands of random operations from a seed, the whole index
+ * checked after each, beside a model of what its users may rely on: what they fill stays theirs,
+ * what they hold keeps its bytes, what is told of copies is what lookups find. KVTIER_SEED=n runs
+ * that seed alone; KVTIER_SEEDS=n so many.
  */
 #include "tests/index/rig.h"
 
 #include <stdlib.h>
 
-#define PAGE_BYTES   4096u
-#define UNIT_PAGES   16u
-#define AREA_UNITS   24u
-#define AREA_PAGES   (AREA_UNITS * UNIT_PAGES)
-#define AREAS        3u
-#define KEYS         160u
-#define SPACES       3u
-#define USES_MAX     64u
-#define LEASES_MAX   6u
-#define STEPS        3000u
+#define PAGE_BYTES 4096u
+#define UNIT_PAGES 16u
+#define AREA_UNITS 24u
+#define AREA_PAGES (AREA_UNITS * UNIT_PAGES)
+#define AREAS 3u
+#define KEYS 160u
+#define SPACES 3u
+#define USES_MAX 64u
+#define LEASES_MAX 6u
+#define STEPS 3000u
 
 /* A slot that the model fills or holds. */
 struct use {
@@ -33,10 +34,10 @@ struct model_lease {
 struct fuzz {
 	struct cache *cache;
 	uint64_t random;
-	uint32_t area[AREAS];                  /* cpu of tenant 0, cpu of tenant 1, nvme of both */
+	uint32_t area[AREAS]; /* cpu of tenant 0, cpu of tenant 1, nvme of both */
 	uint32_t tenant[2], space[SPACES], floor[SPACES];
-	uint32_t pages[AREAS][AREA_PAGES];     /* key << 8 | shard + 1: whose bytes lie there */
-	bool whole[KEYS][TIERS];               /* as the listener was told */
+	uint32_t pages[AREAS][AREA_PAGES]; /* key << 8 | shard + 1: whose bytes lie there */
+	bool whole[KEYS][TIERS];           /* as the listener was told */
 	uint32_t epoch_whole[KEYS];
 	struct use filling[USES_MAX], held[USES_MAX];
 	unsigned filling_count, held_count;
@@ -45,7 +46,7 @@ struct fuzz {
 	uint32_t epoch;
 	uint64_t now_us;
 	bool is_fenced;
-	unsigned done[16];                     /* how often each operation found something to do */
+	unsigned done[16]; /* how often each operation found something to do */
 };
 
 static uint64_t dice(struct fuzz *fuzz, uint64_t sides)
@@ -121,8 +122,8 @@ static uint32_t stamp_of(uint32_t key, unsigned shard)
 }
 
 /* At this moment the bytes are still what they were said to be. */
-static void heard_slot_gone(void *owner, const struct entry *entry, enum tier_id tier, uint32_t slot,
-			    const struct slot_place *place)
+static void heard_slot_gone(void *owner, const struct entry *entry, enum tier_id tier,
+			    uint32_t slot, const struct slot_place *place)
 {
 	struct fuzz *fuzz = owner;
 	unsigned shard = cache_slot(fuzz->cache, tier, slot)->shard;
@@ -144,11 +145,20 @@ static void fuzz_init(struct fuzz *fuzz, uint64_t seed)
 	const uint32_t cpu_units = AREA_UNITS / 2;
 	const uint32_t nvme_units[2] = { AREA_UNITS / 2, AREA_UNITS / 2 };
 	struct cache_config config = {
-		.entries_max = 120, .slots_max = { 64 * AREA_UNITS, 64 * AREA_UNITS },
-		.areas_max = AREAS, .tenants_max = 2, .spaces_max = SPACES, .leases_max = 4,
-		.classes_max = 12, .lease_items_max = 40, .seed = seed,
-		.listener = { .copy_whole = heard_whole, .copy_gone = heard_gone, .slot_gone = heard_slot_gone,
-			      .slot_leaving = heard_leaving, .owner = fuzz },
+		.entries_max = 120,
+		.slots_max = { 64 * AREA_UNITS, 64 * AREA_UNITS },
+		.areas_max = AREAS,
+		.tenants_max = 2,
+		.spaces_max = SPACES,
+		.leases_max = 4,
+		.classes_max = 12,
+		.lease_items_max = 40,
+		.seed = seed,
+		.listener = { .copy_whole = heard_whole,
+			      .copy_gone = heard_gone,
+			      .slot_gone = heard_slot_gone,
+			      .slot_leaving = heard_leaving,
+			      .owner = fuzz },
 	};
 
 	memset(fuzz, 0, sizeof(*fuzz));
@@ -156,10 +166,12 @@ static void fuzz_init(struct fuzz *fuzz, uint64_t seed)
 	fuzz->epoch = 1;
 	assert_int_equal(cache_create(&fuzz->cache, &config, NULL), 0);
 	for (unsigned i = 0; i < 2; i++)
-		assert_int_equal(cache_area_add(fuzz->cache, TIER_CPU, UNIT_PAGES * PAGE_BYTES, &cpu_units, 1,
-						&fuzz->area[i]), 0);
-	assert_int_equal(cache_area_add(fuzz->cache, TIER_NVME, UNIT_PAGES * PAGE_BYTES, nvme_units, 2,
-					&fuzz->area[2]), 0);
+		assert_int_equal(cache_area_add(fuzz->cache, TIER_CPU, UNIT_PAGES * PAGE_BYTES,
+						&cpu_units, 1, &fuzz->area[i]),
+				 0);
+	assert_int_equal(cache_area_add(fuzz->cache, TIER_NVME, UNIT_PAGES * PAGE_BYTES, nvme_units,
+					2, &fuzz->area[2]),
+			 0);
 	for (unsigned i = 0; i < 2; i++) {
 		const uint32_t areas[TIERS] = { fuzz->area[i], fuzz->area[2] };
 		const uint32_t units[TIERS] = { i == 0 ? cpu_units : 5, i == 0 ? 18 : 6 };
@@ -168,7 +180,8 @@ static void fuzz_init(struct fuzz *fuzz, uint64_t seed)
 	for (unsigned i = 0; i < SPACES; i++) {
 		const uint8_t fingerprint[SPACE_ID_BYTES] = { (uint8_t)(i + 1) };
 		assert_int_equal(cache_space_open(fuzz->cache, fuzz->tenant[i == 2], fingerprint,
-						  &fuzz->space[i]), 0);
+						  &fuzz->space[i]),
+				 0);
 	}
 }
 
@@ -188,7 +201,8 @@ static uint32_t fuzz_readable(struct fuzz *fuzz, enum tier_id *out_tier, uint32_
 		enum tier_id tier = (enum tier_id)dice(fuzz, TIERS);
 		if (entry == ENTRY_NONE)
 			continue;
-		uint32_t slot = cache_copy_slot(fuzz->cache, entry, tier, (unsigned)dice(fuzz, key_shards(key)));
+		uint32_t slot = cache_copy_slot(fuzz->cache, entry, tier,
+						(unsigned)dice(fuzz, key_shards(key)));
 		if (slot == SLOT_NONE || cache_slot(fuzz->cache, tier, slot)->state == SLOT_FILLING)
 			continue;
 		*out_tier = tier;
@@ -201,7 +215,10 @@ static uint32_t fuzz_readable(struct fuzz *fuzz, enum tier_id *out_tier, uint32_
 static struct use use_of(struct fuzz *fuzz, enum tier_id tier, uint32_t slot, uint32_t key)
 {
 	const struct slot *seen = cache_slot(fuzz->cache, tier, slot);
-	struct use use = { .tier = tier, .slot = slot, .key = key, .generation = seen->generation,
+	struct use use = { .tier = tier,
+			   .slot = slot,
+			   .key = key,
+			   .generation = seen->generation,
 			   .shard = seen->shard };
 
 	cache_slot_place(fuzz->cache, tier, slot, &use.place);
@@ -212,7 +229,8 @@ static struct use use_of(struct fuzz *fuzz, enum tier_id tier, uint32_t slot, ui
 static void fuzz_fill(struct fuzz *fuzz, enum tier_id tier, uint32_t slot, uint32_t key)
 {
 	struct use use = use_of(fuzz, tier, slot, key);
-	uint64_t start = use.place.offset / PAGE_BYTES + (use.place.device == 1 ? AREA_PAGES / 2 : 0);
+	uint64_t start = use.place.offset / PAGE_BYTES +
+			 (use.place.device == 1 ? AREA_PAGES / 2 : 0);
 
 	assert_int_equal(cache_slot(fuzz->cache, tier, slot)->state, SLOT_FILLING);
 	for (uint64_t i = 0; i < use.place.slot_bytes / PAGE_BYTES; i++)
@@ -238,10 +256,16 @@ static bool do_admit(struct fuzz *fuzz)
 	unsigned shard = (unsigned)dice(fuzz, key_shards(key));
 	bool is_old = dice(fuzz, 8) == 0 && fuzz->epoch > 1;
 	struct cache_new block = {
-		.space = fuzz->space[key_space(key)], .shards_count = (uint8_t)key_shards(key),
-		.shard = (uint8_t)shard, .parent_required = dice(fuzz, 4) == 0, .hash = hash.hash,
-		.parent = key % 24 < SPACES ? NULL : parent.hash, .route_key = key, .tokens = 16,
-		.epoch = fuzz->epoch - is_old, .slot_bytes = key_slot_bytes(key, shard),
+		.space = fuzz->space[key_space(key)],
+		.shards_count = (uint8_t)key_shards(key),
+		.shard = (uint8_t)shard,
+		.parent_required = dice(fuzz, 4) == 0,
+		.hash = hash.hash,
+		.parent = key % 24 < SPACES ? NULL : parent.hash,
+		.route_key = key,
+		.tokens = 16,
+		.epoch = fuzz->epoch - is_old,
+		.slot_bytes = key_slot_bytes(key, shard),
 		.lower_wanted = dice(fuzz, 4) != 0,
 	};
 	uint32_t entry;
@@ -310,7 +334,8 @@ static bool do_fill_end(struct fuzz *fuzz)
 	else if (cache_slot_ready(fuzz->cache, use.tier, use.slot))
 		assert_int_equal(seen->state, SLOT_READY);
 	else
-		assert_false(cache_slot_is_current(fuzz->cache, use.tier, use.slot, use.generation));
+		assert_false(
+			cache_slot_is_current(fuzz->cache, use.tier, use.slot, use.generation));
 	return true;
 }
 
@@ -394,12 +419,13 @@ static bool do_grant(struct fuzz *fuzz)
 	unsigned count = 0, granted;
 	struct model_lease lease = { .deadline_us = fuzz->now_us + 1 + dice(fuzz, 100) };
 
-	for (uint32_t key = space + SPACES * (uint32_t)dice(fuzz, 30); key < KEYS && count < 16; key += SPACES)
+	for (uint32_t key = space + SPACES * (uint32_t)dice(fuzz, 30); key < KEYS && count < 16;
+	     key += SPACES)
 		entries[count++] = fuzz_find_any(fuzz, key);
 	if (fuzz->leases_count == LEASES_MAX)
 		return false;
-	int result = cache_lease_grant(fuzz->cache, fuzz->tenant[space == 2], entries, count, lease.deadline_us,
-				       &lease.handle, &granted);
+	int result = cache_lease_grant(fuzz->cache, fuzz->tenant[space == 2], entries, count,
+				       lease.deadline_us, &lease.handle, &granted);
 	assert_true(result == 0 || result == -11 || result == -122);
 	if (result != 0)
 		return false;
@@ -416,7 +442,8 @@ static bool do_lease_end(struct fuzz *fuzz)
 
 	if (dice(fuzz, 3) != 0) {
 		uint32_t entry = fuzz_find_any(fuzz, (uint32_t)dice(fuzz, KEYS));
-		return entry != ENTRY_NONE && cache_lease_release_entry(fuzz->cache, fuzz->leases[i].handle, entry);
+		return entry != ENTRY_NONE &&
+		       cache_lease_release_entry(fuzz->cache, fuzz->leases[i].handle, entry);
 	}
 	cache_lease_release(fuzz->cache, fuzz->leases[i].handle);
 	assert_false(cache_lease_is_live(fuzz->cache, fuzz->leases[i].handle));
@@ -475,21 +502,25 @@ static void fuzz_check(struct fuzz *fuzz)
 	for (unsigned i = 0; i < fuzz->held_count; i++) {
 		const struct use *use = &fuzz->held[i];
 		struct use now = use_of(fuzz, use->tier, use->slot, use->key);
-		assert_true(cache_slot_is_current(fuzz->cache, use->tier, use->slot, use->generation));
+		assert_true(
+			cache_slot_is_current(fuzz->cache, use->tier, use->slot, use->generation));
 		assert_memory_equal(&now.place, &use->place, sizeof(now.place));
 		assert_true(bytes_are(fuzz, &use->place, stamp_of(use->key, use->shard)));
 	}
 	for (uint32_t key = 0; key < KEYS; key++) {
 		struct rig_key hash = rig_key(key);
 		uint32_t space = key_space(key), entry;
-		struct cache_query query = { .space = fuzz->space[space], .hashes = &hash.hash, .count = 1 };
+		struct cache_query query = { .space = fuzz->space[space],
+					     .hashes = &hash.hash,
+					     .count = 1 };
 		bool is_told = fuzz->whole[key][TIER_CPU] || fuzz->whole[key][TIER_NVME];
 		cache_find(fuzz->cache, &query, &entry);
 		if (entry != ENTRY_NONE) {
 			assert_true(is_told);
 			assert_true(cache_entry(fuzz->cache, entry)->epoch >= fuzz->floor[space]);
 			for (unsigned tier = 0; tier < TIERS; tier++)
-				assert_int_equal(cache_copy_is_whole(fuzz->cache, entry, tier), fuzz->whole[key][tier]);
+				assert_int_equal(cache_copy_is_whole(fuzz->cache, entry, tier),
+						 fuzz->whole[key][tier]);
 		} else if (is_told) {
 			assert_true(fuzz->epoch_whole[key] < fuzz->floor[space]);
 		}
@@ -509,8 +540,8 @@ static void fuzz_check(struct fuzz *fuzz)
 static void fuzz_step(struct fuzz *fuzz)
 {
 	static bool (*const operations[])(struct fuzz *) = {
-		do_admit, do_take, do_fill_end, do_hold, do_release, do_damage, do_lower,
-		do_touch, do_grant, do_lease_end, do_expire, do_forget, do_fence,
+		do_admit, do_take,  do_fill_end,  do_hold,   do_release, do_damage, do_lower,
+		do_touch, do_grant, do_lease_end, do_expire, do_forget,  do_fence,
 	};
 	static const unsigned weights[] = { 30, 10, 34, 5, 5, 2, 10, 8, 4, 4, 3, 3, 1 };
 	unsigned total = 0;
@@ -534,24 +565,34 @@ static void restart_slots(struct fuzz *fuzz, struct cache *next)
 		for (unsigned tier = 0; entry != ENTRY_NONE && tier < TIERS; tier++) {
 			for (unsigned shard = 0; shard < key_shards(key); shard++) {
 				struct rig_key hash = rig_key(key);
-				uint32_t slot = cache_copy_slot(fuzz->cache, entry, tier, shard), restored_slot;
-				if (slot == SLOT_NONE || cache_slot(fuzz->cache, tier, slot)->state == SLOT_FILLING)
+				uint32_t slot = cache_copy_slot(fuzz->cache, entry, tier, shard),
+					 restored_slot;
+				if (slot == SLOT_NONE ||
+				    cache_slot(fuzz->cache, tier, slot)->state == SLOT_FILLING)
 					continue;
 				struct use use = use_of(fuzz, tier, slot, key);
 				struct cache_restored restored = {
-					.device = use.place.device, .offset = use.place.offset,
+					.device = use.place.device,
+					.offset = use.place.offset,
 					.slot_bytes = use.place.slot_bytes,
 					.extent_generation = use.place.extent_generation,
 					.slot_generation = use.place.slot_generation,
-					.space = fuzz->space[key_space(key)], .epoch = fuzz->epoch, .tokens = 16,
-					.shard = (uint8_t)shard, .shards_count = (uint8_t)key_shards(key),
+					.space = fuzz->space[key_space(key)],
+					.epoch = fuzz->epoch,
+					.tokens = 16,
+					.shard = (uint8_t)shard,
+					.shards_count = (uint8_t)key_shards(key),
 					.hash = hash.hash,
 				};
-				assert_int_equal(cache_slot_restore(next, use.place.area, &restored, &restored_slot), 0);
-				assert_int_equal(cache_slot_restore(next, use.place.area, &restored, &restored_slot),
+				assert_int_equal(cache_slot_restore(next, use.place.area, &restored,
+								    &restored_slot),
+						 0);
+				assert_int_equal(cache_slot_restore(next, use.place.area, &restored,
+								    &restored_slot),
 						 -116);
 				restored.extent_generation++;
-				assert_int_equal(cache_slot_restore(next, use.place.area, &restored, &restored_slot),
+				assert_int_equal(cache_slot_restore(next, use.place.area, &restored,
+								    &restored_slot),
 						 -116);
 			}
 		}
@@ -568,9 +609,11 @@ static void fuzz_restart(struct fuzz *fuzz)
 	for (unsigned i = 0; i < AREAS; i++) {
 		unsigned count = cache_extents(fuzz->cache, fuzz->area[i], extents, AREA_UNITS);
 		for (unsigned j = 0; j < count; j++) {
-			assert_int_equal(cache_extent_restore(next->cache, fuzz->area[i], &extents[j]), 0);
+			assert_int_equal(
+				cache_extent_restore(next->cache, fuzz->area[i], &extents[j]), 0);
 			/* A second one on the same units, or beyond the share, is refused. */
-			assert_int_not_equal(cache_extent_restore(next->cache, fuzz->area[i], &extents[j]), 0);
+			assert_int_not_equal(
+				cache_extent_restore(next->cache, fuzz->area[i], &extents[j]), 0);
 		}
 	}
 	restart_slots(fuzz, next->cache);
@@ -629,7 +672,7 @@ static void random_operations_never_break_a_promise(void **unused)
 	for (uint64_t seed = 1; seed <= seeds; seed++)
 		fuzz_run(seed, done);
 	for (unsigned i = 0; i < 13; i++)
-		assert_true(done[i] > 0);   /* an operation that never happened tests nothing */
+		assert_true(done[i] > 0); /* an operation that never happened tests nothing */
 }
 
 int main(void)
