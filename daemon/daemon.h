@@ -49,7 +49,7 @@ struct counters {
 	uint64_t refused[CACHE_ADMISSIONS];
 	uint64_t refused_bypass, refused_busy;
 	uint64_t store_failures, store_checksum_failures, window_faults;
-	uint64_t down_blocks, down_bytes, down_failures;
+	uint64_t down_blocks, down_bytes, down_failures, down_unwanted, down_void;
 	uint64_t up_blocks, up_bytes, up_failures;
 	uint64_t stale_entries, damaged[TIERS];
 	uint64_t expired_blocks, leases_refused, protocol_errors, forgets;
@@ -122,7 +122,7 @@ struct daemon {
 	unsigned devices_count;
 	uint32_t nvme_area;                    /* UINT32_MAX: no nvme */
 	struct tier *nvme;                     /* NULL: none */
-	uint32_t nvme_slots_max;
+	uint32_t cpu_slots_max, nvme_slots_max;   /* of the cache */
 	struct budget write_budget;
 	struct catalog_link *catalog;          /* NULL: none */
 
@@ -158,10 +158,9 @@ bool daemon_is_drained(const struct daemon *daemon);
 /* After the threads of mills and devices have ended. Accepts NULL. */
 void daemon_destroy(struct daemon *daemon);
 
-static inline struct tenant *daemon_tenant_of_space(struct daemon *daemon, uint32_t space)
+/* The tenant with this handle in the cache, or NULL. */
+static inline struct tenant *daemon_tenant(struct daemon *daemon, uint32_t handle)
 {
-	uint32_t handle = cache_space_tenant(daemon->cache, space);
-
 	for (unsigned i = 0; i < daemon->tenants_count; i++)
 		if (daemon->tenants[i].handle == handle)
 			return &daemon->tenants[i];

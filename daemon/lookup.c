@@ -153,9 +153,9 @@ static void worth_weigh(const struct session *session, const struct frame_lookup
 	for (uint32_t i = 0; i < answer->runs_count; i++) {
 		struct worth_run *run = &answer->runs[i];
 		const struct tier_speed *speed = &daemon->speeds[run->tier];
-		double bytes = (double)run->bytes + (run->tier == TIER_NVME ? queued_bytes : 0.0);
 
-		run->restore_us = (uint32_t)(speed->latency_us + bytes / speed->bytes_us);
+		run->restore_us = worth_restore_us(run->bytes, speed->latency_us, speed->bytes_us,
+						   run->tier == TIER_NVME ? queued_bytes : 0.0);
 	}
 	answer->worth_tokens = worth_tokens(&cost, answer->runs, answer->runs_count, answer->usable_tokens);
 }

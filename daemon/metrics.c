@@ -84,6 +84,8 @@ static void tier_metrics(struct daemon *daemon, struct metrics_page *page)
 		LABELLED(evictions_total, counters->evictions[tier], tier_names[tier]);
 	LABELLED(demotions_total, counters->down_blocks, "done");
 	LABELLED(demotions_total, counters->down_failures, "failed");
+	LABELLED(demotions_total, counters->down_unwanted, "unwanted");
+	LABELLED(demotions_total, counters->down_void, "void");
 	LABELLED(promotions_total, counters->up_blocks, "done");
 	LABELLED(promotions_total, counters->up_failures, "failed");
 	for (unsigned tier = 0; tier < TIERS; tier++)

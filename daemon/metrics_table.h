@@ -37,7 +37,7 @@
 	row(protocol_errors_total, COUNTER, "", "Clients closed for what they sent.") \
 	row(call_seconds, HISTOGRAM, "call", "Time that the loop worked on one frame.") \
 	row(evictions_total, COUNTER, "tier", "Readable slots freed: evicted, dropped, quarantined.") \
-	row(demotions_total, COUNTER, "result", "Writes of blocks down to nvme: done, failed.") \
+	row(demotions_total, COUNTER, "result", "Writes of blocks down to nvme: done, failed, unwanted (no place there), void (gone before).") \
 	row(promotions_total, COUNTER, "result", "Reads of blocks up from nvme: done, failed.") \
 	row(checksum_failures_total, COUNTER, "tier", "Slots whose checksum was wrong; each was a miss.") \
 	row(stale_entries_total, COUNTER, "", "Entries dropped because their slot held something else.") \

@@ -50,6 +50,7 @@ void move_down_start(struct move *move)
 
 	assert(move->kind == MOVE_STORE && move->cpu_slot != SLOT_NONE);
 	if (!nvme_slot_found(move)) {
+		daemon->counters.down_unwanted++;
 		cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_NONE);
 		move_give(move);
 		return;
@@ -64,6 +65,25 @@ void move_down_start(struct move *move)
 	(void)failpoint(down_submitted);
 }
 
+void mover_lower(struct daemon *daemon, uint32_t cpu_slot)
+{
+	const struct slot *slot = cache_slot(daemon->cache, TIER_CPU, cpu_slot);
+	struct move *move;
+
+	/* An orphan (no ring) belongs to nobody any more. */
+	if (slot->state != SLOT_READY || slot->entry == ENTRY_NONE || slot->sibling == SLOT_NONE ||
+	    cache_copy_slot(daemon->cache, slot->entry, TIER_NVME, slot->shard) != SLOT_NONE)
+		return;
+	uint32_t handle = cache_space_tenant(daemon->cache, cache_entry(daemon->cache, slot->entry)->space);
+	struct tenant *tenant = daemon_tenant(daemon, handle);
+	move = move_take(daemon, MOVE_STORE, tenant, slot->entry, slot->shard);
+	if (move == NULL)
+		return;
+	move_has_cpu_slot(move, cpu_slot);
+	move_become(move, MOVE_MILLED);   /* as if a mill had just filled it */
+	move_down_start(move);
+}
+
 /* A queued down whose cpu copy went (dropped, forgotten) is not written. */
 static bool down_is_void(struct move *move)
 {
@@ -71,6 +91,7 @@ static bool down_is_void(struct move *move)
 
 	if (move_cpu_is_readable(move) && move_nvme_is_current(move))
 		return false;
+	daemon->counters.down_void++;
 	if (move_nvme_is_current(move))
 		cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
 	if (move_cpu_is_readable(move))

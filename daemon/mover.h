@@ -45,6 +45,8 @@ must_check int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_
 void mover_forget_waiter(struct waiter *waiter);
 /* A client found a wrong checksum: proves the cpu slot again and quarantines it if it is damaged. */
 void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot, uint32_t generation);
+/* Writes a READY cpu slot down that has no copy below; anything else is passed over. */
+void mover_lower(struct daemon *daemon, uint32_t cpu_slot);
 /* Whether new blocks are to be written down now. */
 bool mover_lower_is_wanted(struct daemon *daemon, uint64_t bytes);
 /* Takes slotless and queued moves further; expires them. Returns whether it did anything. */

@@ -148,6 +148,7 @@ static int cache_open(struct daemon *daemon, struct error *error)
 				 "block_bytes_min");
 	config.slots_max[TIER_CPU] = (uint32_t)slots[TIER_CPU];
 	config.slots_max[TIER_NVME] = (uint32_t)slots[TIER_NVME];
+	daemon->cpu_slots_max = config.slots_max[TIER_CPU];
 	daemon->nvme_slots_max = config.slots_max[TIER_NVME];
 	config.entries_max = (uint32_t)entries;
 	config.lease_items_max = slots[TIER_CPU] + slots[TIER_NVME];

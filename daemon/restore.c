@@ -4,6 +4,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "daemon/catalog.h"
+#include "daemon/mover.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,8 +13,10 @@
 
 #define HEADERS_A_STEP  256u     /* of an arena, in one pass of the loop */
 #define HEADERS_AN_OP   64u      /* of a device, in one mill op */
+#define DOWNS_A_STEP    256u     /* cpu slots looked at in one pass */
+#define DOWN_MOVES_MAX  64u      /* moves under way beside which no more of these are begun */
 
-enum restore_phase { RESTORE_ARENAS, RESTORE_CATALOG, RESTORE_HEADERS, RESTORE_DONE };
+enum restore_phase { RESTORE_ARENAS, RESTORE_CATALOG, RESTORE_HEADERS, RESTORE_DOWN, RESTORE_DONE };
 
 /* Steps through the slots of a table of extents. */
 struct slot_cursor {
@@ -37,6 +40,7 @@ struct restore {
 	struct { uint64_t offset; uint32_t slot_bytes, generation; int result; } reads[HEADERS_AN_OP];
 	unsigned reads_count;
 	struct nvme_device *device;
+	uint32_t down_next;              /* cpu slot to look at: is it below, too? */
 	uint32_t *unit_tenants;          /* of the nvme area: whose the restored extents are */
 };
 
@@ -210,6 +214,7 @@ static void on_row(void *owner, const struct catalog_record *record)
 
 static void phase_begin(struct restore *restore, enum restore_phase phase)
 {
+	assert(phase > restore->phase);
 	restore->phase = phase;
 	restore->number = 0;
 	restore->is_begun = false;
@@ -219,9 +224,10 @@ static void serving_begins(struct restore *restore)
 {
 	struct daemon *daemon = restore->daemon;
 
+	if (daemon->phase != DAEMON_RESTORING)
+		return;
 	(void)failpoint(restore_done);
-	if (daemon->phase == DAEMON_RESTORING)
-		daemon->phase = DAEMON_SERVING;
+	daemon->phase = DAEMON_SERVING;
 	log_line(LOG_INFO, "ready", "restored_cpu=%llu restored_nvme=%llu refused=%llu restore_ms=%llu "
 		 "rebuilding=%d", (unsigned long long)daemon->counters.restored[TIER_CPU],
 		 (unsigned long long)daemon->counters.restored[TIER_NVME],
@@ -238,7 +244,7 @@ static void on_scanned(void *owner, const struct catalog_scan_end *end)
 
 	log_line(LOG_INFO, "catalog_read", "rows=%llu skipped=%llu complete=%d result=%d",
 		 (unsigned long long)end->rows, (unsigned long long)end->skipped, is_complete, end->result);
-	phase_begin(restore, is_complete ? RESTORE_DONE : RESTORE_HEADERS);
+	phase_begin(restore, is_complete ? RESTORE_DOWN : RESTORE_HEADERS);
 	if (is_complete)
 		catalog_link_mark_complete(daemon->catalog);
 	serving_begins(restore);
@@ -311,22 +317,59 @@ static bool headers_step(struct restore *restore)
 static void catalog_begin(struct restore *restore)
 {
 	struct daemon *daemon = restore->daemon;
+	bool is_new = true;
 
-	for (unsigned i = 0; i < daemon->devices_count; i++)
+	for (unsigned i = 0; i < daemon->devices_count; i++) {
+		is_new = is_new && nvme_device_is_new(daemon->devices[i].device);
 		restore_extents(daemon, daemon->nvme_area, daemon->devices[i].first_unit, restore->cursor.extents,
 				nvme_device_extents(daemon->devices[i].device, restore->cursor.extents));
+	}
 	catalog_link_scan(daemon->catalog, on_row, on_scanned);
 	restore->is_begun = true;
+	/* Devices that were just made hold nothing: whatever the catalogue says of others is deleted as it comes. */
+	if (is_new)
+		serving_begins(restore);
 }
 
 static void headers_ended(struct restore *restore)
 {
 	struct daemon *daemon = restore->daemon;
 
-	phase_begin(restore, RESTORE_DONE);
+	phase_begin(restore, RESTORE_DOWN);
 	catalog_link_mark_complete(daemon->catalog);
 	log_line(LOG_INFO, "rebuilt", "restored_nvme=%llu",
 		 (unsigned long long)daemon->counters.restored[TIER_NVME]);
+}
+
+/* Blocks that came in before nvme took any, or were not written when an earlier life ended, go down now. */
+static void down_step(struct restore *restore)
+{
+	struct daemon *daemon = restore->daemon;
+
+	for (unsigned i = 0; i < DOWNS_A_STEP && restore->down_next < daemon->cpu_slots_max; i++) {
+		if (mover_moves_count(daemon) >= DOWN_MOVES_MAX)
+			return;
+		mover_lower(daemon, restore->down_next++);
+	}
+	if (restore->down_next >= daemon->cpu_slots_max)
+		phase_begin(restore, RESTORE_DONE);
+}
+
+static bool restore_arenas_step(struct daemon *daemon)
+{
+	struct restore *restore = daemon->restore;
+
+	if (restore->number < daemon->tenants_count) {
+		if (!daemon->tenants[restore->number].arena.is_warm || !arena_step(restore)) {
+			restore->number++;
+			restore->is_begun = false;
+		}
+		return true;
+	}
+	phase_begin(restore, daemon->nvme != NULL ? RESTORE_CATALOG : RESTORE_DONE);
+	if (restore->phase == RESTORE_DONE)
+		serving_begins(restore);
+	return true;
 }
 
 bool restore_step(struct daemon *daemon)
@@ -335,23 +378,16 @@ bool restore_step(struct daemon *daemon)
 
 	if (restore->phase == RESTORE_DONE || daemon->phase == DAEMON_DRAINING)
 		return false;
-	if (restore->phase == RESTORE_ARENAS) {
-		if (restore->number < daemon->tenants_count) {
-			if (!daemon->tenants[restore->number].arena.is_warm || !arena_step(restore)) {
-				restore->number++;
-				restore->is_begun = false;
-			}
-			return true;
-		}
-		phase_begin(restore, daemon->nvme != NULL ? RESTORE_CATALOG : RESTORE_DONE);
-		if (restore->phase == RESTORE_DONE)
-			serving_begins(restore);
-		return true;
-	}
+	if (restore->phase == RESTORE_ARENAS)
+		return restore_arenas_step(daemon);
 	if (restore->phase == RESTORE_CATALOG) {
 		if (restore->is_begun)
 			return false;
 		catalog_begin(restore);
+		return true;
+	}
+	if (restore->phase == RESTORE_DOWN) {
+		down_step(restore);
 		return true;
 	}
 	if (restore->is_milling)
@@ -367,7 +403,7 @@ bool restore_step(struct daemon *daemon)
 
 const char *restore_phase_name(const struct daemon *daemon)
 {
-	static const char *const names[] = { "arenas", "catalog", "headers", "done" };
+	static const char *const names[] = { "arenas", "catalog", "headers", "down", "done" };
 
 	return names[daemon->restore->phase];
 }

@@ -12,7 +12,7 @@
 must_check int restore_create(struct daemon *daemon, struct error *error);
 void restore_destroy(struct restore *restore);
 bool restore_step(struct daemon *daemon);
-/* "arenas", "catalog", "headers", "done". */
+/* "arenas", "catalog", "headers", "down", "done". */
 const char *restore_phase_name(const struct daemon *daemon);
 /* A mill op of it is under way. */
 bool restore_is_busy(const struct daemon *daemon);

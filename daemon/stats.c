@@ -115,6 +115,8 @@ static void counters_write(const struct daemon *daemon, struct text *text)
 	number_write(text, "store_failures", counters->store_failures);
 	number_write(text, "down_blocks", counters->down_blocks);
 	number_write(text, "down_failures", counters->down_failures);
+	number_write(text, "down_unwanted", counters->down_unwanted);
+	number_write(text, "down_void", counters->down_void);
 	number_write(text, "up_blocks", counters->up_blocks);
 	number_write(text, "up_failures", counters->up_failures);
 	number_write(text, "stale_entries", counters->stale_entries);
