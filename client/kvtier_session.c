@@ -184,13 +184,16 @@ static int control_ensure_session(struct kvtier_client *client, uint64_t deadlin
 int control_enter(struct kvtier_client *client, uint64_t deadline_us)
 {
 	bool is_registered;
-	int result;
+	int result, refused;
 
 	if (atomic_load_explicit(&client->is_child, memory_order_relaxed))
 		return -ECHILD;
 	pthread_mutex_lock(&client->lock);
 	is_registered = client->session != 0;
+	refused = client->refused.code;
 	pthread_mutex_unlock(&client->lock);
+	if (refused != 0)
+		return refused;
 	/* Not registered, and somebody else is at it: a miss at once. */
 	result = turn_take(client, is_registered ? deadline_us : 0);
 	if (result < 0)

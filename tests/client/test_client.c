@@ -627,6 +627,7 @@ static void a_cancelled_job_ends_even_when_the_daemon_is_silent(void **unused)
 	rig_init(&rig);
 	fake_set(&rig.fake, FRAME_STORE, FAKE_SILENT, 1);
 	assert_int_equal(rig_begin(&rig, true, 3, WAIT_US, &job), 0);
+	fake_wait_seen(&rig.fake, FRAME_STORE, 1);
 	kvtier_cancel(rig.client, job + 256);   /* not ours */
 	kvtier_cancel(rig.client, job);
 	kvtier_cancel(rig.client, job);
@@ -757,6 +758,8 @@ static void the_descriptor_is_readable_when_there_is_something_to_poll(void **un
 	rig_finish(&rig);
 }
 
+static sem_t calls_made;
+
 static void *call_many_times(void *argument)
 {
 	struct rig *rig = argument;
@@ -772,6 +775,8 @@ static void *call_many_times(void *argument)
 			kvtier_cancel(rig->client, job);
 		(void)kvtier_poll(rig->client, &completion, 1);
 		(void)kvtier_is_connected(rig->client);
+		if (i % 20 == 19)
+			sem_post(&calls_made);
 	}
 	return NULL;
 }
@@ -784,10 +789,11 @@ static void several_threads_and_a_daemon_that_restarts_do_not_get_in_each_others
 
 	(void)unused;
 	rig_init(&rig);
+	sem_init(&calls_made, 0, 0);
 	for (unsigned i = 0; i < 3; i++)
 		pthread_create(&threads[i], NULL, call_many_times, &rig);
 	for (unsigned i = 0; i < 5; i++) {
-		fake_wait_seen(&rig.fake, FRAME_LOOKUP, 10 * i);
+		sem_wait(&calls_made);
 		fake_set(&rig.fake, i % 2 == 0 ? FRAME_COMMIT : FRAME_LOAD, FAKE_GARBAGE, 1);
 		fake_restart(&rig.fake);
 	}
