@@ -7,8 +7,8 @@ set -eu
 build=${1:?usage: bench/demo.sh BUILD}
 build=$(cd "$build" && pwd)
 top=$(cd "$(dirname "$0")/.." && pwd)
-requests=${KVTIER_DEMO_REQUESTS:-600}
-seconds_max=150                 # of the replay; the whole demo stays under 3 minutes
+requests=${KVTIER_DEMO_REQUESTS:-1000}
+seconds_max=120                 # of the replay; the whole demo stays under 3 minutes
 trace=$top/../shared/traces/mooncake_conversation.jsonl.gz
 
 for program in kvtierd kvtier-bench; do
@@ -31,24 +31,17 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
 
-# A large file is not to be laid on a small tmpfs.
-free_kib=$(df -Pk "$folder" | awk 'NR == 2 { print $4 }')
-nvme_mib=4096
-if [ "$free_kib" -lt 6291456 ]; then
-	nvme_mib=1024
-fi
-
 cat > "$folder/kvtierd.yaml" <<END
 run_directory: $folder/run
 state_directory: $folder/state
 http_listen: ""
-extent_bytes: 16MiB
+extent_bytes: 4MiB
 tenants:
   - name: default
-    cpu_bytes: 256MiB
+    cpu_bytes: 64MiB
 nvme:
   - path: $folder/nvme
-    bytes: ${nvme_mib}MiB
+    bytes: 512MiB
 END
 mkdir "$folder/run" "$folder/state"
 socket=$folder/run/t/default/kv.sock
@@ -87,14 +80,14 @@ if [ ! -r "$trace" ]; then
 	"$build/kvtier-bench" generate --mix chat,agentic --users 4 --requests "$requests" --seed 7 --output "$trace"
 fi
 
-echo "demo: a daemon with 256 MiB of memory and ${nvme_mib} MiB of nvme, $requests requests of $(basename "$trace")"
+echo "demo: a daemon with 64 MiB of memory and 512 MiB of nvme, $requests requests of $(basename "$trace")"
 start_daemon
 echo "demo: ready in $ready_ms ms"
 
 rm -f "$build/demo.json"
-# Blocks of 512 tokens at 128 KiB: a model of 256 bytes a token, so that a small machine sees many blocks.
-timeout "$seconds_max" "$build/kvtier-bench" replay --trace "$trace" --block-tokens 512 --block-bytes 128KiB \
-	--socket "$socket" --limit "$requests" --processes 2 --away-ms 50 \
+# Small blocks at 15 times the trace's speed: also a slow disk of a small machine keeps up, and memory overflows.
+timeout "$seconds_max" "$build/kvtier-bench" replay --trace "$trace" --block-tokens 512 --block-bytes 16KiB \
+	--socket "$socket" --limit "$requests" --processes 2 --speed 15 \
 	--mark-at $((requests / 2)) --mark "$folder/half" --json "$build/demo.json" \
 	> "$folder/replay" 2> "$folder/replay.errors" &
 replay_pid=$!

@@ -15,6 +15,7 @@
 #define CHUNK_BLOCKS_MAX 256u
 #define SETTLE_US_MAX UINT64_C(30000000)
 #define SETTLE_PAUSE_NS 100000L
+#define BOOT_CHECK_EACH_US 100000u
 
 static uint32_t chunk_blocks_choose(const struct replay_options *options)
 {
@@ -155,21 +156,32 @@ void engine_close(struct engine *engine)
 	free(engine);
 }
 
-/* The number under `key` at any depth; -1: none. */
-static long long json_find(const json_t *value, const char *key)
+/* The daemon's status, ours to give back; NULL: it is away. */
+static json_t *engine_stats(struct engine *engine)
 {
-	const char *name;
-	json_t *member;
+	if (kvtier_stats(engine->clients[0], engine->stats, sizeof(engine->stats),
+			 engine->options->deadline_us) < 0)
+		return NULL;
+	return json_loads(engine->stats, 0, NULL);
+}
 
-	json_object_foreach((json_t *)value, name, member)
-	{
-		if (strcmp(name, key) == 0 && json_is_integer(member))
-			return (long long)json_integer_value(member);
-		long long found = json_is_object(member) ? json_find(member, key) : -1;
-		if (found >= 0)
-			return found;
+void engine_boot_check(struct engine *engine)
+{
+	uint64_t at_us = now_us();
+
+	if (at_us < engine->boot_check_us)
+		return;
+	engine->boot_check_us = at_us + BOOT_CHECK_EACH_US;
+	json_t *stats = engine_stats(engine);
+	const char *boot = json_string_value(json_object_get(stats, "boot_id"));
+	if (boot != NULL && strcmp(boot, engine->boot) != 0) {
+		if (engine->boot[0] != '\0') {
+			engine->has_returned = true;
+			engine->figures->returns++;
+		}
+		snprintf(engine->boot, sizeof(engine->boot), "%s", boot);
 	}
-	return -1;
+	json_decref(stats);
 }
 
 bool engine_settle(struct engine *engine)
@@ -177,16 +189,13 @@ bool engine_settle(struct engine *engine)
 	uint64_t until_us = now_us() + SETTLE_US_MAX;
 
 	while (now_us() < until_us) {
-		long long pending = -1;
-		if (kvtier_stats(engine->clients[0], engine->stats, sizeof(engine->stats),
-				 engine->options->deadline_us) < 0)
-			return false;
-		json_t *root = json_loads(engine->stats, 0, NULL);
-		if (root != NULL && json_is_object(root))
-			pending = json_find(root, "pending_down");
-		json_decref(root);
-		if (pending <= 0)
-			return pending == 0;
+		json_t *stats = engine_stats(engine);
+		const json_t *pending = json_object_get(stats, "pending_down");
+		bool is_known = json_is_integer(pending),
+		     is_done = json_integer_value(pending) == 0;
+		json_decref(stats);
+		if (!is_known || is_done)
+			return is_known;
 		struct timespec pause = { .tv_nsec = SETTLE_PAUSE_NS };
 		nanosleep(&pause, NULL);
 	}

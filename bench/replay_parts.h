@@ -26,6 +26,8 @@ struct engine {
 	struct kvtier_block *blocks; /* of one chunk */
 	int *results;                /* of one chunk, over all shards */
 	bool is_away, has_returned;
+	char boot[32];          /* of the daemon that we know */
+	uint64_t boot_check_us; /* when to look again */
 	char stats[ENGINE_STATS_BYTES];
 };
 
@@ -33,5 +35,9 @@ static inline uint64_t now_us(void)
 {
 	return clock_now_us(clock_real());
 }
+
+/* Looks, now and then, whether the daemon is still the same; a restart may be too quick to be
+ * missed otherwise. */
+void engine_boot_check(struct engine *engine);
 
 #endif

@@ -189,16 +189,6 @@ static void hits_count(struct engine *engine, const struct trace_request *reques
 	figures->hit_tokens_cpu += tokens - nvme;
 }
 
-/* -ENOTCONN and the like: the daemon is away. Notices its return. */
-static void away_note(struct engine *engine, bool is_away)
-{
-	if (engine->is_away && !is_away) {
-		engine->has_returned = true;
-		engine->figures->returns++;
-	}
-	engine->is_away = is_away;
-}
-
 static int chain_lookup(struct engine *engine, uint32_t count, struct kvtier_found *out_found)
 {
 	struct kvtier_keys keys = { .count = count < KEYS_MAX ? count : KEYS_MAX,
@@ -212,7 +202,7 @@ static int chain_lookup(struct engine *engine, uint32_t count, struct kvtier_fou
 				   out_found);
 	histogram_add(&engine->figures->lookup, now_us() - started_us);
 	late_check(engine, started_us);
-	away_note(engine, result < 0);
+	engine->is_away = result < 0;
 	if (result < 0) {
 		engine->figures->failed_lookups++;
 		memset(out_found, 0, sizeof(*out_found));
@@ -319,6 +309,7 @@ uint32_t engine_serve(struct engine *engine, const struct trace_request *request
 		payload_hash(engine->trace->identities[blocks[i]], engine->hashes[i]);
 	figures->input_tokens += request->input_tokens;
 	figures->input_blocks += request->blocks_count;
+	engine_boot_check(engine);
 	if (request->blocks_count > 0 && chain_lookup(engine, request->blocks_count, &found) == 0)
 		delivered = chain_load(engine, request, &found);
 	if (engine->is_away) {
