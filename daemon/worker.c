@@ -18,10 +18,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MESSAGES_STEP_MAX                                                                          \
-	1024u         /* handed over in one step, so that a talkative worker cannot hold the loop */
-#define LOOK_US 1000u /* between two looks at whether the process still lives */
-#define REAP_MS_MAX 5000 /* how long destroy waits for a killed process */
+#define MESSAGES_STEP_MAX 1024u /* at once: a talkative worker must not hold the loop */
+#define LOOK_US 1000u           /* between two looks at whether the process still lives */
+#define REAP_MS_MAX 5000        /* how long destroy waits for a killed process */
 #define REASON_BYTES 160
 
 struct worker {
