@@ -36,6 +36,7 @@ run_directory: $folder/run
 state_directory: $folder/state
 http_listen: ""
 extent_bytes: 4MiB
+block_bytes_min: 16KiB            # what the index is sized for
 tenants:
   - name: default
     cpu_bytes: 64MiB
