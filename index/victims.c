@@ -225,7 +225,7 @@ static bool run_steal(struct cache *cache, const struct want *want, uint64_t tou
 		return true;
 	}
 	class->steal_bound = others_oldest(class);
-	class->steal_pause = STEAL_PAUSE_CALLS;
+	class->steal_pause = class->steal_bound <= touched ? STEAL_PAUSE_CALLS : 0;
 	return false;
 }
 

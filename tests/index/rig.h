@@ -192,6 +192,14 @@ static inline bool rig_has(struct rig *rig, uint64_t number)
 	return rig_find(rig, number) != ENTRY_NONE;
 }
 
+static inline bool rig_same_place(const struct slot_place *one, const struct slot_place *other)
+{
+	return one->area == other->area && one->device == other->device &&
+	       one->offset == other->offset && one->slot_bytes == other->slot_bytes &&
+	       one->extent_generation == other->extent_generation &&
+	       one->slot_generation == other->slot_generation;
+}
+
 static inline void rig_touch(struct rig *rig, uint64_t number)
 {
 	uint32_t entry = rig_find(rig, number);

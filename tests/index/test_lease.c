@@ -1,0 +1,276 @@
+/* tests/index/test_lease.c: leases: what they hold, when they end, and how many there may be; and
+ * restored extents. */
+#include "tests/index/rig.h"
+
+#include <errno.h>
+
+static void grant(struct rig *rig, uint64_t number, uint64_t deadline_us, uint64_t *out_lease)
+{
+	uint32_t entry = rig_entry(rig, number);
+	unsigned count;
+
+	assert_int_equal(cache_lease_grant(rig->cache, rig->tenant, &entry, 1, deadline_us,
+					   out_lease, &count),
+			 0);
+	assert_int_equal(count, 1);
+}
+
+static uint16_t holds(struct rig *rig, uint64_t number)
+{
+	return cache_slot(rig->cache, TIER_CPU, rig_slot(rig, number, TIER_CPU))->holds;
+}
+
+static void leases_end_in_the_order_of_their_deadlines(void **unused)
+{
+	struct rig rig;
+	uint64_t leases[12];
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 64);
+	for (unsigned i = 0; i < 12; i++) {
+		rig_store(&rig, i + 1, 0);
+		grant(&rig, i + 1, 100 + i * 7 % 12, &leases[i]);
+	}
+	cache_lease_release(rig.cache, leases[5]);
+	cache_check(rig.cache);
+	for (uint64_t now = 99; now < 113; now++) {
+		cache_lease_expire(rig.cache, now);
+		cache_check(rig.cache);
+		for (unsigned i = 0; i < 12; i++)
+			assert_int_equal(cache_lease_is_live(rig.cache, leases[i]),
+					 i != 5 && 100 + i * 7 % 12 > now);
+	}
+	assert_int_equal(cache_leases_count(rig.cache, rig.tenant), 0);
+	rig_finish(&rig);
+}
+
+static void an_old_handle_never_names_a_new_lease(void **unused)
+{
+	struct rig rig;
+	uint64_t first, second;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	rig_store(&rig, 1, 0);
+	grant(&rig, 1, 5, &first);
+	cache_lease_release(rig.cache, first);
+	grant(&rig, 1, 5, &second);
+	assert_int_not_equal(first, second);
+	cache_lease_release(rig.cache, first);
+	assert_false(cache_lease_release_entry(rig.cache, first, rig_entry(&rig, 1)));
+	assert_true(cache_lease_is_live(rig.cache, second));
+	assert_false(cache_lease_is_live(rig.cache, LEASE_NONE));
+	assert_false(cache_lease_is_live(rig.cache, UINT64_MAX));
+	assert_int_equal(holds(&rig, 1), 1);
+	cache_lease_release(rig.cache, second);
+	rig_finish(&rig);
+}
+
+static void leases_of_the_same_blocks_share_them(void **unused)
+{
+	struct rig rig;
+	uint64_t leases[10];
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 2); /* half of it is one slot */
+	rig_store(&rig, 1, 0);
+	for (unsigned i = 0; i < 10; i++)
+		grant(&rig, 1, 5, &leases[i]);
+	assert_int_equal(holds(&rig, 1), 10);
+	assert_int_equal(cache_lease_expire(rig.cache, 5), 10);
+	assert_int_equal(holds(&rig, 1), 0);
+	rig_finish(&rig);
+}
+
+static void leases_hold_at_most_half_but_the_only_one_gets_what_fits(void **unused)
+{
+	struct rig rig;
+	uint32_t entries[8];
+	uint64_t lease, other;
+	unsigned count = 99;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	for (unsigned i = 0; i < 8; i++) {
+		rig_store(&rig, i + 1, i);
+		entries[i] = rig_entry(&rig, i + 1);
+	}
+	assert_int_equal(cache_lease_grant(rig.cache, rig.tenant, entries, 8, 5, &lease, &count),
+			 0);
+	assert_int_equal(count, 4);
+	assert_int_equal(
+		cache_lease_grant(rig.cache, rig.tenant, entries + 3, 2, 5, &other, &count),
+		-EDQUOT);
+	assert_int_equal(holds(&rig, 4), 1); /* what it took before the refusal was given back */
+	assert_int_equal(holds(&rig, 5), 0);
+	assert_true(cache_lease_release_entry(rig.cache, lease, entries[1]));
+	assert_false(cache_lease_release_entry(rig.cache, lease, entries[1]));
+	assert_int_equal(
+		cache_lease_grant(rig.cache, rig.tenant, entries + 3, 2, 5, &other, &count), 0);
+	assert_int_equal(count, 2);
+	cache_lease_release(rig.cache, lease);
+	cache_lease_release(rig.cache, other);
+	rig_finish(&rig);
+}
+
+static void holes_are_passed_over(void **unused)
+{
+	struct rig rig;
+	uint32_t entries[3] = { ENTRY_NONE, 0, ENTRY_NONE };
+	uint64_t lease;
+	unsigned count;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	rig_store(&rig, 1, 0);
+	entries[1] = rig_entry(&rig, 1);
+	assert_int_equal(cache_lease_grant(rig.cache, rig.tenant, entries, 3, 5, &lease, &count),
+			 0);
+	assert_int_equal(count, 3);
+	assert_int_equal(holds(&rig, 1), 1);
+	cache_lease_release(rig.cache, lease);
+	rig_finish(&rig);
+}
+
+static void an_empty_pool_says_try_again(void **unused)
+{
+	struct rig rig;
+	uint64_t leases[17];
+	uint32_t entry;
+	unsigned count;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	rig_store(&rig, 1, 0);
+	entry = rig_entry(&rig, 1);
+	for (unsigned i = 0; i < 16; i++)
+		grant(&rig, 1, 5, &leases[i]);
+	assert_int_equal(
+		cache_lease_grant(rig.cache, rig.tenant, &entry, 1, 5, &leases[16], &count),
+		-EAGAIN);
+	cache_lease_release(rig.cache, leases[3]);
+	grant(&rig, 1, 5, &leases[16]);
+	assert_int_equal(cache_lease_expire(rig.cache, 5), 16);
+	rig_finish(&rig);
+}
+
+static void a_leased_block_survives_what_would_evict_it(void **unused)
+{
+	struct rig rig;
+	uint64_t lease;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 4);
+	rig_store(&rig, 1, 0);
+	grant(&rig, 1, 5, &lease);
+	for (unsigned i = 2; i < 20; i++)
+		rig_store(&rig, i, 0);
+	assert_true(rig_has(&rig, 1));
+	cache_entry_drop(rig.cache,
+			 rig_entry(&rig, 1)); /* a bad one goes, its bytes with the lease */
+	assert_false(rig_has(&rig, 1));
+	cache_check(rig.cache);
+	assert_int_equal(cache_lease_expire(rig.cache, 4), 0);
+	assert_int_equal(cache_lease_expire(rig.cache, 5), 1);
+	rig_finish(&rig);
+}
+
+/* ---- restoring ---- */
+
+static void an_impossible_extent_is_refused(void **unused)
+{
+	struct rig rig;
+	static const struct {
+		struct cache_extent extent;
+		int result;
+	} rows[] = {
+		{ { 0, 0, 0, 8192, 1 }, -EINVAL },
+		{ { 0, 0, 9, 8192, 1 }, -EINVAL },
+		{ { 0, UINT32_MAX, UINT32_MAX, 8192, 1 }, -EINVAL },
+		{ { 0, 0, 1, 0, 1 }, -EINVAL },
+		{ { 0, 0, 1, 5 * 8192, 1 }, -EINVAL },
+		{ { 3, 0, 1, 8192, 1 }, -EINVAL },
+		{ { UINT32_MAX, 0, 1, 8192, 7 }, 0 },
+		{ { 0, 1, 2, 8192, 3 }, 0 },
+		{ { 0, 2, 1, 8192, 3 }, -EEXIST },
+		{ { 0, 0, 3, 8192, 3 }, -EDQUOT },
+	};
+
+	(void)unused;
+	rig_init(&rig, 4, 0, 4);
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		assert_int_equal(
+			cache_extent_restore(rig.cache, rig.area[TIER_CPU], &rows[i].extent),
+			rows[i].result);
+		cache_check(rig.cache);
+	}
+	assert_int_equal(cache_extent_restore(rig.cache, 77, &rows[0].extent), -EINVAL);
+	/* A new extent is younger than all that were told of, also those of unknown tenants. */
+	struct cache_extent extents[4];
+	for (unsigned i = 1; i <= 9; i++)
+		rig_store(&rig, i, 0);
+	assert_int_equal(cache_extents(rig.cache, rig.area[TIER_CPU], extents, 4), 2);
+	assert_true(extents[0].generation > 7);
+	rig_finish(&rig);
+}
+
+static void a_restored_slot_must_fit_its_extent_to_the_byte(void **unused)
+{
+	struct rig rig;
+	struct rig_key key = rig_key(1);
+	const struct cache_extent extent = { 0, 1, 2, RIG_SLOT_BYTES, 3 };
+	struct cache_restored good = {
+		.offset = 5 * RIG_SLOT_BYTES,
+		.slot_bytes = RIG_SLOT_BYTES,
+		.extent_generation = 3,
+		.slot_generation = 9,
+		.epoch = 10,
+		.shards_count = 1,
+		.hash = key.hash,
+	};
+	uint32_t slot;
+
+	(void)unused;
+	rig_init(&rig, 4, 0, 4);
+	assert_int_equal(cache_extent_restore(rig.cache, rig.area[TIER_CPU], &extent), 0);
+	cache_space_forget(rig.cache, rig.space, 10);
+	struct cache_restored bad[12];
+	for (unsigned i = 0; i < 12; i++)
+		bad[i] = good;
+	bad[0].device = 1, bad[1].offset = 0, bad[2].offset += 4096,
+	bad[3].offset = 12 * RIG_SLOT_BYTES;
+	bad[4].slot_bytes = 4096, bad[5].extent_generation = 2, bad[6].slot_generation = 0,
+	bad[7].epoch = 9;
+	bad[8].shard = 1, bad[9].shards_count = 65, bad[10].space = 5, bad[11].offset = UINT64_MAX;
+	for (unsigned i = 0; i < 12; i++)
+		assert_int_equal(cache_slot_restore(rig.cache, rig.area[TIER_CPU], &bad[i], &slot),
+				 -ESTALE);
+	assert_int_equal(cache_slot_restore(rig.cache, rig.area[TIER_CPU], &good, &slot), 0);
+	assert_true(rig_has(&rig, 1));
+	struct slot_place place;
+	cache_slot_place(rig.cache, TIER_CPU, slot, &place);
+	assert_int_equal(place.offset, good.offset);
+	assert_int_equal(place.slot_generation, 9);
+	assert_int_equal(place.extent_generation, 3);
+	good.offset += RIG_SLOT_BYTES;
+	assert_int_equal(cache_slot_restore(rig.cache, rig.area[TIER_CPU], &good, &slot),
+			 -ESTALE); /* twice */
+	rig_finish(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(leases_end_in_the_order_of_their_deadlines),
+		cmocka_unit_test(an_old_handle_never_names_a_new_lease),
+		cmocka_unit_test(leases_of_the_same_blocks_share_them),
+		cmocka_unit_test(leases_hold_at_most_half_but_the_only_one_gets_what_fits),
+		cmocka_unit_test(holes_are_passed_over),
+		cmocka_unit_test(an_empty_pool_says_try_again),
+		cmocka_unit_test(a_leased_block_survives_what_would_evict_it),
+		cmocka_unit_test(an_impossible_extent_is_refused),
+		cmocka_unit_test(a_restored_slot_must_fit_its_extent_to_the_byte),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
