@@ -18,9 +18,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MESSAGES_STEP_MAX 1024u /* at once: a talkative worker must not hold the loop */
-#define LOOK_US 1000u           /* between two looks at whether the process still lives */
-#define REAP_MS_MAX 5000        /* how long destroy waits for a killed process */
+/* Messages handed over in one step: a talkative worker must not hold the loop. */
+#define MESSAGES_STEP_MAX 1024u
+#define LOOK_US 1000u    /* between two looks at whether the process still lives */
+#define REAP_MS_MAX 5000 /* how long destroy waits for a killed process */
 #define REASON_BYTES 160
 
 struct worker {
@@ -92,18 +93,6 @@ static void life_close(struct worker *worker)
 	worker->pid = 0;
 }
 
-/* A number above those of enum worker_descriptor, so that no dup2 of the child overwrites a source
- * of a later one. */
-static int fd_high(int fd)
-{
-	int high = fcntl(fd, F_DUPFD_CLOEXEC, WORKER_FD_END + 8);
-	int saved = errno;
-
-	close(fd);
-	errno = saved;
-	return high;
-}
-
 static int mailbox_make(struct worker *worker, struct error *error)
 {
 	uint32_t message_bytes = worker->config.message_bytes,
@@ -111,7 +100,7 @@ static int mailbox_make(struct worker *worker, struct error *error)
 	uint64_t bytes = worker_memory_bytes(message_bytes, messages_max);
 	int fd = memfd_create(worker->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
 
-	worker->memory_fd = fd < 0 ? -1 : fd_high(fd);
+	worker->memory_fd = fd < 0 ? -1 : worker_fd_high(fd);
 	/* Sealed: a worker that shrank it would kill us with SIGBUS. */
 	if (worker->memory_fd < 0 || ftruncate(worker->memory_fd, (off_t)bytes) < 0 ||
 	    fcntl(worker->memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
@@ -369,8 +358,8 @@ static int wake_fds_open(struct worker *worker, struct error *error)
 	    up = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	struct epoll_event event = { .events = EPOLLIN };
 
-	worker->down_fd = down < 0 ? -1 : fd_high(down);
-	worker->up_fd = up < 0 ? -1 : fd_high(up);
+	worker->down_fd = down < 0 ? -1 : worker_fd_high(down);
+	worker->up_fd = up < 0 ? -1 : worker_fd_high(up);
 	worker->wake_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (worker->down_fd < 0 || worker->up_fd < 0 || worker->wake_fd < 0 ||
 	    epoll_ctl(worker->wake_fd, EPOLL_CTL_ADD, worker->up_fd, &event) < 0)

@@ -10,10 +10,20 @@
 
 extern char **environ;
 
+int worker_fd_high(int fd)
+{
+	int high = fcntl(fd, F_DUPFD_CLOEXEC, WORKER_FD_END + 8);
+	int saved = errno;
+
+	close(fd);
+	errno = saved;
+	return high;
+}
+
 static int actions_make(const struct worker_process *process, posix_spawn_file_actions_t *actions)
 {
-	int result =
-		posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+	int result = posix_spawn_file_actions_addopen(actions, STDIN_FILENO, "/dev/null", O_RDONLY,
+						      0);
 
 	/* What a library prints must not end up in what kvtierd prints for programs. */
 	if (result == 0)
@@ -22,13 +32,13 @@ static int actions_make(const struct worker_process *process, posix_spawn_file_a
 		result = posix_spawn_file_actions_adddup2(actions, process->memory_fd,
 							  WORKER_FD_MEMORY);
 	if (result == 0)
-		result =
-			posix_spawn_file_actions_adddup2(actions, process->down_fd, WORKER_FD_DOWN);
+		result = posix_spawn_file_actions_adddup2(actions, process->down_fd,
+							  WORKER_FD_DOWN);
 	if (result == 0)
 		result = posix_spawn_file_actions_adddup2(actions, process->up_fd, WORKER_FD_UP);
 	if (result == 0 && process->lock_fd > STDERR_FILENO)
-		result =
-			posix_spawn_file_actions_adddup2(actions, process->lock_fd, WORKER_FD_LOCK);
+		result = posix_spawn_file_actions_adddup2(actions, process->lock_fd,
+							  WORKER_FD_LOCK);
 	return -result;
 }
 

@@ -13,10 +13,10 @@
 
 enum worker_descriptor {
 	WORKER_FD_MEMORY = 3, /* memfd: struct worker_shared, then the rings down and up */
-	WORKER_FD_DOWN,	      /* eventfd that wakes the worker */
-	WORKER_FD_UP,	      /* eventfd that wakes the parent */
-	WORKER_FD_LOCK,	      /* see worker_config.lock_fd */
-	WORKER_FD_END	      /* everything from here on is closed */
+	WORKER_FD_DOWN,       /* eventfd that wakes the worker */
+	WORKER_FD_UP,         /* eventfd that wakes the parent */
+	WORKER_FD_LOCK,       /* see worker_config.lock_fd */
+	WORKER_FD_END         /* everything from here on is closed */
 };
 
 /* Beats are microseconds of CLOCK_MONOTONIC, which both processes share. */
@@ -27,7 +27,7 @@ struct worker_shared {
 };
 
 #define WORKER_MESSAGE_BYTES_MAX 4096u
-#define WORKER_MESSAGES_MAX	 65536u
+#define WORKER_MESSAGES_MAX 65536u
 
 static inline uint64_t worker_memory_bytes(uint32_t message_bytes, uint32_t messages_max)
 {
@@ -44,6 +44,10 @@ static inline void *worker_ring_up(struct worker_shared *shared, uint32_t messag
 {
 	return (uint8_t *)(shared + 1) + ring_memory_bytes(message_bytes, messages_max);
 }
+
+/* Takes `fd`, and gives it a number above those of enum worker_descriptor, so that no dup2 of the
+ * child overwrites the source of a later one. Negative: errno says why. */
+must_check int worker_fd_high(int fd);
 
 /* Everything borrowed. The descriptors have numbers above WORKER_FD_END. */
 struct worker_process {
