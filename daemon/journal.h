@@ -1,18 +1,21 @@
 /*
- * daemon/journal.h: the epochs' file: floors of spaces and tenants, raised by FORGET, purge and tenant removal, durable
- * before the caller is told. Small; appended records with CRC, rewritten (new file, fsync, rename, fsync of the folder)
- * when it has grown to 4x its live records.
- * Epochs come from one counter of the node; the counter after a restart is above every number in the file.
- * An unreadable journal raises the floor of everything: what was stored is a miss for ever, and the file is kept aside
- * (PATH.unreadable; the last one only). The counter then goes on from above any number that an earlier one can have
- * had, by the wall clock; so a reader of stored epochs believes only floor <= epoch <= counter.
+ * daemon/journal.h: the epochs' file: floors of spaces and tenants, raised by FORGET, purge and
+ * tenant removal, durable before the caller is told. Small; appended records with CRC, rewritten
+ * (new file, fsync, rename, fsync of the folder) when it has grown to 4x its live records. Epochs
+ * come from one counter of the node; the counter after a restart is above every number in the file.
+ * An unreadable journal raises the floor of everything: what was stored is a miss for ever, and the
+ * file is kept aside (PATH.unreadable; the last one only). The counter then goes on from above any
+ * number that an earlier one can have had, by the wall clock; so a reader of stored epochs believes
+ * only floor <= epoch <= counter.
  *
- * A tail shorter than a record is torn: it was never answered, and is dropped. Any other damage, also of the last record
- * alone, may be of one that was answered, and makes the journal unreadable: too much is forgotten, never too little.
- * (Not noticed: a disk that loses whole records from the end after it confirmed them.)
- * Limit: JOURNAL_LIVE_MAX floors; beyond it, the lower half is replaced by one floor of everything that covers it.
+ * A tail shorter than a record is torn: it was never answered, and is dropped. Any other damage,
+ * also of the last record alone, may be of one that was answered, and makes the journal unreadable:
+ * too much is forgotten, never too little. (Not noticed: a disk that loses whole records from the
+ * end after it confirmed them.) Limit: JOURNAL_LIVE_MAX floors; beyond it, the lower half is
+ * replaced by one floor of everything that covers it.
  *
- * Runs on: open, close: main. journal_write blocks (write, fdatasync) and runs on a mill thread; only one call at a time.
+ * Runs on: open, close: main. journal_write blocks (write, fdatasync) and runs on a mill thread;
+ * only one call at a time.
  */
 #ifndef KVTIER_DAEMON_JOURNAL_H
 #define KVTIER_DAEMON_JOURNAL_H
@@ -23,17 +26,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define JOURNAL_LIVE_MAX     4096u
+#define JOURNAL_LIVE_MAX 4096u
 #define JOURNAL_RECORD_BYTES 96u
-#define JOURNAL_FLOOR_MAX    (UINT64_MAX / 2)
+#define JOURNAL_FLOOR_MAX (UINT64_MAX / 2)
 
 enum journal_kind { JOURNAL_SPACE, JOURNAL_TENANT, JOURNAL_ALL };
 
 struct journal_record {
 	enum journal_kind kind;
-	uint8_t tenant[16];              /* digest of the tenant's name; not used by ALL */
-	uint8_t space[SPACE_ID_BYTES];   /* SPACE only */
-	uint64_t floor;                  /* epochs below it are forgotten */
+	uint8_t tenant[16];            /* digest of the tenant's name; not used by ALL */
+	uint8_t space[SPACE_ID_BYTES]; /* SPACE only */
+	uint64_t floor;                /* epochs below it are forgotten */
 };
 
 struct journal;
@@ -42,15 +45,17 @@ struct journal;
 enum journal_finding { JOURNAL_FINE, JOURNAL_NEW, JOURNAL_TORN_TAIL, JOURNAL_UNREADABLE };
 enum journal_finding journal_finding(const struct journal *journal);
 
-/* Calls `record` for each live record (the highest floor of each space and tenant). *out_epoch: the counter to go on
- * from (at least 1). A missing file is an empty journal only if `is_first_start`; else it is unreadable. */
+/* Calls `record` for each live record (the highest floor of each space and tenant). *out_epoch: the
+ * counter to go on from (at least 1). A missing file is an empty journal only if `is_first_start`;
+ * else it is unreadable. */
 must_check int journal_open(struct journal **out_journal, const char *path, bool is_first_start,
-			    void (*record)(void *owner, const struct journal_record *record), void *owner,
-			    uint64_t *out_epoch, struct error *error);
-/* Durable when it returns 0. After a failure the journal is broken: every later call fails with -EIO (fsync is never
- * retried), until the next start. */
+			    void (*record)(void *owner, const struct journal_record *record),
+			    void *owner, uint64_t *out_epoch, struct error *error);
+/* Durable when it returns 0. After a failure the journal is broken: every later call fails with
+ * -EIO (fsync is never retried), until the next start. */
 /* The floor is from 1 to JOURNAL_FLOOR_MAX. */
-must_check int journal_write(struct journal *journal, const struct journal_record *record, struct error *error);
+must_check int journal_write(struct journal *journal, const struct journal_record *record,
+			     struct error *error);
 void journal_close(struct journal *journal);
 
 #endif

@@ -1,8 +1,8 @@
 /*
- * tiers/nvme/catalog_row.h: a record of the catalogue as bytes: little-endian, no padding, a version and a
- * CRC32C of its own, which covers the key too, so that a value under a wrong key is noticed.
- * The key is (device, offset big-endian), so that rows sort by place.
- * Pure functions; any thread.
+ * tiers/nvme/catalog_row.h: a record of the catalogue as bytes: little-endian, no padding, a
+ * version and a CRC32C of its own, which covers the key too, so that a value under a wrong key is
+ * noticed. The key is (device, offset big-endian), so that rows sort by place. Pure functions; any
+ * thread.
  */
 #ifndef KVTIER_TIERS_NVME_CATALOG_ROW_H
 #define KVTIER_TIERS_NVME_CATALOG_ROW_H
@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 #define CATALOG_ROW_VERSION 1u
-#define CATALOG_KEY_BYTES   24u
+#define CATALOG_KEY_BYTES 24u
 #define CATALOG_VALUE_BYTES 145u
 
 void catalog_key_pack(uint8_t key[CATALOG_KEY_BYTES], const uint8_t *device, uint64_t offset);
