@@ -13,5 +13,6 @@ enum {
 
 int replay_command(int argc, char **argv);
 int generate_command(int argc, char **argv);
+int micro_command(int argc, char **argv);
 
 #endif

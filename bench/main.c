@@ -17,6 +17,7 @@ static const struct command commands[] = {
 	  "replays a trace through a running daemon, or through its cache alone (--simulate)",
 	  replay_command },
 	{ "generate", "writes a synthetic trace from a seed", generate_command },
+	{ "micro", "measures operations beside what the machine gives for them", micro_command },
 };
 
 #define COMMANDS_COUNT (sizeof(commands) / sizeof(commands[0]))

@@ -99,7 +99,7 @@ static json_t *measure_json(const struct measure *measure)
 			 number_or_null(measure->value), "unit", measure->unit, "ceiling",
 			 number_or_null(measure->ceiling), "ratio", number_or_null(measure->ratio),
 			 "goal", number_or_null(measure->goal), "better",
-			 measure->better == MEASURE_HIGHER ? "higher" : "lower", "samples",
+			 measure->better == MEASURE_HIGHER ? "more" : "less", "samples",
 			 (int)measure->samples, "spread", spread);
 }
 

@@ -312,12 +312,13 @@ int catalog_link_open(struct catalog_link **out_link, const struct catalog_link_
 		return error_set(error, -ENOMEM, "no memory for the catalogue's link");
 	link->config = *config;
 	link->config.pending_max = pending_max;
+	link->config.path = link->path = strdup(config->path);
 	link->batch_records = pending_max / 4 < CATALOG_BATCH_RECORDS ? pending_max / 4
 								      : CATALOG_BATCH_RECORDS;
 	if (link->config.scan_us_max == 0)
 		link->config.scan_us_max = CATALOG_SCAN_US_MAX;
 	link->pending = calloc(pending_max, sizeof(link->pending[0]));
-	if (link->pending == NULL)
+	if (link->pending == NULL || link->path == NULL)
 		result = error_set(error, -ENOMEM,
 				   "no memory for %u pending records of the catalogue",
 				   pending_max);
@@ -338,5 +339,6 @@ void catalog_link_close(struct catalog_link *link)
 	worker_destroy(link->worker);
 	catalog_server_close(&link->server);
 	free(link->pending);
+	free(link->path);
 	free(link);
 }

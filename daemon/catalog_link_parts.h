@@ -27,6 +27,7 @@ enum scan { SCAN_NONE, SCAN_WANTED, SCAN_RUNNING };
 
 struct catalog_link {
 	struct catalog_link_config config;
+	char *path;                   /* config.path, our own */
 	struct worker *worker;        /* NULL: within this process */
 	struct catalog_server server; /* then this; its ops are NULL while it is closed */
 	uint64_t reopen_us;

@@ -21,8 +21,11 @@
 #define FILE_BYTES_MAX                                                                             \
 	((uint64_t)JOURNAL_RECORD_BYTES *                                                          \
 	 (REWRITE_RATIO * (JOURNAL_LIVE_MAX + 1) + REWRITE_MIN + 2))
-/* Added to what could be salvaged, beside the wall clock: more raises than any node makes. */
-#define EPOCH_LEAP (UINT64_C(1) << 32)
+/* Added to what could be salvaged, or to the seconds since 2020 where these are more: a node raises
+ * fewer than one epoch a second, so its lost counter was below. Microseconds would not fit: the
+ * index keeps epochs in 31 bits. */
+#define EPOCH_LEAP (UINT64_C(1) << 16)
+#define SECONDS_2020 UINT64_C(1577836800)
 
 struct journal {
 	int fd;
@@ -201,15 +204,16 @@ static uint64_t salvage(const uint8_t *bytes, uint64_t bytes_count)
 static int begin_anew(struct journal *journal, uint64_t salvaged, struct error *error)
 {
 	char aside[NAME_MAX + 16];
-	uint64_t wall_us = clock_wall_us(clock_real());
+	uint64_t wall_s = clock_wall_us(clock_real()) / 1000000;
+	uint64_t seconds = wall_s > SECONDS_2020 ? wall_s - SECONDS_2020 : 0;
 
 	snprintf(aside, sizeof(aside), "%s.unreadable", journal->name);
 	(void)unlinkat(journal->folder_fd, aside, 0);
 	(void)linkat(journal->folder_fd, journal->name, journal->folder_fd, aside, 0);
 	memset(&journal->floors, 0, sizeof(journal->floors));
-	if (salvaged > JOURNAL_FLOOR_MAX - EPOCH_LEAP)
-		salvaged = JOURNAL_FLOOR_MAX - EPOCH_LEAP;
-	journal->floors.all = (salvaged > wall_us ? salvaged : wall_us) + EPOCH_LEAP;
+	journal->floors.all = (salvaged > seconds ? salvaged : seconds) + EPOCH_LEAP;
+	if (journal->floors.all > JOURNAL_FLOOR_MAX)
+		journal->floors.all = JOURNAL_FLOOR_MAX;
 	journal->finding = JOURNAL_UNREADABLE;
 	return rewrite(journal, error);
 }

@@ -228,7 +228,7 @@ static void accept_some(struct daemon *daemon, struct listener *listener)
 		session->pid = pid;
 		struct epoll_event event = { .events = EPOLLIN, .data.ptr = session };
 		if (epoll_ctl(daemon->server->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
-			session_close(session);
+			session_end(session);
 		log_line(LOG_DEBUG, "client_accepted", "session=%llu tenant=%s pid=%d uid=%u",
 			 (unsigned long long)session->number,
 			 listener->tenant != NULL ? listener->tenant->name : "(admin)", (int)pid, (unsigned)uid);
@@ -249,7 +249,7 @@ bool server_serve(struct session *session)
 		if (bytes == -EMSGSIZE) {
 			session_refuse(session, 0, -EPROTO, "a frame is at most 98304 bytes long");
 		} else if (bytes <= 0) {
-			session_close(session);
+			session_end(session);
 		} else {
 			session_frame(session, server->frame, (uint32_t)bytes);
 			/* A caller that waits for one answer sends nothing meanwhile: do not ask in vain. */
@@ -271,7 +271,7 @@ static void flush(struct session *session)
 		return;
 	session->out_bytes = 0;
 	if (sent < 0)
-		session_close(session);
+		session_end(session);
 }
 
 /* Readable unless a reply waits; writable when something waits to be said. */
@@ -370,7 +370,7 @@ void server_stop(struct daemon *daemon)
 	}
 	for (struct list_node *node = list_first(&server->open); node != NULL;
 	     node = list_after(&server->open, node))
-		session_close(list_item(node, struct session, link));
+		session_end(list_item(node, struct session, link));
 }
 
 unsigned server_sessions_count(const struct daemon *daemon)

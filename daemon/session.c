@@ -36,7 +36,7 @@ void session_reply_fds(struct session *session, void *frame, uint32_t bytes, enu
 		session->out_bytes = bytes;
 		return;
 	}
-	session_close(session);
+	session_end(session);
 }
 
 void session_reply(struct session *session, void *frame, uint32_t bytes, enum frame_type type, uint64_t request,
@@ -76,7 +76,7 @@ int session_event(struct session *session, void *frame, uint32_t bytes, enum fra
 	if (sent == -EAGAIN)
 		return -EAGAIN;
 	if (sent < 0)
-		session_close(session);
+		session_end(session);
 	return 0;
 }
 
@@ -89,10 +89,10 @@ void session_refuse(struct session *session, uint64_t request, int result, const
 		 (int)session->pid, result, log_quote(quoted, sizeof(quoted), reason));
 	session->daemon->counters.protocol_errors++;
 	session_reply_text(session, FRAME_ERROR, request, result, reason, strlen(reason));
-	session_close(session);
+	session_end(session);
 }
 
-void session_close(struct session *session)
+void session_end(struct session *session)
 {
 	if (session->state == SESSION_CLOSING || session->state == SESSION_FREE)
 		return;

@@ -97,7 +97,7 @@ must_check int session_event(struct session *session, void *frame, uint32_t byte
 /* Closes for a reason that the client is told, if it can be. */
 void session_refuse(struct session *session, uint64_t request, int result, const char *reason);
 /* Ends everything of the session; it is freed when nothing refers to it any more. */
-void session_close(struct session *session);
+void session_end(struct session *session);
 /* A move or mill op that referred to the session has ended. */
 void session_unuse(struct session *session);
 
