@@ -89,7 +89,8 @@ static void check_order(const struct cache *cache, const struct class *class,
 		assert(seen->touched >= touched && seen->touched <= cache->tick);
 		touched = seen->touched;
 		colder = slot;
-		assert(++count <= class->slots_count);
+		count++;
+		assert(count <= class->slots_count);
 	}
 	assert(class->warmest == colder && count == tally->ordered);
 }
@@ -121,7 +122,8 @@ static void check_class(const struct cache *cache, const struct class *class)
 			assert(seen->warmer == before);
 			before = slot;
 			slot = seen->colder;
-			assert(++listed <= class->slots_count);
+			listed++;
+			assert(listed <= class->slots_count);
 		}
 	}
 	assert(listed == tally.listed && listed == class->slots_listed);
@@ -156,7 +158,8 @@ static void check_areas(const struct cache *cache)
 		for (uint32_t chunk = table->chunk_free_first; chunk != CHUNK_NONE;
 		     chunk = table->chunks[chunk].next) {
 			assert(table->chunks[chunk].extent == NULL);
-			assert(++chunks_free <= table->chunks_count);
+			chunks_free++;
+			assert(chunks_free <= table->chunks_count);
 		}
 		assert(chunks_free == table->chunks_free);
 		assert(chunks_free + chunks_used[tier] == table->chunks_count);
@@ -183,7 +186,8 @@ static unsigned check_copy(const struct cache *cache, uint32_t number, enum tier
 		assert((shards >> seen->shard & 1) == 0); /* each shard once */
 		shards |= UINT64_C(1) << seen->shard;
 		readable += slot_is_readable(seen);
-		assert(++count <= entry->shards_count);
+		count++;
+		assert(count <= entry->shards_count);
 		slot = seen->sibling;
 	} while (slot != first);
 	bool is_whole = readable == entry->shards_count;
@@ -214,7 +218,8 @@ static void check_entries(const struct cache *cache)
 	for (uint32_t number = cache->entry_free_first; number != ENTRY_NONE;
 	     number = cache->colds[number].parent) {
 		assert((cache->entries[number].flags & ENTRY_USED) == 0);
-		assert(++unused <= cache->entries_begun);
+		unused++;
+		assert(unused <= cache->entries_begun);
 	}
 	assert(linked == cache->entries_linked && used == cache->entries_used);
 	assert(used + unused == cache->entries_begun);

@@ -44,6 +44,28 @@ static void leases_end_in_the_order_of_their_deadlines(void **unused)
 	rig_finish(&rig);
 }
 
+static void leases_released_in_any_order_leave_the_next_to_expire_on_top(void **unused)
+{
+	struct rig rig;
+	uint64_t leases[16] = { 0 };
+	uint64_t random = 3;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	rig_store(&rig, 1, 0);
+	for (unsigned step = 0; step < 2000; step++) {
+		random = random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+		unsigned i = random >> 60;
+		if (cache_lease_is_live(rig.cache, leases[i]))
+			cache_lease_release(rig.cache, leases[i]);
+		else
+			grant(&rig, 1, random >> 40 & 0xff, &leases[i]);
+		cache_check(rig.cache);
+	}
+	cache_lease_expire(rig.cache, 0xff);
+	rig_finish(&rig);
+}
+
 static void an_old_handle_never_names_a_new_lease(void **unused)
 {
 	struct rig rig;
@@ -262,6 +284,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(leases_end_in_the_order_of_their_deadlines),
+		cmocka_unit_test(leases_released_in_any_order_leave_the_next_to_expire_on_top),
 		cmocka_unit_test(an_old_handle_never_names_a_new_lease),
 		cmocka_unit_test(leases_of_the_same_blocks_share_them),
 		cmocka_unit_test(leases_hold_at_most_half_but_the_only_one_gets_what_fits),
