@@ -88,7 +88,7 @@ echo "demo: ready in $ready_ms ms"
 rm -f "$build/demo.json"
 # Small blocks at 15 times the trace's speed: also a slow disk of a small machine keeps up, and memory overflows.
 timeout "$seconds_max" "$build/kvtier-bench" replay --trace "$trace" --block-tokens 512 --block-bytes 16KiB \
-	--socket "$socket" --limit "$requests" --processes 2 --speed 15 \
+	--socket "$socket" --limit "$requests" --processes 2 --speed 15 --away-ms 200 \
 	--mark-at $((requests / 2)) --mark "$folder/half" --json "$build/demo.json" \
 	> "$folder/replay" 2> "$folder/replay.errors" &
 replay_pid=$!

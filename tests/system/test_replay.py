@@ -124,7 +124,7 @@ class Replay(unittest.TestCase):
 
     def test_a_daemon_killed_in_the_middle_costs_hits_but_no_wrong_block(self):
         self.generate(400, "--mix", "agentic", "--users", "3")
-        command = self.with_daemon("--processes", 2, "--mark-at", 200, "--mark", self.path("half"), "--away-ms", 20,
+        command = self.with_daemon("--processes", 2, "--mark-at", 200, "--mark", self.path("half"), "--away-ms", 200,
                                    "--deadline-ms", 2000)
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as replay:
             until = time.monotonic() + RUN_SECONDS_MAX
