@@ -1,0 +1,114 @@
+/* client/cli_tree.c: any JSON as text for a person. The one place of the command that speaks to jansson. */
+#include "client/cli.h"
+
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+static bool ends_with(const char *text, const char *end)
+{
+	size_t text_bytes = strlen(text), end_bytes = strlen(end);
+
+	return text_bytes >= end_bytes && strcmp(text + text_bytes - end_bytes, end) == 0;
+}
+
+/* A number in units that its name tells. */
+static void print_integer(FILE *out, const char *name, json_int_t value)
+{
+	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+	double scaled = (double)value;
+	unsigned unit = 0;
+
+	if (ends_with(name, "bytes")) {
+		while (scaled >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
+			scaled /= 1024;
+			unit++;
+		}
+		fprintf(out, unit == 0 ? "%.0f %s" : "%.1f %s", scaled, units[unit]);
+	} else if (ends_with(name, "_us") && value >= 1000) {
+		fprintf(out, value >= 1000000 ? "%.1f s" : "%.1f ms", scaled / (value >= 1000000 ? 1e6 : 1e3));
+	} else {
+		fprintf(out, "%" JSON_INTEGER_FORMAT, value);
+	}
+}
+
+static void print_scalar(FILE *out, const char *name, const json_t *value)
+{
+	if (json_is_string(value)) {
+		/* What a daemon says must not direct the terminal. */
+		for (const char *text = json_string_value(value); *text != 0; text++)
+			fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);
+	} else if (json_is_integer(value)) {
+		print_integer(out, name, json_integer_value(value));
+	} else if (json_is_real(value)) {
+		fprintf(out, "%.4g", json_real_value(value));
+	} else {
+		fprintf(out, "%s", json_is_true(value) ? "yes" : json_is_false(value) ? "no" : "-");
+	}
+}
+
+static bool is_nested(const json_t *value)
+{
+	return json_is_object(value) || json_is_array(value);
+}
+
+static void print_value(FILE *out, const char *name, const json_t *value, unsigned depth);
+
+static void print_members(FILE *out, const json_t *object, unsigned depth)
+{
+	const char *name;
+	json_t *member;
+
+	/* Plain values first, then what is nested, each in the order it came. */
+	json_object_foreach((json_t *)object, name, member)
+		if (!is_nested(member))
+			print_value(out, name, member, depth);
+	json_object_foreach((json_t *)object, name, member)
+		if (is_nested(member))
+			print_value(out, name, member, depth);
+}
+
+static void print_value(FILE *out, const char *name, const json_t *value, unsigned depth)
+{
+	int indent = (int)depth * 2;
+	size_t i;
+	json_t *item;
+
+	if (!is_nested(value)) {
+		fprintf(out, "%*s%-*s ", indent, "", 26 - indent > 0 ? 26 - indent : 1, name);
+		print_scalar(out, name, value);
+		fputc('\n', out);
+		return;
+	}
+	if (depth >= CLI_TREE_DEPTH_MAX) {
+		fprintf(out, "%*s%s ...\n", indent, "", name);
+		return;
+	}
+	if (json_is_object(value)) {
+		fprintf(out, "%*s%s%s\n", indent, "", name, json_object_size(value) == 0 ? " -" : "");
+		print_members(out, value, depth + 1);
+		return;
+	}
+	if (json_array_size(value) == 0)
+		fprintf(out, "%*s%s -\n", indent, "", name);
+	json_array_foreach(value, i, item) {
+		char numbered[96];
+
+		snprintf(numbered, sizeof(numbered), "%.64s %zu", name, i);
+		print_value(out, numbered, item, depth);
+	}
+}
+
+bool cli_print_tree(const char *text, size_t bytes, FILE *out)
+{
+	json_t *root = json_loadb(text, bytes, 0, NULL);
+
+	if (root == NULL)
+		return false;
+	if (json_is_object(root))
+		print_members(out, root, 0);
+	else
+		print_value(out, "answer", root, 0);
+	json_decref(root);
+	return true;
+}
