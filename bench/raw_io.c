@@ -23,7 +23,7 @@
 struct raw_ring {
 	int fd;
 	int file;
-	uint8_t *rings;              /* submission and completion ring: one mapping */
+	uint8_t *rings; /* submission and completion ring: one mapping */
 	size_t rings_bytes;
 	struct io_uring_sqe *sqes;
 	size_t sqes_bytes;
@@ -55,10 +55,10 @@ static int ring_map(struct raw_ring *ring, const struct io_uring_params *params)
 
 	ring->rings_bytes = sq_bytes > cq_bytes ? sq_bytes : cq_bytes;
 	ring->sqes_bytes = params->sq_entries * sizeof(struct io_uring_sqe);
-	ring->rings = mmap(NULL, ring->rings_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
-			   IORING_OFF_SQ_RING);
-	ring->sqes = mmap(NULL, ring->sqes_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring->fd,
-			  IORING_OFF_SQES);
+	ring->rings = mmap(NULL, ring->rings_bytes, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_POPULATE, ring->fd, IORING_OFF_SQ_RING);
+	ring->sqes = mmap(NULL, ring->sqes_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+			  ring->fd, IORING_OFF_SQES);
 	if (ring->rings == MAP_FAILED || ring->sqes == MAP_FAILED)
 		return -errno;
 	ring->sq_tail = (uint32_t *)(ring->rings + params->sq_off.tail);
@@ -77,7 +77,9 @@ static int ring_register(struct raw_ring *ring)
 
 	if (syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_BUFFERS, &memory, 1) < 0)
 		return -errno;
-	return syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_FILES, &ring->file, 1) < 0 ? -errno : 0;
+	return syscall(__NR_io_uring_register, ring->fd, IORING_REGISTER_FILES, &ring->file, 1) < 0
+		       ? -errno
+		       : 0;
 }
 
 static void ring_close(struct raw_ring *ring)
@@ -105,8 +107,8 @@ static int ring_open(struct raw_ring *ring, const struct raw_io *raw, struct err
 	if (ring->file < 0)
 		return error_set(error, -errno, "%s: %s", raw->path, strerror(errno));
 	ring->memory_bytes = (size_t)raw->queue_depth * raw->block_bytes;
-	ring->memory = mmap(NULL, ring->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE,
-			    -1, 0);
+	ring->memory = mmap(NULL, ring->memory_bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	result = ring->memory == MAP_FAILED ? -ENOMEM : ring_setup(ring, raw->queue_depth, &params);
 	if (result == 0)
 		result = ring_map(ring, &params);
@@ -119,8 +121,10 @@ static int ring_open(struct raw_ring *ring, const struct raw_io *raw, struct err
 	return result;
 }
 
-/* Puts a transfer of buffer `place` at a place chosen at random into the ring; the caller enters it. */
-static void block_start(struct raw_ring *ring, const struct raw_io *raw, struct random *random, uint32_t place)
+/* Puts a transfer of buffer `place` at a place chosen at random into the ring; the caller enters
+ * it. */
+static void block_start(struct raw_ring *ring, const struct raw_io *raw, struct random *random,
+			uint32_t place)
 {
 	uint32_t tail = *ring->sq_tail;
 	uint32_t index = tail & *ring->sq_mask;
@@ -149,7 +153,8 @@ static int blocks_run(struct raw_ring *ring, const struct raw_io *raw)
 	for (; started < raw->queue_depth && started < raw->blocks_count; started++, entering++)
 		block_start(ring, raw, &random, (uint32_t)started);
 	while (ended < raw->blocks_count) {
-		int entered = (int)syscall(__NR_io_uring_enter, ring->fd, entering, 1, IORING_ENTER_GETEVENTS, NULL, 0);
+		int entered = (int)syscall(__NR_io_uring_enter, ring->fd, entering, 1,
+					   IORING_ENTER_GETEVENTS, NULL, 0);
 		uint32_t head = *ring->cq_head;
 
 		if (entered < 0 && errno != EINTR)
@@ -177,9 +182,11 @@ int raw_io_run(const struct raw_io *raw, double *out_blocks_second, struct error
 	uint64_t began_us, took_us;
 	int result;
 
-	if (raw->queue_depth < 1 || raw->queue_depth > RAW_IO_DEPTH_MAX || raw->block_bytes % PAGE_BYTES != 0 ||
-	    raw->block_bytes == 0 || raw->range_bytes < raw->block_bytes || raw->offset % PAGE_BYTES != 0)
-		return error_set(error, -EINVAL, "raw I/O: depth 1 to %u, blocks of whole pages within the range",
+	if (raw->queue_depth < 1 || raw->queue_depth > RAW_IO_DEPTH_MAX ||
+	    raw->block_bytes % PAGE_BYTES != 0 || raw->block_bytes == 0 ||
+	    raw->range_bytes < raw->block_bytes || raw->offset % PAGE_BYTES != 0)
+		return error_set(error, -EINVAL,
+				 "raw I/O: depth 1 to %u, blocks of whole pages within the range",
 				 RAW_IO_DEPTH_MAX);
 	result = ring_open(&ring, raw, error);
 	if (result < 0)

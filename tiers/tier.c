@@ -1,4 +1,5 @@
-/* tiers/tier.c: the wrappers around a tier's table: they assert what every back end may rely on, and count. */
+/* tiers/tier.c: the wrappers around a tier's table: they assert what every back end may rely on,
+ * and count. */
 #include "tiers/tier.h"
 
 #include "transfer/slot_header.h"

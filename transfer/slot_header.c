@@ -1,8 +1,8 @@
 /*
  * transfer/slot_header.c: seals and checks the header of a slot.
  *
- * The order of the checks matters: checksums first, so that a field is compared only when it is what was written;
- * what differs after that is a true header of something else.
+ * The order of the checks matters: checksums first, so that a field is compared only when it is
+ * what was written; what differs after that is a true header of something else.
  */
 #include "transfer/slot_header.h"
 
@@ -38,7 +38,8 @@ static uint32_t address_crc(const struct slot_address *address)
 
 static bool is_zero(const uint8_t *memory, size_t bytes)
 {
-	/* Every byte equals the one before it, and the first is zero: memcmp runs at vector speed. */
+	/* Every byte equals the one before it, and the first is zero: memcmp runs at vector speed.
+	 */
 	return bytes == 0 || (memory[0] == 0 && memcmp(memory, memory + 1, bytes - 1) == 0);
 }
 
@@ -68,7 +69,8 @@ void slot_header_clear(struct slot_header *header)
 	memset(header, 0, sizeof(*header));
 }
 
-/* Fields that our own writer never writes otherwise; a right checksum over wrong ones is not to be trusted. */
+/* Fields that our own writer never writes otherwise; a right checksum over wrong ones is not to be
+ * trusted. */
 static bool identity_is_sane(const struct slot_identity *identity)
 {
 	uint32_t segments_count = identity->segments_count;
@@ -90,7 +92,8 @@ static bool identity_is_expected(const struct slot_identity *identity,
 		return false;
 	if (slot_bytes_for(identity->payload_bytes) > expected->slot_bytes)
 		return false;
-	if (expected->space != NULL && memcmp(identity->space, expected->space, SPACE_ID_BYTES) != 0)
+	if (expected->space != NULL &&
+	    memcmp(identity->space, expected->space, SPACE_ID_BYTES) != 0)
 		return false;
 	if (expected->hash == NULL)
 		return true;
@@ -98,7 +101,8 @@ static bool identity_is_expected(const struct slot_identity *identity,
 	       identity->group == expected->group && identity->shard == expected->shard;
 }
 
-static bool address_is_expected(const struct slot_address *address, const struct slot_expectation *expected)
+static bool address_is_expected(const struct slot_address *address,
+				const struct slot_expectation *expected)
 {
 	if (memcmp(address->device, expected->device, DEVICE_ID_BYTES) != 0)
 		return false;
@@ -127,7 +131,8 @@ enum slot_verdict slot_header_check(const struct slot_header *header, enum tier_
 		return SLOT_DAMAGED;
 	if (address->crc != address_crc(address))
 		return SLOT_DAMAGED;
-	/* A right checksum over another version: written by another kvtier, whose fields we do not know. */
+	/* A right checksum over another version: written by another kvtier, whose fields we do not
+	 * know. */
 	if (identity->format_version != SLOT_FORMAT_VERSION)
 		return SLOT_STALE;
 	if (!identity_is_sane(identity))
@@ -161,7 +166,8 @@ enum slot_verdict slot_payload_check(const struct slot_header *header)
 	}
 	assert(offset == payload_bytes);
 	padded_bytes = slot_bytes_for(payload_bytes) - SLOT_HEADER_BYTES;
-	return is_zero(payload + payload_bytes, padded_bytes - payload_bytes) ? SLOT_GOOD : SLOT_DAMAGED;
+	return is_zero(payload + payload_bytes, padded_bytes - payload_bytes) ? SLOT_GOOD
+									      : SLOT_DAMAGED;
 }
 
 const char *slot_verdict_name(enum slot_verdict verdict)

@@ -35,7 +35,9 @@ static void rig_init(struct rig *rig)
 	assert_non_null(mkdtemp(rig->folder));
 	snprintf(rig->path, sizeof(rig->path), "%s/arena", rig->folder);
 	memset(rig->tenant, 0x7e, sizeof(rig->tenant));
-	rig->config = (struct arena_config){ .bytes = UNITS * UNIT, .unit_bytes = UNIT, .huge_pages = "auto",
+	rig->config = (struct arena_config){ .bytes = UNITS * UNIT,
+					     .unit_bytes = UNIT,
+					     .huge_pages = "auto",
 					     .tenant_digest = rig->tenant };
 }
 
@@ -67,9 +69,11 @@ static void nobody_else_can_change_an_arena(struct rig *rig)
 	assert_true(ftruncate(fd, bytes + 4096) < 0);
 	assert_true(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) < 0);
 	assert_true(pwrite(fd, &byte, 1, 0) < 0);
-	uint8_t *mapping = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd, (off_t)arena_canary_offset() & ~4095);
+	uint8_t *mapping = mmap(NULL, 4096, PROT_READ, MAP_SHARED, fd,
+				(off_t)arena_canary_offset() & ~4095);
 	assert_true(mapping != MAP_FAILED);
-	assert_memory_equal(mapping + arena_canary_offset() % 4096, arena_canary(&rig->arena), ARENA_CANARY_BYTES);
+	assert_memory_equal(mapping + arena_canary_offset() % 4096, arena_canary(&rig->arena),
+			    ARENA_CANARY_BYTES);
 	assert_true(mprotect(mapping, 4096, PROT_READ | PROT_WRITE) < 0);
 	munmap(mapping, 4096);
 }
@@ -123,7 +127,7 @@ static void a_client_cannot_change_or_shrink_a_memfd_arena(void **unused)
 	assert_true(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) < 0);
 	assert_true(pwrite(fd, "x", 1, 0) < 0);
 	close(fd);
-	rig.arena.units[0] = 3;   /* we can */
+	rig.arena.units[0] = 3; /* we can */
 	rig_finish(&rig);
 }
 
@@ -144,8 +148,16 @@ static void a_file_arena_is_warm_after_a_restart(void **unused)
 	struct rig rig;
 	uint8_t id[DEVICE_ID_BYTES], canary[ARENA_CANARY_BYTES];
 	struct nvme_extent extents[2] = {
-		{ .tenant = { 1 }, .first_unit = 0, .units_count = 2, .slot_bytes = SLOT, .generation = 4 },
-		{ .tenant = { 1 }, .first_unit = 3, .units_count = 1, .slot_bytes = 2 * SLOT, .generation = 5 },
+		{ .tenant = { 1 },
+		  .first_unit = 0,
+		  .units_count = 2,
+		  .slot_bytes = SLOT,
+		  .generation = 4 },
+		{ .tenant = { 1 },
+		  .first_unit = 3,
+		  .units_count = 1,
+		  .slot_bytes = 2 * SLOT,
+		  .generation = 5 },
 	};
 	struct nvme_extent read_back[UNITS];
 

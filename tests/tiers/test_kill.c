@@ -1,6 +1,6 @@
 /*
- * tests/tiers/test_kill.c: a process is killed with its queue full of reads into shared memory. Whoever then opens the
- * device at once gets it only when the kernel has stopped writing.
+ * tests/tiers/test_kill.c: a process is killed with its queue full of reads into shared memory.
+ * Whoever then opens the device at once gets it only when the kernel has stopped writing.
  */
 #include "tiers/nvme/block_io.h"
 #include "tiers/nvme/extent_table.h"
@@ -27,13 +27,13 @@
 #define WAIT_US 1000u
 #define STEPS_MAX 1000000u
 #define LOCK_TRIES_MAX 60000u
-#define ROUNDS 4u                    /* of reads that another kernel write would have to hide behind */
+#define ROUNDS 4u /* of reads that another kernel write would have to hide behind */
 
 struct rig {
 	char folder[64];
 	char path[96];
 	struct nvme_config config;
-	uint8_t *arena;              /* shared with the child */
+	uint8_t *arena; /* shared with the child */
 	struct tier_op ops[OPS];
 	struct error error;
 };
@@ -54,14 +54,22 @@ static void rig_init(struct rig *rig, const char *io)
 	const char *base = getenv("TMPDIR");
 
 	memset(rig, 0, sizeof(*rig));
-	snprintf(rig->folder, sizeof(rig->folder), "%s/kvtier-kill-XXXXXX", base != NULL ? base : "/tmp");
+	snprintf(rig->folder, sizeof(rig->folder), "%s/kvtier-kill-XXXXXX",
+		 base != NULL ? base : "/tmp");
 	assert_non_null(mkdtemp(rig->folder));
 	snprintf(rig->path, sizeof(rig->path), "%s/device", rig->folder);
 	rig->config = (struct nvme_config){
-		.path = rig->path, .bytes = SLOTS_OFFSET + ARENA_BYTES, .unit_bytes = UNIT_BYTES, .queue_depth = OPS,
-		.ops_max = OPS, .io = io, .clock = clock_real(), .lock_wait_us_max = 30000000,
+		.path = rig->path,
+		.bytes = SLOTS_OFFSET + ARENA_BYTES,
+		.unit_bytes = UNIT_BYTES,
+		.queue_depth = OPS,
+		.ops_max = OPS,
+		.io = io,
+		.clock = clock_real(),
+		.lock_wait_us_max = 30000000,
 	};
-	rig->arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	rig->arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+			  0);
 	assert_true(rig->arena != MAP_FAILED);
 	is_endless = false;
 	done_count = 0;
@@ -77,8 +85,10 @@ static void rig_finish(struct rig *rig)
 static void reads_submit(struct rig *rig, uint8_t *memory)
 {
 	for (unsigned n = 0; n < OPS; n++) {
-		rig->ops[n] = (struct tier_op){ .verb = TIER_READ, .offset = n * UNIT_BYTES,
-						.memory = memory + n * UNIT_BYTES, .memory_bytes = UNIT_BYTES,
+		rig->ops[n] = (struct tier_op){ .verb = TIER_READ,
+						.offset = n * UNIT_BYTES,
+						.memory = memory + n * UNIT_BYTES,
+						.memory_bytes = UNIT_BYTES,
 						.done = op_done };
 		if (tier_submit(the_tier, &rig->ops[n]) < 0)
 			_exit(4);
@@ -133,7 +143,8 @@ static void device_make(struct rig *rig)
 	nvme_device_close(device);
 }
 
-/* Waits for the lock alone: an open would also read, and so stand in line behind the reads of the dead. */
+/* Waits for the lock alone: an open would also read, and so stand in line behind the reads of the
+ * dead. */
 static void lock_wait(struct rig *rig, const struct block_io_ops *ops)
 {
 	const struct timespec step = { .tv_nsec = 500000 };
@@ -150,10 +161,12 @@ static void lock_wait(struct rig *rig, const struct block_io_ops *ops)
 	ops->disk_close(ops, &disk);
 }
 
-/* Reads the whole device into memory of its own: time, and traffic behind which late writes would have to stand. */
+/* Reads the whole device into memory of its own: time, and traffic behind which late writes would
+ * have to stand. */
 static void rounds_run(struct rig *rig, struct nvme_device *device)
 {
-	uint8_t *memory = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint8_t *memory = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+			       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	assert_true(memory != MAP_FAILED);
 	assert_int_equal(nvme_tier_create(&the_tier, &device, 1, &rig->error), 0);

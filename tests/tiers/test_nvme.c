@@ -1,4 +1,5 @@
-/* tests/tiers/test_nvme.c: devices over real files: open, tables, faults, fences. The test steps the device itself. */
+/* tests/tiers/test_nvme.c: devices over real files: open, tables, faults, fences. The test steps
+ * the device itself. */
 #include "tiers/nvme/block_io_fault.h"
 #include "tiers/nvme/extent_table.h"
 #include "tiers/nvme/nvme.h"
@@ -22,9 +23,9 @@
 #define UNIT_BYTES (UINT64_C(1) << 20)
 #define UNITS 8u
 #define DEVICE_BYTES (SLOTS_OFFSET + UNITS * UNIT_BYTES)
-#define SLOT_BYTES_TEST 69632u   /* 64 KiB and a header */
+#define SLOT_BYTES_TEST 69632u /* 64 KiB and a header */
 #define OPS_MAX 64u
-#define STEPS_MAX 100000u        /* of a test that waits for real I/O */
+#define STEPS_MAX 100000u /* of a test that waits for real I/O */
 #define WAIT_US 1000u
 
 struct rig {
@@ -36,12 +37,12 @@ struct rig {
 	struct nvme_device *device;
 	struct tier *tier;
 	struct tier_op ops[OPS_MAX];
-	uint8_t *memory;             /* OPS_MAX slots */
+	uint8_t *memory; /* OPS_MAX slots */
 	unsigned done;
 	struct error error;
 };
 
-static struct rig *the_rig;   /* done() has no owner */
+static struct rig *the_rig; /* done() has no owner */
 
 static void op_done(struct tier_op *op)
 {
@@ -59,8 +60,14 @@ static void rig_init_at(struct rig *rig, const char *base)
 	clock_virtual_init(&rig->clock, 1000000);
 	block_io_fault_init(&rig->fault, block_io_list[0]);
 	rig->config = (struct nvme_config){
-		.path = rig->path, .bytes = DEVICE_BYTES, .unit_bytes = UNIT_BYTES, .queue_depth = 8,
-		.ops_max = OPS_MAX, .io = "auto", .io_ops = &rig->fault.ops, .clock = &rig->clock,
+		.path = rig->path,
+		.bytes = DEVICE_BYTES,
+		.unit_bytes = UNIT_BYTES,
+		.queue_depth = 8,
+		.ops_max = OPS_MAX,
+		.io = "auto",
+		.io_ops = &rig->fault.ops,
+		.clock = &rig->clock,
 	};
 	rig->memory = aligned_alloc(4096, OPS_MAX * SLOT_BYTES_TEST);
 	assert_non_null(rig->memory);
@@ -154,8 +161,11 @@ static bool slot_is(const struct rig *rig, unsigned n, uint8_t value)
 
 static int table_write(struct rig *rig, uint32_t generation)
 {
-	struct nvme_extent extent = { .tenant = { 7 }, .first_unit = 2, .units_count = 3,
-				      .slot_bytes = SLOT_BYTES_TEST, .generation = generation };
+	struct nvme_extent extent = { .tenant = { 7 },
+				      .first_unit = 2,
+				      .units_count = 3,
+				      .slot_bytes = SLOT_BYTES_TEST,
+				      .generation = generation };
 	struct tier_op *op = rig_op(rig, 0, TIER_EXTENTS);
 	int result;
 
@@ -200,7 +210,8 @@ static void file_poke(const struct rig *rig, uint64_t offset, uint64_t bytes)
 
 	assert_true(fd >= 0);
 	for (uint64_t at = 0; at < bytes; at += sizeof(junk))
-		assert_int_equal(pwrite(fd, junk, sizeof(junk), (off_t)(offset + at)), sizeof(junk));
+		assert_int_equal(pwrite(fd, junk, sizeof(junk), (off_t)(offset + at)),
+				 sizeof(junk));
 	close(fd);
 }
 
@@ -493,7 +504,8 @@ static void a_failed_table_write_is_tried_again_at_the_same_place(void **unused)
 		block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_QUEUE, nth, 1);
 		assert_int_equal(table_write(&rig, 2), -EIO);
 		assert_int_equal(table_write(&rig, 3), 0);
-		/* It went where the failed one had gone, so without it the first one is still there. */
+		/* It went where the failed one had gone, so without it the first one is still
+		 * there. */
 		rig_close(&rig);
 		file_poke(&rig, TABLES_OFFSET + TABLE_STRIDE_BYTES, 4096);
 		assert_int_equal(rig_open(&rig), 0);
@@ -506,8 +518,14 @@ static void tables_that_cannot_be_true_start_empty(void **unused)
 {
 	struct rig rig;
 	struct nvme_extent extents[2] = {
-		{ .first_unit = 0, .units_count = 3, .slot_bytes = SLOT_BYTES_TEST, .generation = 1 },
-		{ .first_unit = 2, .units_count = 1, .slot_bytes = SLOT_BYTES_TEST, .generation = 1 },
+		{ .first_unit = 0,
+		  .units_count = 3,
+		  .slot_bytes = SLOT_BYTES_TEST,
+		  .generation = 1 },
+		{ .first_unit = 2,
+		  .units_count = 1,
+		  .slot_bytes = SLOT_BYTES_TEST,
+		  .generation = 1 },
 	};
 	_Alignas(8) uint8_t image[4096];
 	uint8_t id[DEVICE_ID_BYTES] = { 1 }, other[DEVICE_ID_BYTES] = { 2 };
@@ -579,7 +597,8 @@ static void errors_in_a_row_fence_the_device(void **unused)
 	(void)unused;
 	rig_init(&rig);
 	assert_int_equal(rig_open(&rig), 0);
-	block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_QUEUE, 1, NVME_ERRORS_RUN_MAX);
+	block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_QUEUE, 1,
+			   NVME_ERRORS_RUN_MAX);
 	for (unsigned i = 0; i < NVME_ERRORS_RUN_MAX; i++) {
 		assert_false(nvme_device_is_fenced(rig.device));
 		assert_int_equal(rig_one(&rig, i, TIER_READ), -EIO);
@@ -769,7 +788,8 @@ static void a_read_past_the_end_of_a_file_is_an_error_not_a_part(void **unused)
 		rig.config.io_ops = NULL;
 		rig.config.io = block_io_list[i]->name;
 		assert_int_equal(rig_open(&rig), 0);
-		assert_int_equal(truncate(rig.path, (off_t)(SLOTS_OFFSET + SLOT_BYTES_TEST + 8192)), 0);
+		assert_int_equal(truncate(rig.path, (off_t)(SLOTS_OFFSET + SLOT_BYTES_TEST + 8192)),
+				 0);
 		assert_int_equal(rig_one(&rig, 0, TIER_READ), 0);
 		assert_int_equal(rig_one(&rig, 1, TIER_READ), -EIO);
 		rig_finish(&rig);
@@ -788,14 +808,16 @@ int main(void)
 		cmocka_unit_test(another_size_or_unit_starts_anew_and_says_so),
 		cmocka_unit_test(settings_that_cannot_be_are_refused_with_words),
 		cmocka_unit_test(a_failed_open_leaves_nothing_and_the_next_one_works),
-		cmocka_unit_test(a_failed_read_of_both_superblocks_moves_nothing_aside_without_room),
+		cmocka_unit_test(
+			a_failed_read_of_both_superblocks_moves_nothing_aside_without_room),
 		cmocka_unit_test(a_torn_table_keeps_the_older_one),
 		cmocka_unit_test(a_failed_table_write_is_tried_again_at_the_same_place),
 		cmocka_unit_test(tables_that_cannot_be_true_start_empty),
 		cmocka_unit_test(a_failed_op_says_so_and_the_next_one_works),
 		cmocka_unit_test(errors_in_a_row_fence_the_device),
 		cmocka_unit_test(scattered_errors_fence_only_within_the_window),
-		cmocka_unit_test(a_device_that_ends_nothing_is_fenced_and_one_that_waits_for_work_is_not),
+		cmocka_unit_test(
+			a_device_that_ends_nothing_is_fenced_and_one_that_waits_for_work_is_not),
 		cmocka_unit_test(done_runs_in_poll_only_and_a_full_device_says_again),
 		cmocka_unit_test(the_loop_is_woken_through_the_descriptor),
 		cmocka_unit_test(reads_go_first_and_writes_still_get_their_turn),

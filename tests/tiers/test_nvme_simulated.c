@@ -47,10 +47,17 @@ static void rig_init(struct rig *rig, uint64_t seed)
 {
 	memset(rig, 0, sizeof(*rig));
 	clock_virtual_init(&rig->clock, 1000);
-	assert_int_equal(block_io_simulated_init(&rig->disk, DEVICE_BYTES, &rig->clock, seed, &rig->error), 0);
+	assert_int_equal(
+		block_io_simulated_init(&rig->disk, DEVICE_BYTES, &rig->clock, seed, &rig->error),
+		0);
 	rig->config = (struct nvme_config){
-		.path = "simulated", .unit_bytes = UNIT_BYTES, .queue_depth = 4, .ops_max = OPS, .clock = &rig->clock,
-		.io_ops = &rig->disk.ops, .raw_initialise = true,
+		.path = "simulated",
+		.unit_bytes = UNIT_BYTES,
+		.queue_depth = 4,
+		.ops_max = OPS,
+		.clock = &rig->clock,
+		.io_ops = &rig->disk.ops,
+		.raw_initialise = true,
 	};
 	rig->slot_bytes = UNIT_BYTES;
 	rig->memory = aligned_alloc(4096, OPS * rig->slot_bytes);
@@ -88,8 +95,10 @@ static void rig_finish(struct rig *rig)
 
 static void rig_submit(struct rig *rig, unsigned n, enum tier_verb verb, uint64_t bytes)
 {
-	rig->op[n] = (struct tier_op){ .verb = verb, .offset = n * rig->slot_bytes,
-				       .memory = rig->memory + n * rig->slot_bytes, .memory_bytes = bytes,
+	rig->op[n] = (struct tier_op){ .verb = verb,
+				       .offset = n * rig->slot_bytes,
+				       .memory = rig->memory + n * rig->slot_bytes,
+				       .memory_bytes = bytes,
 				       .done = op_done };
 	assert_int_equal(tier_submit(rig->tier, &rig->op[n]), 0);
 }
@@ -120,7 +129,9 @@ static void table_submit(struct rig *rig, uint32_t generation)
 
 	/* Two pages and more of rows, all changed, so that a crash can tear it. */
 	for (unsigned i = 0; i < UNITS; i++)
-		extents[i] = (struct nvme_extent){ .first_unit = i, .units_count = 1, .slot_bytes = 8192,
+		extents[i] = (struct nvme_extent){ .first_unit = i,
+						   .units_count = 1,
+						   .slot_bytes = 8192,
 						   .generation = generation };
 	nvme_extents_image(rig->device, extents, UNITS, rig->memory);
 	rig_submit(rig, 0, TIER_EXTENTS, nvme_extents_image_bytes(rig->device));
@@ -207,7 +218,8 @@ static void the_reads_of_a_killed_daemon_hold_the_lock_until_they_end(void **unu
 	assert_int_equal(rig.memory[0], 0x11);
 	clock_advance(&rig.clock, 1000);
 	rig_open(&rig);
-	/* The kernel wrote on, into memory that nobody was asked about any more; now it has ended. */
+	/* The kernel wrote on, into memory that nobody was asked about any more; now it has ended.
+	 */
 	assert_int_equal(rig.memory[0], 0);
 	assert_int_equal(block_io_simulated_next_us(&rig.disk), UINT64_MAX);
 	rig_finish(&rig);

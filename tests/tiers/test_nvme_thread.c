@@ -1,4 +1,5 @@
-/* tests/tiers/test_nvme_thread.c: the device on a thread of its own, as the daemon runs it; for the thread sanitizer. */
+/* tests/tiers/test_nvme_thread.c: the device on a thread of its own, as the daemon runs it; for the
+ * thread sanitizer. */
 #include "tiers/nvme/block_io.h"
 #include "tiers/nvme/extent_table.h"
 #include "tiers/nvme/nvme.h"
@@ -20,7 +21,7 @@
 #define SLOT_BYTES_TEST 69632u
 #define OPS 32u
 #define ROUNDS 20u
-#define WAIT_US 10000000u        /* far beyond the test: only a wake ends it in time */
+#define WAIT_US 10000000u /* far beyond the test: only a wake ends it in time */
 #define POLL_MS 60000
 
 static struct nvme_device *device;
@@ -59,9 +60,11 @@ static void ops_run(struct tier_op *ops, uint8_t *memory, enum tier_verb verb)
 	unsigned until = done_count + OPS;
 
 	for (unsigned n = 0; n < OPS; n++) {
-		ops[n] = (struct tier_op){ .verb = verb, .offset = (uint64_t)n * SLOT_BYTES_TEST,
+		ops[n] = (struct tier_op){ .verb = verb,
+					   .offset = (uint64_t)n * SLOT_BYTES_TEST,
 					   .memory = memory + (size_t)n * SLOT_BYTES_TEST,
-					   .memory_bytes = SLOT_BYTES_TEST, .done = op_done };
+					   .memory_bytes = SLOT_BYTES_TEST,
+					   .done = op_done };
 		assert_int_equal(tier_submit(tier, &ops[n]), 0);
 	}
 	loop_until(until);
@@ -82,9 +85,13 @@ static void bytes_go_through_the_thread_and_no_wake_is_lost(void **unused)
 	assert_non_null(mkdtemp(folder));
 	snprintf(path, sizeof(path), "%s/device", folder);
 	for (unsigned i = 0; block_io_list[i] != NULL; i++) {
-		const struct nvme_config config = { .path = path, .bytes = SLOTS_OFFSET + UNITS * UNIT_BYTES,
-						    .unit_bytes = UNIT_BYTES, .queue_depth = 8, .ops_max = OPS,
-						    .io = block_io_list[i]->name, .clock = clock_real(),
+		const struct nvme_config config = { .path = path,
+						    .bytes = SLOTS_OFFSET + UNITS * UNIT_BYTES,
+						    .unit_bytes = UNIT_BYTES,
+						    .queue_depth = 8,
+						    .ops_max = OPS,
+						    .io = block_io_list[i]->name,
+						    .clock = clock_real(),
 						    .lock_wait_us_max = 10000000 };
 		pthread_t thread;
 

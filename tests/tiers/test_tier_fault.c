@@ -105,7 +105,8 @@ static void the_nth_op_fails_and_moves_nothing(void **unused)
 		for (unsigned n = 0; n < 3; n++) {
 			assert_int_equal(tier_fault_was_hit(&rig.fault), n >= nth);
 			assert_int_equal(rig_one(&rig, n, TIER_WRITE), n + 1 == nth ? -EIO : 0);
-			assert_int_equal(tier_fake_memory(&rig.fake, n % 2)[n * PAGE], n + 1 != nth);
+			assert_int_equal(tier_fake_memory(&rig.fake, n % 2)[n * PAGE],
+					 n + 1 != nth);
 		}
 		assert_int_equal(rig.fault.tier.ops_failed, 1);
 		rig_finish(&rig);

@@ -11,7 +11,7 @@
 
 #include <cmocka.h>
 
-#define PAYLOAD_BYTES 30001u   /* leaves padding to check */
+#define PAYLOAD_BYTES 30001u /* leaves padding to check */
 #define SEGMENTS 7u
 #define FLIPS 10000u
 #define PAGE 4096u
@@ -80,9 +80,16 @@ static void rig_init(struct rig *rig)
 	assert_non_null(rig->slot);
 	slot_make(rig->slot, 1, rig->device, 4 * PAGE);
 	rig->expected = (struct slot_expectation){
-		.space = header_of(rig)->identity.space, .hash = header_of(rig)->identity.hash,
-		.device = rig->device, .offset = 4 * PAGE, .slot_bytes = rig->slot_bytes, .epoch_min = 7,
-		.group = 3, .shard = 1, .slot_generation = 9, .extent_generation = 5,
+		.space = header_of(rig)->identity.space,
+		.hash = header_of(rig)->identity.hash,
+		.device = rig->device,
+		.offset = 4 * PAGE,
+		.slot_bytes = rig->slot_bytes,
+		.epoch_min = 7,
+		.group = 3,
+		.shard = 1,
+		.slot_generation = 9,
+		.extent_generation = 5,
 	};
 }
 
@@ -122,7 +129,8 @@ static void a_slot_as_it_was_written_is_good(void **unused)
 static void each_changed_bit_of_identity_padding_and_own_address_is_found(void **unused)
 {
 	struct rig rig;
-	size_t own = offsetof(struct slot_header, address) + TIER_NVME * sizeof(struct slot_address);
+	size_t own = offsetof(struct slot_header, address) +
+		     TIER_NVME * sizeof(struct slot_address);
 
 	(void)unused;
 	rig_init(&rig);
@@ -168,7 +176,8 @@ static void a_changed_bit_of_the_payload_or_its_padding_is_found(void **unused)
 		assert_int_equal(slot_payload_check(header_of(&rig)), SLOT_DAMAGED);
 		flip(rig.slot, bit);
 	}
-	for (size_t bit = (SLOT_HEADER_BYTES + PAYLOAD_BYTES) * 8; bit < rig.slot_bytes * 8; bit++) {
+	for (size_t bit = (SLOT_HEADER_BYTES + PAYLOAD_BYTES) * 8; bit < rig.slot_bytes * 8;
+	     bit++) {
 		flip(rig.slot, bit);
 		assert_int_equal(slot_payload_check(header_of(&rig)), SLOT_DAMAGED);
 		flip(rig.slot, bit);
@@ -225,7 +234,8 @@ static void a_valid_header_of_something_else_is_stale(void **unused)
 	wrong[8].slot_generation++;
 	wrong[9].extent_generation++;
 	for (unsigned i = 0; i < count; i++)
-		assert_int_equal(slot_header_check(header_of(&rig), TIER_NVME, &wrong[i]), SLOT_STALE);
+		assert_int_equal(slot_header_check(header_of(&rig), TIER_NVME, &wrong[i]),
+				 SLOT_STALE);
 	rig_finish(&rig);
 }
 
@@ -254,7 +264,8 @@ static void swapped_slots_are_stale(void **unused)
 	other = aligned_alloc(PAGE, rig.slot_bytes);
 	assert_non_null(other);
 	slot_make(other, 3, rig.device, 64 * PAGE);
-	assert_int_equal(slot_header_check((struct slot_header *)other, TIER_NVME, &rig.expected), SLOT_STALE);
+	assert_int_equal(slot_header_check((struct slot_header *)other, TIER_NVME, &rig.expected),
+			 SLOT_STALE);
 	free(other);
 	rig_finish(&rig);
 }
@@ -272,7 +283,8 @@ static void a_cleared_header_is_empty(void **unused)
 
 static void hostile_sizes_with_a_right_checksum_are_refused(void **unused)
 {
-	static const uint64_t sizes[] = { 0, UINT64_MAX, UINT64_MAX - 4095, UINT64_C(1) << 40, UINT32_MAX };
+	static const uint64_t sizes[] = { 0, UINT64_MAX, UINT64_MAX - 4095, UINT64_C(1) << 40,
+					  UINT32_MAX };
 	struct rig rig;
 
 	(void)unused;
@@ -303,7 +315,8 @@ static void every_number_of_segments_can_be_checked(void **unused)
 	for (uint32_t segments = 1; segments <= SLOT_SEGMENTS_MAX; segments++) {
 		/* 300 bytes over up to 256 segments: the last ones are empty. */
 		header_of(&rig)->identity.payload_bytes = 300;
-		memset(rig.slot + SLOT_HEADER_BYTES + 300, 0, rig.slot_bytes - SLOT_HEADER_BYTES - 300);
+		memset(rig.slot + SLOT_HEADER_BYTES + 300, 0,
+		       rig.slot_bytes - SLOT_HEADER_BYTES - 300);
 		header_of(&rig)->identity.segments_count = segments;
 		segments_seal(header_of(&rig));
 		slot_identity_seal(header_of(&rig));

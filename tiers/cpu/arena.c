@@ -1,7 +1,8 @@
 /*
  * tiers/cpu/arena.c: the host memory of one tenant.
  *
- * Head: [superblock, one page][canary, one page] ... [table 0 at 64 KiB][table 1 at 1 MiB + 64 KiB].
+ * Head: [superblock, one page][canary, one page] ... [table 0 at 64 KiB][table 1 at 1 MiB + 64
+ * KiB].
  */
 #include "tiers/cpu/arena.h"
 
@@ -23,18 +24,18 @@
 #include <time.h>
 #include <unistd.h>
 
-#define ARENA_MAGIC        UINT64_C(0x31414e455241564b)   /* "KVARENA1" */
-#define ARENA_VERSION      1u
-#define HUGE_BYTES         (UINT64_C(2) << 20)
-#define CANARY_OFFSET      4096u
-#define TABLE_OFFSET       (UINT64_C(64) << 10)
-#define TABLE_STRIDE       (UINT64_C(1) << 20)
-#define TABLE_BYTES        (TABLE_STRIDE - TABLE_OFFSET)
-#define LOCK_STEP_US       2000u
-#define OPEN_TRIES_MAX     4u
+#define ARENA_MAGIC UINT64_C(0x31414e455241564b) /* "KVARENA1" */
+#define ARENA_VERSION 1u
+#define HUGE_BYTES (UINT64_C(2) << 20)
+#define CANARY_OFFSET 4096u
+#define TABLE_OFFSET (UINT64_C(64) << 10)
+#define TABLE_STRIDE (UINT64_C(1) << 20)
+#define TABLE_BYTES (TABLE_STRIDE - TABLE_OFFSET)
+#define LOCK_STEP_US 2000u
+#define OPEN_TRIES_MAX 4u
 /* Collapsing copies and searches for free memory: past this the rest stays in small pages. */
-#define COLLAPSE_US_MAX    (UINT64_C(5) * 1000000)
-#define COLLAPSE_PIECE     (UINT64_C(64) << 20)
+#define COLLAPSE_US_MAX (UINT64_C(5) * 1000000)
+#define COLLAPSE_PIECE (UINT64_C(64) << 20)
 
 /* Newer than the C library's headers; a kernel without them says EINVAL. */
 #ifndef MADV_POPULATE_WRITE
@@ -50,15 +51,17 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-_Static_assert(TABLE_STRIDE + TABLE_OFFSET + TABLE_BYTES <= ARENA_HEAD_BYTES, "both tables fit into the head");
-_Static_assert(sizeof(struct extent_table_header) + NVME_EXTENTS_MAX * sizeof(struct extent_row) <= TABLE_BYTES,
+_Static_assert(TABLE_STRIDE + TABLE_OFFSET + TABLE_BYTES <= ARENA_HEAD_BYTES,
+	       "both tables fit into the head");
+_Static_assert(sizeof(struct extent_table_header) + NVME_EXTENTS_MAX * sizeof(struct extent_row) <=
+		       TABLE_BYTES,
 	       "a table copy fits into its place");
 _Static_assert(ARENA_HEAD_BYTES % HUGE_BYTES == 0, "the units begin at a huge page");
 
 struct arena_superblock {
 	uint64_t magic;
 	uint32_t version;
-	uint32_t crc;                     /* of this struct, with crc = 0 */
+	uint32_t crc; /* of this struct, with crc = 0 */
 	uint64_t bytes;
 	uint64_t unit_bytes;
 	uint8_t tenant[16];
@@ -87,15 +90,20 @@ static int config_check(const struct arena_config *config, struct error *error)
 {
 	const char *huge_pages = config->huge_pages;
 
-	if (config->unit_bytes == 0 || config->unit_bytes % SLOT_ALIGN_BYTES != 0 || config->bytes == 0 ||
-	    config->bytes % config->unit_bytes != 0)
-		return error_set(error, -EINVAL, "an arena of %llu bytes is not a whole number of units of %llu bytes",
-				 (unsigned long long)config->bytes, (unsigned long long)config->unit_bytes);
+	if (config->unit_bytes == 0 || config->unit_bytes % SLOT_ALIGN_BYTES != 0 ||
+	    config->bytes == 0 || config->bytes % config->unit_bytes != 0)
+		return error_set(
+			error, -EINVAL,
+			"an arena of %llu bytes is not a whole number of units of %llu bytes",
+			(unsigned long long)config->bytes, (unsigned long long)config->unit_bytes);
 	if (config->bytes / config->unit_bytes > NVME_EXTENTS_MAX)
-		return error_set(error, -EINVAL, "an arena has at most %u units: set a larger extent_bytes",
+		return error_set(error, -EINVAL,
+				 "an arena has at most %u units: set a larger extent_bytes",
 				 NVME_EXTENTS_MAX);
-	if (strcmp(huge_pages, "auto") != 0 && strcmp(huge_pages, "always") != 0 && strcmp(huge_pages, "never") != 0)
-		return error_set(error, -EINVAL, "huge_pages: \"%s\"; auto, always or never", huge_pages);
+	if (strcmp(huge_pages, "auto") != 0 && strcmp(huge_pages, "always") != 0 &&
+	    strcmp(huge_pages, "never") != 0)
+		return error_set(error, -EINVAL, "huge_pages: \"%s\"; auto, always or never",
+				 huge_pages);
 	return 0;
 }
 
@@ -103,7 +111,8 @@ static int config_check(const struct arena_config *config, struct error *error)
 static int arena_map(struct arena *arena, struct error *error)
 {
 	uint64_t bytes = mapping_bytes(arena);
-	uint8_t *reserved = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint8_t *reserved = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint8_t *start;
 	uint64_t before;
 
@@ -111,7 +120,8 @@ static int arena_map(struct arena *arena, struct error *error)
 		return error_set(error, -errno, "no room for an arena of %llu MiB: %s",
 				 (unsigned long long)(bytes >> 20), strerror(errno));
 	before = (HUGE_BYTES - (uintptr_t)reserved % HUGE_BYTES) % HUGE_BYTES;
-	start = mmap(reserved + before, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, arena->fd, 0);
+	start = mmap(reserved + before, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+		     arena->fd, 0);
 	if (start == MAP_FAILED) {
 		int result = error_set(error, -errno, "an arena of %llu MiB cannot be mapped: %s",
 				       (unsigned long long)(bytes >> 20), strerror(errno));
@@ -156,7 +166,8 @@ static bool arena_collapse(struct arena *arena)
 	return true;
 }
 
-/* Every page is there before the first block is: a store must never wait for, or die of, a page fault. */
+/* Every page is there before the first block is: a store must never wait for, or die of, a page
+ * fault. */
 static int arena_populate(struct arena *arena, struct error *error)
 {
 	uint64_t bytes = mapping_bytes(arena);
@@ -164,25 +175,28 @@ static int arena_populate(struct arena *arena, struct error *error)
 	if (madvise(arena->start, bytes, MADV_POPULATE_WRITE) == 0)
 		return 0;
 	if (errno != EINVAL)
-		return error_set(error, -errno, "the memory of an arena of %llu MiB is not there: %s",
+		return error_set(error, -errno,
+				 "the memory of an arena of %llu MiB is not there: %s",
 				 (unsigned long long)(bytes >> 20), strerror(errno));
 	for (uint64_t at = 0; at < bytes; at += SLOT_ALIGN_BYTES) {
 		volatile uint8_t *page = arena->start + at;
 
-		*page = *page;   /* a warm arena keeps its bytes */
+		*page = *page; /* a warm arena keeps its bytes */
 	}
 	return 0;
 }
 
 /* Places the pages and says which they are. */
-static int arena_touch(struct arena *arena, const char *huge_pages, const char *pages, struct error *error)
+static int arena_touch(struct arena *arena, const char *huge_pages, const char *pages,
+		       struct error *error)
 {
 	int result;
 
 	if (pages == NULL) {
 		bool is_wanted = strcmp(huge_pages, "never") != 0;
 
-		pages = is_wanted && arena_collapse(arena) ? "2 MiB pages (collapsed)" : "4 KiB pages";
+		pages = is_wanted && arena_collapse(arena) ? "2 MiB pages (collapsed)"
+							   : "4 KiB pages";
 	}
 	result = arena_populate(arena, error);
 	if (result < 0)
@@ -201,13 +215,16 @@ static int read_fd_open(struct arena *arena, struct error *error)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", arena->fd);
 	arena->read_fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (arena->read_fd < 0)
-		return error_set(error, -errno, "%s cannot be opened read-only: %s", path, strerror(errno));
+		return error_set(error, -errno, "%s cannot be opened read-only: %s", path,
+				 strerror(errno));
 	return 0;
 }
 
 static void superblock_write(struct arena *arena, const uint8_t *tenant_digest)
 {
-	struct arena_superblock superblock = { .magic = ARENA_MAGIC, .version = ARENA_VERSION, .bytes = arena->bytes,
+	struct arena_superblock superblock = { .magic = ARENA_MAGIC,
+					       .version = ARENA_VERSION,
+					       .bytes = arena->bytes,
 					       .unit_bytes = arena->unit_bytes };
 
 	random_system(arena->id, sizeof(arena->id));
@@ -227,7 +244,8 @@ static void canary_write(struct arena *arena)
 
 static int memfd_size(int fd, uint64_t bytes)
 {
-	/* A client of the same user could open it again through /proc: the mode is what stops others. */
+	/* A client of the same user could open it again through /proc: the mode is what stops
+	 * others. */
 	if (fchmod(fd, 0600) < 0 || ftruncate(fd, (off_t)bytes) < 0)
 		return -errno;
 	return 0;
@@ -257,7 +275,8 @@ static int memfd_seal(struct arena *arena, struct error *error)
 {
 	unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
-	/* Our mapping is there, so it keeps writing; a hole punched by anybody would part mapped from pinned pages. */
+	/* Our mapping is there, so it keeps writing; a hole punched by anybody would part mapped
+	 * from pinned pages. */
 	if (fcntl(arena->fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) == 0)
 		return 0;
 	if (errno == EINVAL && fcntl(arena->fd, F_ADD_SEALS, seals) == 0)
@@ -267,7 +286,8 @@ static int memfd_seal(struct arena *arena, struct error *error)
 
 static int memfd_open(struct arena *arena, const struct arena_config *config, struct error *error)
 {
-	bool may_be_huge = strcmp(config->huge_pages, "never") != 0 && mapping_bytes(arena) % HUGE_BYTES == 0;
+	bool may_be_huge = strcmp(config->huge_pages, "never") != 0 &&
+			   mapping_bytes(arena) % HUGE_BYTES == 0;
 	const char *pages = NULL;
 	int result = -EINVAL;
 
@@ -283,10 +303,11 @@ static int memfd_open(struct arena *arena, const struct arena_config *config, st
 	if (result < 0)
 		goto close_memfd;
 	if (strcmp(config->huge_pages, "always") == 0 && strcmp(arena->pages, "4 KiB pages") == 0) {
-		result = error_set(error, -ENOMEM,
-				   "huge_pages: always, and there are none for %llu MiB: reserve %llu in vm.nr_hugepages",
-				   (unsigned long long)(mapping_bytes(arena) >> 20),
-				   (unsigned long long)(mapping_bytes(arena) / HUGE_BYTES));
+		result = error_set(
+			error, -ENOMEM,
+			"huge_pages: always, and there are none for %llu MiB: reserve %llu in vm.nr_hugepages",
+			(unsigned long long)(mapping_bytes(arena) >> 20),
+			(unsigned long long)(mapping_bytes(arena) / HUGE_BYTES));
 		goto close_memfd;
 	}
 	result = memfd_seal(arena, error);
@@ -310,10 +331,12 @@ static int file_lock(int fd, const struct arena_config *config, struct error *er
 
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK && errno != EINTR)
-			return error_set(error, -errno, "%s: lock: %s", config->file, strerror(errno));
+			return error_set(error, -errno, "%s: lock: %s", config->file,
+					 strerror(errno));
 		if (waited_us >= config->lock_wait_us_max)
-			return error_set(error, -EBUSY, "%s is in use by another kvtierd (waited %llu ms)", config->file,
-					 (unsigned long long)(waited_us / 1000));
+			return error_set(error, -EBUSY,
+					 "%s is in use by another kvtierd (waited %llu ms)",
+					 config->file, (unsigned long long)(waited_us / 1000));
 		nanosleep(&step, NULL);
 		waited_us += LOCK_STEP_US;
 	}
@@ -333,21 +356,24 @@ static int file_is_at(int fd, const char *path)
 }
 
 /* Opens and locks the file that the path names when we have the lock. */
-static int file_open_locked(struct arena *arena, const struct arena_config *config, struct error *error)
+static int file_open_locked(struct arena *arena, const struct arena_config *config,
+			    struct error *error)
 {
 	for (unsigned tries = 0; tries < OPEN_TRIES_MAX; tries++) {
 		int result;
 
 		arena->fd = open(config->file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (arena->fd < 0)
-			return error_set(error, -errno, "%s: open: %s", config->file, strerror(errno));
+			return error_set(error, -errno, "%s: open: %s", config->file,
+					 strerror(errno));
 		result = file_lock(arena->fd, config, error);
 		if (result == 0) {
 			result = file_is_at(arena->fd, config->file);
 			if (result == 1)
 				return 0;
 			if (result < 0)
-				error_set(error, result, "%s: stat: %s", config->file, strerror(-result));
+				error_set(error, result, "%s: stat: %s", config->file,
+					  strerror(-result));
 		}
 		close(arena->fd);
 		arena->fd = -1;
@@ -358,8 +384,8 @@ static int file_open_locked(struct arena *arena, const struct arena_config *conf
 }
 
 /* Memory only: on a disk the page cache would be written back all the time. */
-static int file_check(struct arena *arena, const struct arena_config *config, const char **out_pages,
-		      struct error *error)
+static int file_check(struct arena *arena, const struct arena_config *config,
+		      const char **out_pages, struct error *error)
 {
 	struct statfs filesystem;
 	struct stat status;
@@ -371,13 +397,17 @@ static int file_check(struct arena *arena, const struct arena_config *config, co
 		return error_set(error, -EINVAL, "%s is not a regular file", config->file);
 	if (filesystem.f_type == HUGETLBFS_MAGIC) {
 		if (mapping_bytes(arena) % (uint64_t)filesystem.f_bsize != 0)
-			return error_set(error, -EINVAL, "%s: %llu bytes are not a multiple of its huge page of %llu",
-					 config->file, (unsigned long long)mapping_bytes(arena),
-					 (unsigned long long)filesystem.f_bsize);
+			return error_set(
+				error, -EINVAL,
+				"%s: %llu bytes are not a multiple of its huge page of %llu",
+				config->file, (unsigned long long)mapping_bytes(arena),
+				(unsigned long long)filesystem.f_bsize);
 		*out_pages = "huge pages (hugetlbfs file)";
 	} else if (filesystem.f_type != TMPFS_MAGIC) {
-		return error_set(error, -EINVAL, "%s is on a disk; an arena needs tmpfs (such as /dev/shm) or hugetlbfs",
-				 config->file);
+		return error_set(
+			error, -EINVAL,
+			"%s is on a disk; an arena needs tmpfs (such as /dev/shm) or hugetlbfs",
+			config->file);
 	}
 	if (fchmod(arena->fd, 0600) < 0)
 		return error_set(error, -errno, "%s: chmod: %s", config->file, strerror(errno));
@@ -386,8 +416,8 @@ static int file_check(struct arena *arena, const struct arena_config *config, co
 
 static const char is_foreign[] = "it is not an arena (kept as .unreadable)";
 
-/* NULL: the file holds an arena as we want it; "": it is empty; else why not. Reads through the descriptor: nothing is
- * mapped yet. */
+/* NULL: the file holds an arena as we want it; "": it is empty; else why not. Reads through the
+ * descriptor: nothing is mapped yet. */
 static const char *file_unfit(struct arena *arena, const struct arena_config *config)
 {
 	struct arena_superblock superblock = { 0 };
@@ -414,7 +444,8 @@ static const char *file_unfit(struct arena *arena, const struct arena_config *co
 }
 
 /* Takes the space before anything is mapped: a full tmpfs is an error here, and SIGBUS later. */
-static int file_allocate(struct arena *arena, const struct arena_config *config, struct error *error)
+static int file_allocate(struct arena *arena, const struct arena_config *config,
+			 struct error *error)
 {
 	if (ftruncate(arena->fd, (off_t)mapping_bytes(arena)) == 0 &&
 	    fallocate(arena->fd, 0, 0, (off_t)mapping_bytes(arena)) == 0)
@@ -423,30 +454,36 @@ static int file_allocate(struct arena *arena, const struct arena_config *config,
 			 (unsigned long long)(mapping_bytes(arena) >> 20), strerror(errno));
 }
 
-/* Unlinks an unfit file and makes a new one in its place. What was never ours is kept, once: a mistyped path. */
+/* Unlinks an unfit file and makes a new one in its place. What was never ours is kept, once: a
+ * mistyped path. */
 static int file_renew(struct arena *arena, const struct arena_config *config, const char *reason,
 		      struct error *error)
 {
 	char aside[PATH_MAX];
 	int result;
 
-	snprintf(arena->note, sizeof(arena->note), "%.100s was started anew: %s", config->file, reason);
+	snprintf(arena->note, sizeof(arena->note), "%.100s was started anew: %s", config->file,
+		 reason);
 	if (reason == is_foreign) {
-		if ((size_t)snprintf(aside, sizeof(aside), "%s.unreadable", config->file) >= sizeof(aside))
-			return error_set(error, -ENAMETOOLONG, "%s is too long a path", config->file);
+		if ((size_t)snprintf(aside, sizeof(aside), "%s.unreadable", config->file) >=
+		    sizeof(aside))
+			return error_set(error, -ENAMETOOLONG, "%s is too long a path",
+					 config->file);
 		result = rename(config->file, aside);
 	} else {
 		result = unlink(config->file);
 	}
 	if (result < 0)
-		return error_set(error, -errno, "%s: cannot be put away: %s", config->file, strerror(errno));
+		return error_set(error, -errno, "%s: cannot be put away: %s", config->file,
+				 strerror(errno));
 	close(arena->fd);
 	arena->fd = -1;
 	return file_open_locked(arena, config, error);
 }
 
 /* Space, mapping, pages. */
-static int file_fill(struct arena *arena, const struct arena_config *config, const char *pages, struct error *error)
+static int file_fill(struct arena *arena, const struct arena_config *config, const char *pages,
+		     struct error *error)
 {
 	/* Of a warm file too: it may have holes that only a fault would fill. */
 	int result = file_allocate(arena, config, error);
@@ -476,7 +513,8 @@ static int file_map(struct arena *arena, const struct arena_config *config, stru
 		return result;
 	result = file_fill(arena, config, pages, error);
 	if (result < 0) {
-		/* Made by us just now, or empty before: of no use to the next start, and it may hold memory. */
+		/* Made by us just now, or empty before: of no use to the next start, and it may
+		 * hold memory. */
 		if (unfit != NULL)
 			unlink(config->file);
 		return result;
@@ -511,7 +549,8 @@ static int table_choose(const struct arena *arena)
 	for (unsigned i = 0; i < 2; i++)
 		is_valid[i] = extent_table_is_valid(table_at(arena, i), TABLE_BYTES, arena->id);
 	if (is_valid[0] && is_valid[1])
-		return extent_table_sequence(table_at(arena, 1)) > extent_table_sequence(table_at(arena, 0));
+		return extent_table_sequence(table_at(arena, 1)) >
+		       extent_table_sequence(table_at(arena, 0));
 	return is_valid[0] ? 0 : is_valid[1] ? 1 : -1;
 }
 
@@ -557,7 +596,8 @@ void arena_close(struct arena *arena)
 	arena->fd = -1;
 }
 
-unsigned arena_extents_read(const struct arena *arena, struct nvme_extent *out_extents, unsigned extents_max)
+unsigned arena_extents_read(const struct arena *arena, struct nvme_extent *out_extents,
+			    unsigned extents_max)
 {
 	uint32_t units_count = (uint32_t)(arena->bytes / arena->unit_bytes);
 	int chosen = table_choose(arena);
@@ -565,20 +605,23 @@ unsigned arena_extents_read(const struct arena *arena, struct nvme_extent *out_e
 
 	if (chosen < 0)
 		return 0;
-	rows = extent_table_decode(table_at(arena, (unsigned)chosen), units_count, out_extents, extents_max);
+	rows = extent_table_decode(table_at(arena, (unsigned)chosen), units_count, out_extents,
+				   extents_max);
 	return rows < 0 ? 0 : (unsigned)rows;
 }
 
 void arena_extents_write(struct arena *arena, const struct nvme_extent *extents, unsigned count)
 {
-	/* The copy that does not count is overwritten; a kill in the middle leaves it invalid, and the other stands. */
+	/* The copy that does not count is overwritten; a kill in the middle leaves it invalid, and
+	 * the other stands. */
 	unsigned copy = table_choose(arena) == 0 ? 1 : 0;
 	uint64_t bytes = extent_table_bytes(count);
 
 	assert(count <= NVME_EXTENTS_MAX);
 	assert(bytes <= TABLE_BYTES);
 	arena->sequence++;
-	extent_table_encode(table_at(arena, copy), bytes, arena->id, arena->sequence, extents, count);
+	extent_table_encode(table_at(arena, copy), bytes, arena->id, arena->sequence, extents,
+			    count);
 }
 
 const uint8_t *arena_canary(const struct arena *arena)

@@ -97,8 +97,8 @@ static const struct tier_ops tier_fake_ops = {
 	.close = fake_close,
 };
 
-int tier_fake_open(struct tier_fake *fake, unsigned devices_count, uint64_t device_bytes, uint32_t queue_max,
-		   struct clock *clock, struct error *error)
+int tier_fake_open(struct tier_fake *fake, unsigned devices_count, uint64_t device_bytes,
+		   uint32_t queue_max, struct clock *clock, struct error *error)
 {
 	assert(devices_count >= 1 && devices_count <= TIER_FAKE_DEVICES_MAX);
 	assert(queue_max > 0 && device_bytes > 0);
@@ -112,7 +112,8 @@ int tier_fake_open(struct tier_fake *fake, unsigned devices_count, uint64_t devi
 		fake->memory[fake->devices_count] = calloc(1, device_bytes);
 		if (fake->memory[fake->devices_count] == NULL) {
 			fake_close(&fake->tier);
-			return error_set(error, -ENOMEM, "no memory for a fake device of %llu bytes",
+			return error_set(error, -ENOMEM,
+					 "no memory for a fake device of %llu bytes",
 					 (unsigned long long)device_bytes);
 		}
 	}

@@ -1,4 +1,5 @@
-/* tiers/fault/tier_fault.c: a tier whose nth op fails. The inner tier gets copies of the ops, so it counts its own. */
+/* tiers/fault/tier_fault.c: a tier whose nth op fails. The inner tier gets copies of the ops, so it
+ * counts its own. */
 #include "tiers/fault/tier_fault.h"
 
 #include <assert.h>
@@ -7,12 +8,12 @@
 #include <string.h>
 
 struct tier_fault_op {
-	struct tier_op op;               /* the inner tier's copy */
+	struct tier_op op; /* the inner tier's copy */
 	struct tier_op *original;
 	struct tier_fault *fault;
-	bool is_to_fail;                 /* when it ends */
+	bool is_to_fail; /* when it ends */
 	int errno_value;
-	struct list_node link;           /* of idle or failed */
+	struct list_node link; /* of idle or failed */
 };
 
 static struct tier_fault *fault_of(struct tier *tier)
@@ -124,7 +125,8 @@ static const struct tier_ops tier_fault_ops = {
 	.close = fault_close,
 };
 
-int tier_fault_open(struct tier_fault *fault, struct tier *inner, uint32_t ops_max, struct error *error)
+int tier_fault_open(struct tier_fault *fault, struct tier *inner, uint32_t ops_max,
+		    struct error *error)
 {
 	assert(inner != NULL && ops_max > 0);
 	memset(fault, 0, sizeof(*fault));
@@ -147,8 +149,8 @@ void tier_fault_arm(struct tier_fault *fault, uint64_t nth, int errno_value)
 	tier_fault_arm_at(fault, TIER_FAULT_BEFORE, nth, 1, errno_value);
 }
 
-void tier_fault_arm_at(struct tier_fault *fault, enum tier_fault_place place, uint64_t nth, uint64_t count,
-		       int errno_value)
+void tier_fault_arm_at(struct tier_fault *fault, enum tier_fault_place place, uint64_t nth,
+		       uint64_t count, int errno_value)
 {
 	assert(nth > 0 && count > 0);
 	assert(errno_value < 0);

@@ -23,7 +23,8 @@
 #define STATX_DIO_OFFSET_OFFSET 156
 _Static_assert(sizeof(struct statx) >= 160, "the fields of STATX_DIOALIGN lie inside");
 
-/* What O_DIRECT needs here; 4096 where the kernel does not say. Never above 4096: all our I/O is of whole pages. */
+/* What O_DIRECT needs here; 4096 where the kernel does not say. Never above 4096: all our I/O is of
+ * whole pages. */
 static int disk_align(int fd, uint32_t *out_align_bytes)
 {
 	struct statx status;
@@ -65,14 +66,16 @@ static int disk_measure(struct block_disk *disk, const char *path, struct error 
 		return error_set(error, -EINVAL, "%s is neither a file nor a block device", path);
 	disk->bytes = (uint64_t)status.st_size;
 	if (disk->is_raw && ioctl(disk->fd, BLKGETSIZE64, &disk->bytes) < 0)
-		return error_set(error, -errno, "%s: size of the block device: %s", path, strerror(errno));
+		return error_set(error, -errno, "%s: size of the block device: %s", path,
+				 strerror(errno));
 	return 0;
 }
 
 int block_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk, const char *path,
 		    unsigned flags, struct error *error)
 {
-	struct block_disk disk = { .fd = -1, .is_direct = !(flags & DISK_BUFFERED),
+	struct block_disk disk = { .fd = -1,
+				   .is_direct = !(flags & DISK_BUFFERED),
 				   .align_bytes = DISK_ALIGN_BYTES_DEFAULT };
 	int result;
 
@@ -138,33 +141,37 @@ int block_disk_allocate(const struct block_io_ops *ops, struct block_disk *disk,
 }
 
 /* Moves all of it; `is_write` reads from memory. */
-static int disk_move(struct block_disk *disk, void *memory, uint64_t bytes, uint64_t offset, bool is_write)
+static int disk_move(struct block_disk *disk, void *memory, uint64_t bytes, uint64_t offset,
+		     bool is_write)
 {
 	uint64_t moved = 0;
 	unsigned continues = 0;
 
 	assert(disk->is_open);
 	while (moved < bytes) {
-		uint64_t piece = bytes - moved < BLOCK_PIECE_BYTES_MAX ? bytes - moved : BLOCK_PIECE_BYTES_MAX;
+		uint64_t piece = bytes - moved < BLOCK_PIECE_BYTES_MAX ? bytes - moved
+								       : BLOCK_PIECE_BYTES_MAX;
 		uint8_t *start = (uint8_t *)memory + moved;
 		off_t place = (off_t)(offset + moved);
-		ssize_t result = is_write ? pwrite(disk->fd, start, piece, place) :
-					    pread(disk->fd, start, piece, place);
+		ssize_t result = is_write ? pwrite(disk->fd, start, piece, place)
+					  : pread(disk->fd, start, piece, place);
 
 		if (result < 0 && errno != EINTR)
 			return -errno;
-		if (result == 0 || (result > 0 && result % disk->align_bytes != 0 && disk->is_direct))
+		if (result == 0 ||
+		    (result > 0 && result % disk->align_bytes != 0 && disk->is_direct))
 			return -EIO;
 		if (result > 0)
 			moved += (uint64_t)result;
-		if ((uint64_t)(result > 0 ? result : 0) < piece && ++continues > BLOCK_CONTINUES_MAX)
+		if ((uint64_t)(result > 0 ? result : 0) < piece &&
+		    ++continues > BLOCK_CONTINUES_MAX)
 			return -EIO;
 	}
 	return 0;
 }
 
-int block_disk_read(const struct block_io_ops *ops, struct block_disk *disk, void *memory, uint64_t bytes,
-		    uint64_t offset)
+int block_disk_read(const struct block_io_ops *ops, struct block_disk *disk, void *memory,
+		    uint64_t bytes, uint64_t offset)
 {
 	(void)ops;
 	return disk_move(disk, memory, bytes, offset, false);
@@ -213,7 +220,8 @@ int block_disk_rename(const struct block_io_ops *ops, const char *from, const ch
 
 	(void)ops;
 	result = renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) < 0 ? -errno : 0;
-	/* A filesystem without the flag. The lock on the file that is renamed keeps all but a narrow race away. */
+	/* A filesystem without the flag. The lock on the file that is renamed keeps all but a
+	 * narrow race away. */
 	if (result == -EINVAL)
 		result = rename(from, to) < 0 ? -errno : 0;
 	return result < 0 ? result : folder_sync(to);
@@ -230,8 +238,8 @@ void block_disk_close(const struct block_io_ops *ops, struct block_disk *disk)
 	(void)ops;
 	if (disk == NULL || !disk->is_open)
 		return;
-	/* Said aloud: a ring that had the file registered lets go of it only some time after its own end, and all
-	 * I/O has come back here. */
+	/* Said aloud: a ring that had the file registered lets go of it only some time after its
+	 * own end, and all I/O has come back here. */
 	flock(disk->fd, LOCK_UN);
 	close(disk->fd);
 	disk->fd = -1;

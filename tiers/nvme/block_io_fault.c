@@ -11,7 +11,7 @@
 struct fault_request {
 	struct block_request shadow;
 	struct block_request *original;
-	int result_claimed;          /* 1: the shadow's own */
+	int result_claimed; /* 1: the shadow's own */
 };
 
 struct fault_io {
@@ -20,8 +20,8 @@ struct fault_io {
 	struct block_io *inner;
 	uint32_t queue_depth;
 	uint32_t in_flight;
-	struct list finished;        /* originals that have ended, held or not yet reaped */
-	struct fault_request *shadows;   /* queue_depth of them; free when original is NULL */
+	struct list finished;          /* originals that have ended, held or not yet reaped */
+	struct fault_request *shadows; /* queue_depth of them; free when original is NULL */
 };
 
 #define OWN_RESULT 1
@@ -43,8 +43,8 @@ static bool is_hit(struct block_io_fault *fault, bool is_queue)
 	return true;
 }
 
-static int fault_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk, const char *path,
-			   unsigned flags, struct error *error)
+static int fault_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk,
+			   const char *path, unsigned flags, struct error *error)
 {
 	struct block_io_fault *fault = fault_of(ops);
 
@@ -58,25 +58,30 @@ static int fault_disk_lock(const struct block_io_ops *ops, struct block_disk *di
 {
 	struct block_io_fault *fault = fault_of(ops);
 
-	return is_hit(fault, false) ? fault->errno_value : fault->inner->disk_lock(fault->inner, disk);
+	return is_hit(fault, false) ? fault->errno_value
+				    : fault->inner->disk_lock(fault->inner, disk);
 }
 
-static int fault_disk_is_at(const struct block_io_ops *ops, struct block_disk *disk, const char *path)
+static int fault_disk_is_at(const struct block_io_ops *ops, struct block_disk *disk,
+			    const char *path)
 {
 	struct block_io_fault *fault = fault_of(ops);
 
-	return is_hit(fault, false) ? fault->errno_value : fault->inner->disk_is_at(fault->inner, disk, path);
+	return is_hit(fault, false) ? fault->errno_value
+				    : fault->inner->disk_is_at(fault->inner, disk, path);
 }
 
-static int fault_disk_allocate(const struct block_io_ops *ops, struct block_disk *disk, uint64_t bytes)
+static int fault_disk_allocate(const struct block_io_ops *ops, struct block_disk *disk,
+			       uint64_t bytes)
 {
 	struct block_io_fault *fault = fault_of(ops);
 
-	return is_hit(fault, false) ? fault->errno_value : fault->inner->disk_allocate(fault->inner, disk, bytes);
+	return is_hit(fault, false) ? fault->errno_value
+				    : fault->inner->disk_allocate(fault->inner, disk, bytes);
 }
 
-static int fault_disk_read(const struct block_io_ops *ops, struct block_disk *disk, void *memory, uint64_t bytes,
-			   uint64_t offset)
+static int fault_disk_read(const struct block_io_ops *ops, struct block_disk *disk, void *memory,
+			   uint64_t bytes, uint64_t offset)
 {
 	struct block_io_fault *fault = fault_of(ops);
 
@@ -85,8 +90,8 @@ static int fault_disk_read(const struct block_io_ops *ops, struct block_disk *di
 	return fault->inner->disk_read(fault->inner, disk, memory, bytes, offset);
 }
 
-static int fault_disk_write(const struct block_io_ops *ops, struct block_disk *disk, const void *memory,
-			    uint64_t bytes, uint64_t offset)
+static int fault_disk_write(const struct block_io_ops *ops, struct block_disk *disk,
+			    const void *memory, uint64_t bytes, uint64_t offset)
 {
 	struct block_io_fault *fault = fault_of(ops);
 
@@ -99,14 +104,16 @@ static int fault_disk_sync(const struct block_io_ops *ops, struct block_disk *di
 {
 	struct block_io_fault *fault = fault_of(ops);
 
-	return is_hit(fault, false) ? fault->errno_value : fault->inner->disk_sync(fault->inner, disk);
+	return is_hit(fault, false) ? fault->errno_value
+				    : fault->inner->disk_sync(fault->inner, disk);
 }
 
 static int fault_disk_rename(const struct block_io_ops *ops, const char *from, const char *to)
 {
 	struct block_io_fault *fault = fault_of(ops);
 
-	return is_hit(fault, false) ? fault->errno_value : fault->inner->disk_rename(fault->inner, from, to);
+	return is_hit(fault, false) ? fault->errno_value
+				    : fault->inner->disk_rename(fault->inner, from, to);
 }
 
 static int fault_disk_remove(const struct block_io_ops *ops, const char *path)
@@ -124,8 +131,8 @@ static void fault_disk_close(const struct block_io_ops *ops, struct block_disk *
 	fault->inner->disk_close(fault->inner, disk);
 }
 
-static int fault_open(const struct block_io_ops *ops, struct block_io **out_io, const struct block_io_config *config,
-		      struct error *error)
+static int fault_open(const struct block_io_ops *ops, struct block_io **out_io,
+		      const struct block_io_config *config, struct error *error)
 {
 	struct block_io_fault *fault = fault_of(ops);
 	struct fault_io *io;
@@ -157,8 +164,8 @@ free_io:
 	return result;
 }
 
-static int fault_register_memory(struct block_io *io, const struct nvme_memory *memory, unsigned count,
-				 struct error *error)
+static int fault_register_memory(struct block_io *io, const struct nvme_memory *memory,
+				 unsigned count, struct error *error)
 {
 	struct fault_io *faulty = (struct fault_io *)io;
 
@@ -192,7 +199,8 @@ static bool shadow_start(struct fault_io *faulty, struct block_request *request)
 	shadow->shadow = *request;
 	shadow->result_claimed = OWN_RESULT;
 	if (fault->fault == BLOCK_FAULT_MISDIRECTED) {
-		shadow->shadow.offset = (uint64_t)((int64_t)request->offset + fault->misdirect_bytes);
+		shadow->shadow.offset = (uint64_t)((int64_t)request->offset +
+						   fault->misdirect_bytes);
 	} else {
 		shadow->shadow.bytes = half_of(request->bytes);
 		shadow->result_claimed = fault->fault == BLOCK_FAULT_TORN ? 0 : -EIO;
@@ -252,7 +260,8 @@ static struct block_request *request_unveil(struct fault_io *faulty, struct bloc
 		if (&shadow->shadow != request)
 			continue;
 		assert(original != NULL);
-		original->result = shadow->result_claimed == OWN_RESULT ? request->result : shadow->result_claimed;
+		original->result = shadow->result_claimed == OWN_RESULT ? request->result
+									: shadow->result_claimed;
 		shadow->original = NULL;
 		return original;
 	}
@@ -268,10 +277,12 @@ static unsigned fault_reap(struct block_io *io, struct block_request **out_reque
 
 	while (faulty->inner->ops->reap(faulty->inner, &reaped, 1) == 1)
 		list_append(&faulty->finished, &request_unveil(faulty, reaped)->link);
-	while (count < limit && !list_is_empty(&faulty->finished) && (!fault->is_holding || fault->released > 0)) {
+	while (count < limit && !list_is_empty(&faulty->finished) &&
+	       (!fault->is_holding || fault->released > 0)) {
 		fault->released -= fault->is_holding;
 		faulty->in_flight--;
-		out_requests[count++] = list_item(list_take_first(&faulty->finished), struct block_request, link);
+		out_requests[count++] = list_item(list_take_first(&faulty->finished),
+						  struct block_request, link);
 	}
 	return count;
 }
@@ -309,12 +320,23 @@ void block_io_fault_init(struct block_io_fault *fault, const struct block_io_ops
 {
 	const struct block_io_ops ops = {
 		.name = "fault",
-		.disk_open = fault_disk_open, .disk_lock = fault_disk_lock, .disk_is_at = fault_disk_is_at,
-		.disk_allocate = fault_disk_allocate, .disk_read = fault_disk_read,
-		.disk_write = fault_disk_write, .disk_sync = fault_disk_sync, .disk_rename = fault_disk_rename,
-		.disk_remove = fault_disk_remove, .disk_close = fault_disk_close,
-		.open = fault_open, .register_memory = fault_register_memory, .submit = fault_submit,
-		.flush = fault_flush, .reap = fault_reap, .wait = fault_wait, .describe = fault_describe,
+		.disk_open = fault_disk_open,
+		.disk_lock = fault_disk_lock,
+		.disk_is_at = fault_disk_is_at,
+		.disk_allocate = fault_disk_allocate,
+		.disk_read = fault_disk_read,
+		.disk_write = fault_disk_write,
+		.disk_sync = fault_disk_sync,
+		.disk_rename = fault_disk_rename,
+		.disk_remove = fault_disk_remove,
+		.disk_close = fault_disk_close,
+		.open = fault_open,
+		.register_memory = fault_register_memory,
+		.submit = fault_submit,
+		.flush = fault_flush,
+		.reap = fault_reap,
+		.wait = fault_wait,
+		.describe = fault_describe,
 		.close = fault_close,
 	};
 
@@ -324,8 +346,8 @@ void block_io_fault_init(struct block_io_fault *fault, const struct block_io_ops
 	fault->errno_value = -EIO;
 }
 
-void block_io_fault_arm(struct block_io_fault *fault, enum block_fault kind, enum block_fault_scope scope,
-			uint64_t nth, uint64_t count)
+void block_io_fault_arm(struct block_io_fault *fault, enum block_fault kind,
+			enum block_fault_scope scope, uint64_t nth, uint64_t count)
 {
 	assert(nth > 0 && count > 0);
 	fault->fault = kind;

@@ -7,8 +7,7 @@ const struct block_io_ops *const block_io_list[] = {
 #if HAVE_IO_URING
 	&block_io_uring_ops,
 #endif
-	&block_io_psync_ops,
-	NULL
+	&block_io_psync_ops, NULL
 };
 
 const struct block_io_ops *block_io_find(const char *name)

@@ -1,8 +1,10 @@
 /*
- * tiers/nvme/block_io_psync.c: block I/O with pread, pwrite and fdatasync on a few helper threads, for kernels and
- * containers that refuse io_uring. Each helper has one request at a time and a mailbox each way, so nothing is shared.
+ * tiers/nvme/block_io_psync.c: block I/O with pread, pwrite and fdatasync on a few helper threads,
+ * for kernels and containers that refuse io_uring. Each helper has one request at a time and a
+ * mailbox each way, so nothing is shared.
  *
- * The helpers hold the process's descriptors: a killed process lets go of the lock only when their calls have ended.
+ * The helpers hold the process's descriptors: a killed process lets go of the lock only when their
+ * calls have ended.
  */
 #include "tiers/nvme/block_io.h"
 
@@ -30,7 +32,7 @@ struct psync_helper {
 	pthread_t thread;
 	struct mailbox down;
 	struct mailbox up;
-	bool is_busy;                /* the device thread's knowledge */
+	bool is_busy; /* the device thread's knowledge */
 };
 
 struct psync_io {
@@ -38,7 +40,7 @@ struct psync_io {
 	struct block_disk *disk;
 	uint32_t queue_depth;
 	uint32_t in_flight;
-	struct list waiting;         /* submitted, and no helper was free */
+	struct list waiting; /* submitted, and no helper was free */
 	unsigned helpers_count;
 	struct psync_helper helpers[PSYNC_HELPERS_MAX];
 };
@@ -51,10 +53,12 @@ static void request_run(struct psync_io *psync, struct block_request *request)
 
 	switch (request->verb) {
 	case BLOCK_READ:
-		request->result = block_disk_read(ops, psync->disk, request->memory, request->bytes, request->offset);
+		request->result = block_disk_read(ops, psync->disk, request->memory, request->bytes,
+						  request->offset);
 		break;
 	case BLOCK_WRITE:
-		request->result = block_disk_write(ops, psync->disk, request->memory, request->bytes, request->offset);
+		request->result = block_disk_write(ops, psync->disk, request->memory,
+						   request->bytes, request->offset);
 		break;
 	case BLOCK_SYNC:
 		request->result = block_disk_sync(ops, psync->disk);
@@ -71,7 +75,8 @@ static void *helper_main(void *argument)
 
 		if (item == NULL) {
 			if (mailbox_sleep(&helper->down)) {
-				struct pollfd wake = { .fd = mailbox_fd(&helper->down), .events = POLLIN };
+				struct pollfd wake = { .fd = mailbox_fd(&helper->down),
+						       .events = POLLIN };
 
 				poll(&wake, 1, WAIT_FOREVER_MS);
 			}
@@ -139,11 +144,12 @@ static void psync_close(struct block_io *io)
 	free(psync);
 }
 
-static int psync_open(const struct block_io_ops *ops, struct block_io **out_io, const struct block_io_config *config,
-		      struct error *error)
+static int psync_open(const struct block_io_ops *ops, struct block_io **out_io,
+		      const struct block_io_config *config, struct error *error)
 {
 	struct psync_io *psync;
-	unsigned wanted = config->queue_depth < PSYNC_HELPERS_MAX ? config->queue_depth : PSYNC_HELPERS_MAX;
+	unsigned wanted = config->queue_depth < PSYNC_HELPERS_MAX ? config->queue_depth
+								  : PSYNC_HELPERS_MAX;
 
 	assert(config->queue_depth > 0 && config->queue_depth <= BLOCK_QUEUE_DEPTH_MAX);
 	assert(config->disk->is_open);
@@ -166,8 +172,8 @@ static int psync_open(const struct block_io_ops *ops, struct block_io **out_io, 
 	return 0;
 }
 
-static int psync_register_memory(struct block_io *io, const struct nvme_memory *memory, unsigned count,
-				 struct error *error)
+static int psync_register_memory(struct block_io *io, const struct nvme_memory *memory,
+				 unsigned count, struct error *error)
 {
 	(void)io;
 	(void)memory;
@@ -199,8 +205,8 @@ static void psync_flush(struct block_io *io)
 		if (helper->is_busy)
 			continue;
 		helper->is_busy = true;
-		was_sent = mailbox_send(&helper->down,
-					list_item(list_take_first(&psync->waiting), struct block_request, link));
+		was_sent = mailbox_send(&helper->down, list_item(list_take_first(&psync->waiting),
+								 struct block_request, link));
 		assert(was_sent);
 	}
 }

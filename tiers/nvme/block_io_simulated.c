@@ -24,7 +24,8 @@ static bool is_inside(const struct block_io_simulated *disk, uint64_t offset, ui
 	return offset <= disk->bytes && bytes <= disk->bytes - offset;
 }
 
-static void bytes_write(struct block_io_simulated *disk, uint64_t offset, const void *memory, uint64_t bytes)
+static void bytes_write(struct block_io_simulated *disk, uint64_t offset, const void *memory,
+			uint64_t bytes)
 {
 	disk->writes_ended++;
 	memcpy(disk->current + offset, memory, bytes);
@@ -76,8 +77,10 @@ static int op_take_effect(struct block_io_simulated *disk, const struct simulate
 	return 0;
 }
 
-/* Takes the transfer that came due first out of the disk; only those of the dead, or only those of the living. */
-static bool op_take_due(struct block_io_simulated *disk, bool is_orphan, struct simulated_op *out_op)
+/* Takes the transfer that came due first out of the disk; only those of the dead, or only those of
+ * the living. */
+static bool op_take_due(struct block_io_simulated *disk, bool is_orphan,
+			struct simulated_op *out_op)
 {
 	uint64_t now_us = clock_now_us(disk->clock);
 	uint32_t best = SIMULATED_OPS_MAX;
@@ -114,16 +117,20 @@ void block_io_simulated_step(struct block_io_simulated *disk)
 		op_take_effect(disk, &op);
 }
 
-static int simulated_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk, const char *path,
-			       unsigned flags, struct error *error)
+static int simulated_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk,
+			       const char *path, unsigned flags, struct error *error)
 {
 	struct block_io_simulated *disk = disk_of(ops);
 
 	(void)path;
 	(void)flags;
 	(void)error;
-	*out_disk = (struct block_disk){ .fd = -1, .is_open = true, .is_raw = true, .is_direct = true,
-					 .align_bytes = SIMULATED_SECTOR_BYTES, .bytes = disk->bytes };
+	*out_disk = (struct block_disk){ .fd = -1,
+					 .is_open = true,
+					 .is_raw = true,
+					 .is_direct = true,
+					 .align_bytes = SIMULATED_SECTOR_BYTES,
+					 .bytes = disk->bytes };
 	return 0;
 }
 
@@ -135,11 +142,12 @@ static int simulated_disk_lock(const struct block_io_ops *ops, struct block_disk
 	if (disk->is_locked || has_orphans(disk))
 		return -EBUSY;
 	disk->is_locked = true;
-	opened->owner = disk;   /* who closes gives up the lock that it has */
+	opened->owner = disk; /* who closes gives up the lock that it has */
 	return 0;
 }
 
-static int simulated_disk_is_at(const struct block_io_ops *ops, struct block_disk *disk, const char *path)
+static int simulated_disk_is_at(const struct block_io_ops *ops, struct block_disk *disk,
+				const char *path)
 {
 	(void)ops;
 	(void)disk;
@@ -147,7 +155,8 @@ static int simulated_disk_is_at(const struct block_io_ops *ops, struct block_dis
 	return 1;
 }
 
-static int simulated_disk_allocate(const struct block_io_ops *ops, struct block_disk *disk, uint64_t bytes)
+static int simulated_disk_allocate(const struct block_io_ops *ops, struct block_disk *disk,
+				   uint64_t bytes)
 {
 	(void)ops;
 	(void)disk;
@@ -155,8 +164,8 @@ static int simulated_disk_allocate(const struct block_io_ops *ops, struct block_
 	return -ENOTSUP;
 }
 
-static int simulated_disk_read(const struct block_io_ops *ops, struct block_disk *opened, void *memory, uint64_t bytes,
-			       uint64_t offset)
+static int simulated_disk_read(const struct block_io_ops *ops, struct block_disk *opened,
+			       void *memory, uint64_t bytes, uint64_t offset)
 {
 	struct block_io_simulated *disk = disk_of(ops);
 
@@ -169,8 +178,8 @@ static int simulated_disk_read(const struct block_io_ops *ops, struct block_disk
 	return 0;
 }
 
-static int simulated_disk_write(const struct block_io_ops *ops, struct block_disk *opened, const void *memory,
-				uint64_t bytes, uint64_t offset)
+static int simulated_disk_write(const struct block_io_ops *ops, struct block_disk *opened,
+				const void *memory, uint64_t bytes, uint64_t offset)
 {
 	struct block_io_simulated *disk = disk_of(ops);
 
@@ -233,8 +242,8 @@ static int simulated_open(const struct block_io_ops *ops, struct block_io **out_
 	return 0;
 }
 
-static int simulated_register_memory(struct block_io *io, const struct nvme_memory *memory, unsigned count,
-				     struct error *error)
+static int simulated_register_memory(struct block_io *io, const struct nvme_memory *memory,
+				     unsigned count, struct error *error)
 {
 	(void)io;
 	(void)memory;
@@ -248,12 +257,17 @@ static int simulated_submit(struct block_io *io, struct block_request *request)
 	struct block_io_simulated *disk = simulated->disk;
 	uint64_t spread_us = disk->latency_us_max - disk->latency_us_min;
 
-	if (simulated->submitted == simulated->queue_depth || disk->in_flight_count == SIMULATED_OPS_MAX)
+	if (simulated->submitted == simulated->queue_depth ||
+	    disk->in_flight_count == SIMULATED_OPS_MAX)
 		return -EAGAIN;
 	simulated->submitted++;
 	disk->in_flight[disk->in_flight_count++] = (struct simulated_op){
-		.request = request, .verb = request->verb, .offset = request->offset, .bytes = request->bytes,
-		.memory = request->memory, .dirtied = disk->writes_ended,
+		.request = request,
+		.verb = request->verb,
+		.offset = request->offset,
+		.bytes = request->bytes,
+		.memory = request->memory,
+		.dirtied = disk->writes_ended,
 		.due_us = clock_now_us(disk->clock) + disk->latency_us_min +
 			  random_below(&disk->random, spread_us + 1),
 	};
@@ -265,7 +279,8 @@ static void simulated_flush(struct block_io *io)
 	(void)io;
 }
 
-static unsigned simulated_reap(struct block_io *io, struct block_request **out_requests, unsigned limit)
+static unsigned simulated_reap(struct block_io *io, struct block_request **out_requests,
+			       unsigned limit)
 {
 	struct simulated_io *simulated = (struct simulated_io *)io;
 	struct simulated_op op;
@@ -306,18 +321,28 @@ static void simulated_close(struct block_io *io)
 
 static const struct block_io_ops simulated_ops = {
 	.name = "simulated",
-	.disk_open = simulated_disk_open, .disk_lock = simulated_disk_lock, .disk_is_at = simulated_disk_is_at,
-	.disk_allocate = simulated_disk_allocate, .disk_read = simulated_disk_read,
-	.disk_write = simulated_disk_write, .disk_sync = simulated_disk_sync,
-	.disk_rename = simulated_disk_rename, .disk_remove = simulated_disk_remove,
+	.disk_open = simulated_disk_open,
+	.disk_lock = simulated_disk_lock,
+	.disk_is_at = simulated_disk_is_at,
+	.disk_allocate = simulated_disk_allocate,
+	.disk_read = simulated_disk_read,
+	.disk_write = simulated_disk_write,
+	.disk_sync = simulated_disk_sync,
+	.disk_rename = simulated_disk_rename,
+	.disk_remove = simulated_disk_remove,
 	.disk_close = simulated_disk_close,
-	.open = simulated_open, .register_memory = simulated_register_memory, .submit = simulated_submit,
-	.flush = simulated_flush, .reap = simulated_reap, .wait = simulated_wait,
-	.describe = simulated_describe, .close = simulated_close,
+	.open = simulated_open,
+	.register_memory = simulated_register_memory,
+	.submit = simulated_submit,
+	.flush = simulated_flush,
+	.reap = simulated_reap,
+	.wait = simulated_wait,
+	.describe = simulated_describe,
+	.close = simulated_close,
 };
 
-int block_io_simulated_init(struct block_io_simulated *disk, uint64_t bytes, struct clock *clock, uint64_t seed,
-			    struct error *error)
+int block_io_simulated_init(struct block_io_simulated *disk, uint64_t bytes, struct clock *clock,
+			    uint64_t seed, struct error *error)
 {
 	assert(bytes > 0 && bytes % SLOT_ALIGN_BYTES == 0);
 	memset(disk, 0, sizeof(*disk));
@@ -334,7 +359,8 @@ int block_io_simulated_init(struct block_io_simulated *disk, uint64_t bytes, str
 	if (disk->current != NULL && disk->durable != NULL && disk->dirtied != NULL)
 		return 0;
 	block_io_simulated_finish(disk);
-	return error_set(error, -ENOMEM, "no memory for a simulated disk of %llu bytes", (unsigned long long)bytes);
+	return error_set(error, -ENOMEM, "no memory for a simulated disk of %llu bytes",
+			 (unsigned long long)bytes);
 }
 
 void block_io_simulated_finish(struct block_io_simulated *disk)
@@ -362,7 +388,7 @@ void block_io_simulated_kill(struct block_io_simulated *disk)
 {
 	for (uint32_t i = 0; i < disk->in_flight_count; i++)
 		disk->in_flight[i].request = NULL;
-	disk->is_locked = false;   /* from now on the orphans hold it */
+	disk->is_locked = false; /* from now on the orphans hold it */
 }
 
 static bool is_kept(struct block_io_simulated *disk)

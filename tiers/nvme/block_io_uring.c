@@ -1,8 +1,8 @@
 /*
  * tiers/nvme/block_io_uring.c: block I/O through io_uring. The only file that speaks to liburing.
  *
- * The file is registered, so that the lock on its description lasts as long as the ring: the kernel finishes reads
- * into our memory after a kill -9, and who gets the lock knows that they have ended.
+ * The file is registered, so that the lock on its description lasts as long as the ring: the kernel
+ * finishes reads into our memory after a kill -9, and who gets the lock knows that they have ended.
  */
 #include "tiers/nvme/block_io.h"
 
@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 #define REGISTERED_FILE 0
-#define REGIONS_MAX 1024u                       /* pieces of 1 GiB */
+#define REGIONS_MAX 1024u /* pieces of 1 GiB */
 #define URING_ENTER_TRIES_MAX 8u
 
 /* Newer than some headers; the kernel refuses what it does not know, and we try without. */
@@ -37,10 +37,10 @@ struct uring_io {
 	struct block_disk *disk;
 	uint32_t queue_depth;
 	uint32_t in_flight;
-	uint32_t unsubmitted;        /* entries that the kernel has not seen */
-	bool is_disabled;            /* until the thread that will submit enables it */
-	bool is_watching;            /* a poll of the wake descriptor is in the ring */
-	unsigned regions_count;      /* 0: nothing is registered */
+	uint32_t unsubmitted;   /* entries that the kernel has not seen */
+	bool is_disabled;       /* until the thread that will submit enables it */
+	bool is_watching;       /* a poll of the wake descriptor is in the ring */
+	unsigned regions_count; /* 0: nothing is registered */
 	struct uring_region *regions;
 };
 
@@ -48,8 +48,10 @@ struct uring_io {
 static char wake_mark;
 
 static const unsigned ring_flags[] = {
-	/* Completions are handled when we ask, on the thread that asks: no interruptions, fewest switches. */
-	IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
+	/* Completions are handled when we ask, on the thread that asks: no interruptions, fewest
+	   switches. */
+	IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+		IORING_SETUP_TASKRUN_FLAG,
 	IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,
 	IORING_SETUP_R_DISABLED,
 };
@@ -71,8 +73,8 @@ static int ring_open(struct uring_io *uring)
 	return result;
 }
 
-static int uring_open(const struct block_io_ops *ops, struct block_io **out_io, const struct block_io_config *config,
-		      struct error *error)
+static int uring_open(const struct block_io_ops *ops, struct block_io **out_io,
+		      const struct block_io_config *config, struct error *error)
 {
 	struct uring_io *uring;
 	int result;
@@ -92,10 +94,12 @@ static int uring_open(const struct block_io_ops *ops, struct block_io **out_io, 
 		free(uring);
 		return result;
 	}
-	/* Without the registration the lock could be free while the kernel still writes: then we must not run so. */
+	/* Without the registration the lock could be free while the kernel still writes: then we
+	 * must not run so. */
 	result = io_uring_register_files(&uring->ring, &config->disk->fd, 1);
 	if (result < 0) {
-		error_set(error, result, "io_uring does not register the file: %s", strerror(-result));
+		error_set(error, result, "io_uring does not register the file: %s",
+			  strerror(-result));
 		io_uring_queue_exit(&uring->ring);
 		free(uring);
 		return result;
@@ -109,7 +113,8 @@ static unsigned pieces_of(const struct nvme_memory *memory, unsigned count)
 	unsigned pieces = 0;
 
 	for (unsigned i = 0; i < count; i++)
-		pieces += (unsigned)((memory[i].bytes + BLOCK_PIECE_BYTES_MAX - 1) / BLOCK_PIECE_BYTES_MAX);
+		pieces += (unsigned)((memory[i].bytes + BLOCK_PIECE_BYTES_MAX - 1) /
+				     BLOCK_PIECE_BYTES_MAX);
 	return pieces;
 }
 
@@ -120,13 +125,14 @@ static void pieces_fill(struct iovec *pieces, const struct nvme_memory *memory, 
 			uint64_t rest = memory[i].bytes - at;
 
 			pieces->iov_base = (uint8_t *)memory[i].start + at;
-			pieces->iov_len = rest < BLOCK_PIECE_BYTES_MAX ? rest : BLOCK_PIECE_BYTES_MAX;
+			pieces->iov_len = rest < BLOCK_PIECE_BYTES_MAX ? rest
+								       : BLOCK_PIECE_BYTES_MAX;
 		}
 	}
 }
 
-static int uring_register_memory(struct block_io *io, const struct nvme_memory *memory, unsigned count,
-				 struct error *error)
+static int uring_register_memory(struct block_io *io, const struct nvme_memory *memory,
+				 unsigned count, struct error *error)
 {
 	struct uring_io *uring = (struct uring_io *)io;
 	unsigned pieces_count = pieces_of(memory, count);
@@ -135,8 +141,9 @@ static int uring_register_memory(struct block_io *io, const struct nvme_memory *
 
 	assert(uring->regions_count == 0 && uring->in_flight == 0);
 	if (pieces_count == 0 || pieces_count > REGIONS_MAX)
-		return error_set(error, -EINVAL, "%u GiB pieces of memory to register; 1 to %u can be", pieces_count,
-				 REGIONS_MAX);
+		return error_set(error, -EINVAL,
+				 "%u GiB pieces of memory to register; 1 to %u can be",
+				 pieces_count, REGIONS_MAX);
 	pieces = calloc(pieces_count, sizeof(*pieces));
 	uring->regions = calloc(pieces_count, sizeof(*uring->regions));
 	if (pieces == NULL || uring->regions == NULL) {
@@ -146,7 +153,8 @@ static int uring_register_memory(struct block_io *io, const struct nvme_memory *
 	pieces_fill(pieces, memory, count);
 	result = io_uring_register_buffers(&uring->ring, pieces, pieces_count);
 	if (result < 0) {
-		error_set(error, result, "io_uring does not register the buffers (%s): is RLIMIT_MEMLOCK too low?",
+		error_set(error, result,
+			  "io_uring does not register the buffers (%s): is RLIMIT_MEMLOCK too low?",
 			  strerror(-result));
 		goto free_pieces;
 	}
@@ -164,7 +172,8 @@ free_pieces:
 	return result < 0 ? result : 0;
 }
 
-/* The registered piece that holds all of the memory, or -1: what straddles two goes unregistered. */
+/* The registered piece that holds all of the memory, or -1: what straddles two goes unregistered.
+ */
 static int region_find(const struct uring_io *uring, const void *memory, uint64_t bytes)
 {
 	uintptr_t start = (uintptr_t)memory;
@@ -172,13 +181,15 @@ static int region_find(const struct uring_io *uring, const void *memory, uint64_
 	for (unsigned i = 0; i < uring->regions_count; i++) {
 		const struct uring_region *region = &uring->regions[i];
 
-		if (start >= region->start && bytes <= region->bytes && start - region->start <= region->bytes - bytes)
+		if (start >= region->start && bytes <= region->bytes &&
+		    start - region->start <= region->bytes - bytes)
 			return (int)i;
 	}
 	return -1;
 }
 
-static void sqe_fill(struct uring_io *uring, struct io_uring_sqe *sqe, struct block_request *request)
+static void sqe_fill(struct uring_io *uring, struct io_uring_sqe *sqe,
+		     struct block_request *request)
 {
 	uint8_t *memory = (uint8_t *)request->memory + request->moved_bytes;
 	uint64_t rest = request->bytes - request->moved_bytes;
@@ -191,11 +202,13 @@ static void sqe_fill(struct uring_io *uring, struct io_uring_sqe *sqe, struct bl
 	} else {
 		region = region_find(uring, memory, piece);
 		if (request->verb == BLOCK_READ && region >= 0)
-			io_uring_prep_read_fixed(sqe, REGISTERED_FILE, memory, piece, offset, region);
+			io_uring_prep_read_fixed(sqe, REGISTERED_FILE, memory, piece, offset,
+						 region);
 		else if (request->verb == BLOCK_READ)
 			io_uring_prep_read(sqe, REGISTERED_FILE, memory, piece, offset);
 		else if (region >= 0)
-			io_uring_prep_write_fixed(sqe, REGISTERED_FILE, memory, piece, offset, region);
+			io_uring_prep_write_fixed(sqe, REGISTERED_FILE, memory, piece, offset,
+						  region);
 		else
 			io_uring_prep_write(sqe, REGISTERED_FILE, memory, piece, offset);
 	}
@@ -237,7 +250,8 @@ static void ring_enable(struct uring_io *uring)
 	if (!uring->is_disabled)
 		return;
 	/* liburing 2.3 declares io_uring_enable_rings() and does not export it. */
-	result = (int)syscall(__NR_io_uring_register, uring->ring.ring_fd, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
+	result = (int)syscall(__NR_io_uring_register, uring->ring.ring_fd,
+			      IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 	assert(result == 0);
 	uring->is_disabled = false;
 }
@@ -266,7 +280,8 @@ static bool request_answered(struct uring_io *uring, struct block_request *reque
 	} else if (answer < 0 || request->verb == BLOCK_SYNC) {
 		request->result = answer < 0 ? answer : 0;
 		return true;
-	} else if (answer == 0 || (uring->disk->is_direct && (uint32_t)answer % uring->disk->align_bytes != 0)) {
+	} else if (answer == 0 ||
+		   (uring->disk->is_direct && (uint32_t)answer % uring->disk->align_bytes != 0)) {
 		/* The end of the file, or a remainder that O_DIRECT could not continue. */
 		request->result = -EIO;
 		return true;
@@ -325,7 +340,7 @@ static void watch_start(struct uring_io *uring, int wake_fd)
 		return;
 	sqe = io_uring_get_sqe(&uring->ring);
 	if (sqe == NULL)
-		return;   /* full of requests the kernel did not take; their end will wake us */
+		return; /* full of requests the kernel did not take; their end will wake us */
 	io_uring_prep_poll_multishot(sqe, wake_fd, POLLIN);
 	io_uring_sqe_set_data(sqe, &wake_mark);
 	uring->unsubmitted++;

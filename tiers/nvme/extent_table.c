@@ -27,10 +27,11 @@ static uint32_t table_crc(const struct extent_table_header *header)
 			   offsetof(struct extent_table_header, crc));
 }
 
-void extent_table_encode(void *image, uint64_t image_bytes, const uint8_t device[DEVICE_ID_BYTES], uint64_t sequence,
-			 const struct nvme_extent *extents, unsigned count)
+void extent_table_encode(void *image, uint64_t image_bytes, const uint8_t device[DEVICE_ID_BYTES],
+			 uint64_t sequence, const struct nvme_extent *extents, unsigned count)
 {
-	struct extent_table_header header = { .magic = EXTENT_TABLE_MAGIC, .version = EXTENT_TABLE_VERSION,
+	struct extent_table_header header = { .magic = EXTENT_TABLE_MAGIC,
+					      .version = EXTENT_TABLE_VERSION,
 					      .sequence = sequence };
 	struct extent_row *rows = (struct extent_row *)((uint8_t *)image + sizeof(header));
 
@@ -54,7 +55,8 @@ void extent_table_encode(void *image, uint64_t image_bytes, const uint8_t device
 	((struct extent_table_header *)image)->crc = table_crc(image);
 }
 
-bool extent_table_is_valid(const void *image, uint64_t image_bytes, const uint8_t device[DEVICE_ID_BYTES])
+bool extent_table_is_valid(const void *image, uint64_t image_bytes,
+			   const uint8_t device[DEVICE_ID_BYTES])
 {
 	const struct extent_table_header *header = image;
 
@@ -62,7 +64,8 @@ bool extent_table_is_valid(const void *image, uint64_t image_bytes, const uint8_
 		return false;
 	if (header->rows_count > (image_bytes - sizeof(*header)) / sizeof(struct extent_row))
 		return false;
-	return header->crc == table_crc(header) && memcmp(header->device, device, DEVICE_ID_BYTES) == 0;
+	return header->crc == table_crc(header) &&
+	       memcmp(header->device, device, DEVICE_ID_BYTES) == 0;
 }
 
 /* Marks the units of a row; false: outside, or taken by another row. */
@@ -80,7 +83,8 @@ static bool units_claim(uint8_t *taken, uint32_t units_count, const struct exten
 	return true;
 }
 
-int extent_table_decode(const void *image, uint32_t units_count, struct nvme_extent *out_extents, unsigned extents_max)
+int extent_table_decode(const void *image, uint32_t units_count, struct nvme_extent *out_extents,
+			unsigned extents_max)
 {
 	const struct extent_table_header *header = image;
 	const struct extent_row *rows = (const struct extent_row *)(header + 1);
@@ -92,7 +96,8 @@ int extent_table_decode(const void *image, uint32_t units_count, struct nvme_ext
 	for (uint32_t i = 0; i < header->rows_count; i++) {
 		if (!units_claim(taken, units_count, &rows[i]))
 			return -EUCLEAN;
-		if (rows[i].slot_bytes <= SLOT_HEADER_BYTES || rows[i].slot_bytes % SLOT_ALIGN_BYTES != 0)
+		if (rows[i].slot_bytes <= SLOT_HEADER_BYTES ||
+		    rows[i].slot_bytes % SLOT_ALIGN_BYTES != 0)
 			return -EUCLEAN;
 	}
 	for (uint32_t i = 0; i < header->rows_count; i++) {

@@ -1,8 +1,8 @@
 /*
  * tiers/nvme/nvme_device.c: the device's thread: takes ops, keeps the queue full, hands them back.
  *
- * Loads go before stores, because an engine waits for a load; stores still get their turn, or the cpu tier would
- * fill with dirty slots.
+ * Loads go before stores, because an engine waits for a load; stores still get their turn, or the
+ * cpu tier would fill with dirty slots.
  */
 #include "tiers/nvme/nvme_device.h"
 
@@ -13,7 +13,8 @@
 
 /* With both waiting: so many reads, then one write. */
 #define READS_BEFORE_WRITE 8u
-/* While reads come, writes leave this share of the queue free, so that a read never waits behind a full queue. */
+/* While reads come, writes leave this share of the queue free, so that a read never waits behind a
+ * full queue. */
 #define READ_RESERVE_DIVISOR 4u
 /* "While reads come": one was asked for so recently. */
 #define READ_RECENT_US 100000u
@@ -51,7 +52,8 @@ static bool ops_take(struct nvme_device *device, uint64_t now_us)
 	return took;
 }
 
-static void op_give_back(struct nvme_device *device, struct tier_op *op, int result, uint64_t now_us)
+static void op_give_back(struct nvme_device *device, struct tier_op *op, int result,
+			 uint64_t now_us)
 {
 	bool was_sent;
 
@@ -63,11 +65,11 @@ static void op_give_back(struct nvme_device *device, struct tier_op *op, int res
 	assert(was_sent);
 }
 
-static struct nvme_request *request_start(struct nvme_device *device, struct tier_op *op, enum block_verb verb,
-					  uint64_t offset)
+static struct nvme_request *request_start(struct nvme_device *device, struct tier_op *op,
+					  enum block_verb verb, uint64_t offset)
 {
-	struct nvme_request *request =
-		list_item(list_take_first(&device->worker.idle), struct nvme_request, link);
+	struct nvme_request *request = list_item(list_take_first(&device->worker.idle),
+						 struct nvme_request, link);
 	int result;
 
 	request->op = op;
@@ -77,7 +79,7 @@ static struct nvme_request *request_start(struct nvme_device *device, struct tie
 	request->block.bytes = op->memory_bytes;
 	request->block.result = 0;
 	result = device->io_ops->submit(device->io, &request->block);
-	assert(result == 0);   /* there are no more requests than the queue is deep */
+	assert(result == 0); /* there are no more requests than the queue is deep */
 	device->worker.in_flight++;
 	device->worker.writes_in_flight += verb == BLOCK_WRITE;
 	return request;
@@ -89,9 +91,11 @@ static struct tier_op *op_choose(struct nvme_device *device, uint64_t now_us)
 	struct list *reads = &device->worker.reads, *writes = &device->worker.writes;
 	bool reads_are_recent = now_us - device->worker.read_us < READ_RECENT_US;
 	uint32_t reserve = reads_are_recent ? device->queue_depth / READ_RESERVE_DIVISOR : 0;
-	bool may_write = !list_is_empty(writes) && device->worker.writes_in_flight < device->queue_depth - reserve;
+	bool may_write = !list_is_empty(writes) &&
+			 device->worker.writes_in_flight < device->queue_depth - reserve;
 
-	if (!list_is_empty(reads) && (!may_write || device->worker.reads_in_row < READS_BEFORE_WRITE)) {
+	if (!list_is_empty(reads) &&
+	    (!may_write || device->worker.reads_in_row < READS_BEFORE_WRITE)) {
 		device->worker.reads_in_row = may_write ? device->worker.reads_in_row + 1 : 0;
 		return list_item(list_take_first(reads), struct tier_op, link);
 	}
@@ -116,7 +120,8 @@ static bool table_start(struct nvme_device *device)
 		return false;
 	op = list_item(list_take_first(&device->worker.tables), struct tier_op, link);
 	assert(op->memory_bytes == device->table_bytes);
-	device->worker.table = request_start(device, op, BLOCK_WRITE, table_offset(!device->worker.table_copy));
+	device->worker.table = request_start(device, op, BLOCK_WRITE,
+					     table_offset(!device->worker.table_copy));
 	return true;
 }
 
@@ -136,8 +141,9 @@ static bool ops_start(struct nvme_device *device, uint64_t now_us)
 	return started;
 }
 
-/* A table's write is followed by a sync; only then is it the newest, and the next one goes to the other copy. After a
- * failure the next one goes to the same place again: the other copy is the one that is known to be good. */
+/* A table's write is followed by a sync; only then is it the newest, and the next one goes to the
+ * other copy. After a failure the next one goes to the same place again: the other copy is the one
+ * that is known to be good. */
 static void table_end(struct nvme_device *device, struct nvme_request *request, uint64_t now_us)
 {
 	struct tier_op *op = request->op;
@@ -184,7 +190,8 @@ bool nvme_device_step(struct nvme_device *device, uint64_t now_us)
 	bool did;
 
 	assert_on_worker(device);
-	/* Reaped first: that makes room in the queue, and one flush then covers all that was started. */
+	/* Reaped first: that makes room in the queue, and one flush then covers all that was
+	 * started. */
 	did = requests_reap(device, now_us);
 	did |= ops_take(device, now_us);
 	did |= ops_start(device, now_us);

@@ -1,8 +1,10 @@
 /*
- * tiers/nvme/nvme_format.c: what is on a device: lock, superblock, extent table; makes the file where there is none.
+ * tiers/nvme/nvme_format.c: what is on a device: lock, superblock, extent table; makes the file
+ * where there is none.
  *
- * A new file is made as PATH.new and renamed when it is whole, so that a kill in the middle never leaves a file that
- * looks like a broken device of ours; what is in the way is renamed aside only then.
+ * A new file is made as PATH.new and renamed when it is whole, so that a kill in the middle never
+ * leaves a file that looks like a broken device of ours; what is in the way is renamed aside only
+ * then.
  */
 #include "tiers/nvme/nvme_device.h"
 
@@ -32,25 +34,31 @@ static int copy_choose(const bool is_valid[2], const uint64_t sequence[2])
 	return is_valid[1];
 }
 
-/* How many units a device has. More than the table has rows for is refused, with the unit that would do. */
-static int units_of(const struct nvme_config *config, uint64_t bytes, uint32_t *out_units, struct error *error)
+/* How many units a device has. More than the table has rows for is refused, with the unit that
+ * would do. */
+static int units_of(const struct nvme_config *config, uint64_t bytes, uint32_t *out_units,
+		    struct error *error)
 {
 	uint64_t units = bytes > SLOTS_OFFSET ? (bytes - SLOTS_OFFSET) / config->unit_bytes : 0;
 
 	if (units == 0)
-		return error_set(error, -EINVAL, "%s: %llu bytes do not hold one extent unit of %llu bytes",
-				 config->path, (unsigned long long)bytes, (unsigned long long)config->unit_bytes);
+		return error_set(error, -EINVAL,
+				 "%s: %llu bytes do not hold one extent unit of %llu bytes",
+				 config->path, (unsigned long long)bytes,
+				 (unsigned long long)config->unit_bytes);
 	if (units > NVME_EXTENTS_MAX)
-		return error_set(error, -EINVAL, "%s: %llu extent units; at most %u: set extent_bytes to %llu MiB or more",
-				 config->path, (unsigned long long)units, NVME_EXTENTS_MAX,
-				 (unsigned long long)((bytes / NVME_EXTENTS_MAX + MIB) / MIB));
+		return error_set(
+			error, -EINVAL,
+			"%s: %llu extent units; at most %u: set extent_bytes to %llu MiB or more",
+			config->path, (unsigned long long)units, NVME_EXTENTS_MAX,
+			(unsigned long long)((bytes / NVME_EXTENTS_MAX + MIB) / MIB));
 	*out_units = (uint32_t)units;
 	return 0;
 }
 
 /* The one place that sleeps: an earlier daemon's I/O may need some time to end. */
-static int lock_wait(const struct block_io_ops *ops, struct block_disk *disk, const struct nvme_config *config,
-		     struct error *error)
+static int lock_wait(const struct block_io_ops *ops, struct block_disk *disk,
+		     const struct nvme_config *config, struct error *error)
 {
 	const struct timespec step = { .tv_nsec = LOCK_STEP_US * 1000 };
 	uint64_t waited_us = 0;
@@ -61,9 +69,10 @@ static int lock_wait(const struct block_io_ops *ops, struct block_disk *disk, co
 		if (result != -EBUSY)
 			break;
 		if (waited_us >= config->lock_wait_us_max)
-			return error_set(error, -EBUSY,
-					 "%s is in use: another kvtierd has it, or the I/O of a killed one has not ended (waited %llu ms)",
-					 config->path, (unsigned long long)(waited_us / 1000));
+			return error_set(
+				error, -EBUSY,
+				"%s is in use: another kvtierd has it, or the I/O of a killed one has not ended (waited %llu ms)",
+				config->path, (unsigned long long)(waited_us / 1000));
 		nanosleep(&step, NULL);
 		waited_us += LOCK_STEP_US;
 	}
@@ -73,8 +82,9 @@ static int lock_wait(const struct block_io_ops *ops, struct block_disk *disk, co
 }
 
 /* Opens and locks what `path` names; another daemon may have replaced it while we waited. */
-static int disk_open_locked(const struct block_io_ops *ops, struct block_disk *out_disk, const char *path,
-			    unsigned flags, const struct nvme_config *config, struct error *error)
+static int disk_open_locked(const struct block_io_ops *ops, struct block_disk *out_disk,
+			    const char *path, unsigned flags, const struct nvme_config *config,
+			    struct error *error)
 {
 	for (unsigned tries = 0; tries < OPEN_TRIES_MAX; tries++) {
 		int result = ops->disk_open(ops, out_disk, path, flags, error);
@@ -110,8 +120,8 @@ static int superblock_read(struct nvme_device *device, const struct nvme_config 
 
 		if ((i + 1) * SUPERBLOCK_STRIDE_BYTES > device->disk.bytes)
 			break;
-		result = device->io_ops->disk_read(device->io_ops, &device->disk, page, SUPERBLOCK_BYTES,
-						   i * SUPERBLOCK_STRIDE_BYTES);
+		result = device->io_ops->disk_read(device->io_ops, &device->disk, page,
+						   SUPERBLOCK_BYTES, i * SUPERBLOCK_STRIDE_BYTES);
 		if (result < 0) {
 			failed = result;
 			continue;
@@ -129,24 +139,28 @@ static int superblock_read(struct nvme_device *device, const struct nvme_config 
 }
 
 /* Whether what the superblock says is what the settings want. */
-static int superblock_fits(const struct nvme_device *device, const struct nvme_config *config, uint32_t units,
-			   uint64_t wanted_bytes, struct error *error)
+static int superblock_fits(const struct nvme_device *device, const struct nvme_config *config,
+			   uint32_t units, uint64_t wanted_bytes, struct error *error)
 {
 	const struct superblock *superblock = &device->superblock;
 
 	if (superblock->device_bytes != wanted_bytes || device->disk.bytes < wanted_bytes)
-		return error_set(error, -EUCLEAN, "%s was made for %llu bytes, has %llu, and is set to %llu",
-				 config->path, (unsigned long long)superblock->device_bytes,
-				 (unsigned long long)device->disk.bytes, (unsigned long long)wanted_bytes);
+		return error_set(
+			error, -EUCLEAN, "%s was made for %llu bytes, has %llu, and is set to %llu",
+			config->path, (unsigned long long)superblock->device_bytes,
+			(unsigned long long)device->disk.bytes, (unsigned long long)wanted_bytes);
 	if (superblock->unit_bytes != config->unit_bytes)
-		return error_set(error, -EUCLEAN, "%s has extent units of %llu bytes, and %llu are set", config->path,
-				 (unsigned long long)superblock->unit_bytes, (unsigned long long)config->unit_bytes);
+		return error_set(error, -EUCLEAN,
+				 "%s has extent units of %llu bytes, and %llu are set",
+				 config->path, (unsigned long long)superblock->unit_bytes,
+				 (unsigned long long)config->unit_bytes);
 	if (superblock->slots_offset != SLOTS_OFFSET || superblock->units_count != units)
 		return error_set(error, -EUCLEAN, "%s has another layout", config->path);
 	return 0;
 }
 
-/* Reads both tables. None readable: an empty one; every slot is then a miss, which a cache may do. */
+/* Reads both tables. None readable: an empty one; every slot is then a miss, which a cache may do.
+ */
 static int tables_read(struct nvme_device *device, struct error *error)
 {
 	uint64_t bytes = device->table_bytes;
@@ -160,22 +174,24 @@ static int tables_read(struct nvme_device *device, struct error *error)
 		return error_set(error, -ENOMEM, "no memory for two extent tables of %llu bytes",
 				 (unsigned long long)bytes);
 	for (unsigned i = 0; i < 2; i++) {
-		if (device->io_ops->disk_read(device->io_ops, &device->disk, images + i * bytes, bytes,
-					      TABLES_OFFSET + i * TABLE_STRIDE_BYTES) < 0)
+		if (device->io_ops->disk_read(device->io_ops, &device->disk, images + i * bytes,
+					      bytes, TABLES_OFFSET + i * TABLE_STRIDE_BYTES) < 0)
 			continue;
-		is_valid[i] = extent_table_is_valid(images + i * bytes, bytes, device->superblock.device);
+		is_valid[i] = extent_table_is_valid(images + i * bytes, bytes,
+						    device->superblock.device);
 		sequence[i] = is_valid[i] ? extent_table_sequence(images + i * bytes) : 0;
 	}
 	chosen = copy_choose(is_valid, sequence);
-	rows = chosen < 0 ? -EUCLEAN :
-			    extent_table_decode(images + chosen * bytes, device->superblock.units_count,
-						device->extents, device->superblock.units_count);
+	rows = chosen < 0 ? -EUCLEAN
+			  : extent_table_decode(images + chosen * bytes,
+						device->superblock.units_count, device->extents,
+						device->superblock.units_count);
 	device->extents_count = rows < 0 ? 0 : (unsigned)rows;
 	device->worker.table_copy = chosen == 1;
 	device->loop.table_sequence = sequence[0] > sequence[1] ? sequence[0] : sequence[1];
 	if (rows < 0)
-		snprintf(device->note, sizeof(device->note), "%s: no extent table is readable; it starts empty",
-			 device->path);
+		snprintf(device->note, sizeof(device->note),
+			 "%s: no extent table is readable; it starts empty", device->path);
 	free(images);
 	return 0;
 }
@@ -206,8 +222,10 @@ static int layout_write(struct nvme_device *device, struct block_disk *disk)
 
 	assert(device->table_bytes >= SUPERBLOCK_BYTES);
 	for (unsigned i = 0; result == 0 && i < 2; i++) {
-		extent_table_encode(image, device->table_bytes, device->superblock.device, 1 + i, NULL, 0);
-		result = ops->disk_write(ops, disk, image, device->table_bytes, TABLES_OFFSET + i * TABLE_STRIDE_BYTES);
+		extent_table_encode(image, device->table_bytes, device->superblock.device, 1 + i,
+				    NULL, 0);
+		result = ops->disk_write(ops, disk, image, device->table_bytes,
+					 TABLES_OFFSET + i * TABLE_STRIDE_BYTES);
 	}
 	if (result == 0)
 		result = ops->disk_sync(ops, disk);
@@ -215,7 +233,8 @@ static int layout_write(struct nvme_device *device, struct block_disk *disk)
 		device->superblock.sequence = 1 + i;
 		superblock_seal(&device->superblock);
 		memcpy(image, &device->superblock, SUPERBLOCK_BYTES);
-		result = ops->disk_write(ops, disk, image, SUPERBLOCK_BYTES, i * SUPERBLOCK_STRIDE_BYTES);
+		result = ops->disk_write(ops, disk, image, SUPERBLOCK_BYTES,
+					 i * SUPERBLOCK_STRIDE_BYTES);
 	}
 	if (result == 0)
 		result = ops->disk_sync(ops, disk);
@@ -223,8 +242,8 @@ static int layout_write(struct nvme_device *device, struct block_disk *disk)
 	return result;
 }
 
-static void superblock_make(struct nvme_device *device, const struct nvme_config *config, uint64_t bytes,
-			    uint32_t units)
+static void superblock_make(struct nvme_device *device, const struct nvme_config *config,
+			    uint64_t bytes, uint32_t units)
 {
 	struct superblock *superblock = &device->superblock;
 
@@ -237,7 +256,8 @@ static void superblock_make(struct nvme_device *device, const struct nvme_config
 	superblock->made_at_us = clock_wall_us(config->clock);
 }
 
-static int file_fill(struct nvme_device *device, struct block_disk *disk, const char *path, struct error *error)
+static int file_fill(struct nvme_device *device, struct block_disk *disk, const char *path,
+		     struct error *error)
 {
 	const struct block_io_ops *ops = device->io_ops;
 	uint64_t bytes = device->superblock.device_bytes;
@@ -266,8 +286,9 @@ static int aside_name(struct nvme_device *device, char *name, size_t name_bytes)
 }
 
 /*
- * Makes the file anew and leaves it open in device->disk. The old file, if there is one, is open and locked there
- * while that happens; it is renamed aside only when the new one is whole, so a full disk changes nothing.
+ * Makes the file anew and leaves it open in device->disk. The old file, if there is one, is open
+ * and locked there while that happens; it is renamed aside only when the new one is whole, so a
+ * full disk changes nothing.
  */
 static int file_make(struct nvme_device *device, const struct nvme_config *config, uint32_t units,
 		     const char *reason, struct error *error)
@@ -290,15 +311,17 @@ static int file_make(struct nvme_device *device, const struct nvme_config *confi
 		if (result == 0)
 			result = ops->disk_rename(ops, device->path, aside);
 		if (result < 0) {
-			error_set(error, result, "%s: cannot be moved aside: %s", device->path, strerror(-result));
+			error_set(error, result, "%s: cannot be moved aside: %s", device->path,
+				  strerror(-result));
 			goto remove_new;
 		}
-		snprintf(device->note, sizeof(device->note), "%s; it was moved to %s, and a new one made", reason,
-			 aside);
+		snprintf(device->note, sizeof(device->note),
+			 "%s; it was moved to %s, and a new one made", reason, aside);
 	}
 	result = ops->disk_rename(ops, new_path, device->path);
 	if (result < 0) {
-		error_set(error, result, "%s: rename to %s: %s", new_path, device->path, strerror(-result));
+		error_set(error, result, "%s: rename to %s: %s", new_path, device->path,
+			  strerror(-result));
 		goto remove_new;
 	}
 	ops->disk_close(ops, &device->disk);
@@ -314,25 +337,29 @@ remove_new:
 }
 
 /* A raw device is never changed unless asked to: it may be somebody's disk. */
-static int raw_make(struct nvme_device *device, const struct nvme_config *config, uint64_t bytes, uint32_t units,
-		    const char *reason, struct error *error)
+static int raw_make(struct nvme_device *device, const struct nvme_config *config, uint64_t bytes,
+		    uint32_t units, const char *reason, struct error *error)
 {
 	int result;
 
 	if (!config->raw_initialise)
-		return error_set(error, -EUCLEAN,
-				 "%s; if all on it may be overwritten, start once with raw_initialise: true for it", reason);
+		return error_set(
+			error, -EUCLEAN,
+			"%s; if all on it may be overwritten, start once with raw_initialise: true for it",
+			reason);
 	superblock_make(device, config, bytes, units);
 	result = layout_write(device, &device->disk);
 	if (result < 0)
-		return error_set(error, result, "%s: writing the superblock: %s", config->path, strerror(-result));
+		return error_set(error, result, "%s: writing the superblock: %s", config->path,
+				 strerror(-result));
 	snprintf(device->note, sizeof(device->note), "%s; it was initialised", reason);
 	device->is_new = true;
 	return 0;
 }
 
 /* With the disk open, or not there: reads what is on it, or makes it. */
-static int contents_open(struct nvme_device *device, const struct nvme_config *config, struct error *error)
+static int contents_open(struct nvme_device *device, const struct nvme_config *config,
+			 struct error *error)
 {
 	uint64_t wanted_bytes = config->bytes;
 	struct error reason = { 0 };
@@ -343,10 +370,12 @@ static int contents_open(struct nvme_device *device, const struct nvme_config *c
 	if (device->disk.is_open && device->disk.is_raw && wanted_bytes == 0)
 		wanted_bytes = device->disk.bytes / SLOT_ALIGN_BYTES * SLOT_ALIGN_BYTES;
 	if (wanted_bytes == 0)
-		return error_set(error, -EINVAL, "%s is a file: its size must be set", config->path);
+		return error_set(error, -EINVAL, "%s is a file: its size must be set",
+				 config->path);
 	if (device->disk.is_open && device->disk.is_raw && wanted_bytes > device->disk.bytes)
 		return error_set(error, -EINVAL, "%s has %llu bytes; %llu are set", config->path,
-				 (unsigned long long)device->disk.bytes, (unsigned long long)wanted_bytes);
+				 (unsigned long long)device->disk.bytes,
+				 (unsigned long long)wanted_bytes);
 	result = units_of(config, wanted_bytes, &units, error);
 	if (result < 0)
 		return result;
@@ -367,7 +396,8 @@ static int contents_open(struct nvme_device *device, const struct nvme_config *c
 	return file_make(device, config, units, reason.text, error);
 }
 
-int nvme_contents_open(struct nvme_device *device, const struct nvme_config *config, struct error *error)
+int nvme_contents_open(struct nvme_device *device, const struct nvme_config *config,
+		       struct error *error)
 {
 	const struct block_io_ops *ops = device->io_ops;
 	int result = disk_open_locked(ops, &device->disk, config->path, 0, config, error);
@@ -380,7 +410,8 @@ int nvme_contents_open(struct nvme_device *device, const struct nvme_config *con
 		goto close_disk;
 	device->extents = calloc(device->superblock.units_count, sizeof(*device->extents));
 	if (device->extents == NULL) {
-		result = error_set(error, -ENOMEM, "no memory for %u extents", device->superblock.units_count);
+		result = error_set(error, -ENOMEM, "no memory for %u extents",
+				   device->superblock.units_count);
 		goto close_disk;
 	}
 	result = tables_read(device, error);

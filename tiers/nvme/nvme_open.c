@@ -1,4 +1,5 @@
-/* tiers/nvme/nvme_open.c: opens and closes a device: its contents (nvme_format.c), its queue, its mailboxes. */
+/* tiers/nvme/nvme_open.c: opens and closes a device: its contents (nvme_format.c), its queue, its
+ * mailboxes. */
 #include "tiers/nvme/nvme_device.h"
 
 #include <assert.h>
@@ -14,42 +15,48 @@ static int config_check(const struct nvme_config *config, struct error *error)
 	uint64_t units;
 
 	if (strlen(config->path) == 0 || strlen(config->path) + 32 > NVME_PATH_BYTES)
-		return error_set(error, -EINVAL, "the path of an nvme device has 1 to %u characters",
+		return error_set(error, -EINVAL,
+				 "the path of an nvme device has 1 to %u characters",
 				 NVME_PATH_BYTES - 32);
 	if (config->unit_bytes == 0 || config->unit_bytes % SLOT_ALIGN_BYTES != 0)
-		return error_set(error, -EINVAL, "%s: the extent unit is %llu bytes; it must be a multiple of %u",
-				 config->path, (unsigned long long)config->unit_bytes, SLOT_ALIGN_BYTES);
+		return error_set(error, -EINVAL,
+				 "%s: the extent unit is %llu bytes; it must be a multiple of %u",
+				 config->path, (unsigned long long)config->unit_bytes,
+				 SLOT_ALIGN_BYTES);
 	if (config->queue_depth < 1 || config->queue_depth > BLOCK_QUEUE_DEPTH_MAX)
-		return error_set(error, -EINVAL, "%s: queue depth %u is not within 1 to %u", config->path,
-				 config->queue_depth, BLOCK_QUEUE_DEPTH_MAX);
+		return error_set(error, -EINVAL, "%s: queue depth %u is not within 1 to %u",
+				 config->path, config->queue_depth, BLOCK_QUEUE_DEPTH_MAX);
 	if (config->ops_max < 1 || config->ops_max > (1u << 20))
-		return error_set(error, -EINVAL, "%s: %u ops at once are not within 1 to %u", config->path,
-				 config->ops_max, 1u << 20);
+		return error_set(error, -EINVAL, "%s: %u ops at once are not within 1 to %u",
+				 config->path, config->ops_max, 1u << 20);
 	if (config->bytes == 0)
 		return 0;
 	if (config->bytes % SLOT_ALIGN_BYTES != 0)
-		return error_set(error, -EINVAL, "%s: %llu bytes are not a multiple of %u", config->path,
-				 (unsigned long long)config->bytes, SLOT_ALIGN_BYTES);
-	units = config->bytes > SLOTS_OFFSET ? (config->bytes - SLOTS_OFFSET) / config->unit_bytes : 0;
+		return error_set(error, -EINVAL, "%s: %llu bytes are not a multiple of %u",
+				 config->path, (unsigned long long)config->bytes, SLOT_ALIGN_BYTES);
+	units = config->bytes > SLOTS_OFFSET ? (config->bytes - SLOTS_OFFSET) / config->unit_bytes
+					     : 0;
 	if (units == 0)
-		return error_set(error, -EINVAL, "%s: %llu MiB are too small; %llu MiB hold one extent unit",
-				 config->path, (unsigned long long)(config->bytes / MIB),
-				 (unsigned long long)((SLOTS_OFFSET + config->unit_bytes + MIB - 1) / MIB));
+		return error_set(
+			error, -EINVAL, "%s: %llu MiB are too small; %llu MiB hold one extent unit",
+			config->path, (unsigned long long)(config->bytes / MIB),
+			(unsigned long long)((SLOTS_OFFSET + config->unit_bytes + MIB - 1) / MIB));
 	return 0;
 }
 
 /* Takes the first back end that the kernel lets us have. */
-static int queue_open(struct nvme_device *device, const struct nvme_config *config, bool may_fall_back,
-		      struct error *error)
+static int queue_open(struct nvme_device *device, const struct nvme_config *config,
+		      bool may_fall_back, struct error *error)
 {
-	const struct block_io_config io_config = { .disk = &device->disk, .queue_depth = config->queue_depth,
+	const struct block_io_config io_config = { .disk = &device->disk,
+						   .queue_depth = config->queue_depth,
 						   .clock = config->clock };
 	int result = device->io_ops->open(device->io_ops, &device->io, &io_config, error);
 
 	if (result == 0 || !may_fall_back || device->io_ops == &block_io_psync_ops)
 		return result;
-	snprintf(device->io_refused, sizeof(device->io_refused), " (%s refused: %s)", device->io_ops->name,
-		 strerrorname_np(-result));
+	snprintf(device->io_refused, sizeof(device->io_refused), " (%s refused: %s)",
+		 device->io_ops->name, strerrorname_np(-result));
 	device->io_ops = &block_io_psync_ops;
 	return device->io_ops->open(device->io_ops, &device->io, &io_config, error);
 }
@@ -60,7 +67,8 @@ static void io_name_make(struct nvme_device *device)
 
 	device->io_ops->describe(device->io, queue, sizeof(queue));
 	snprintf(device->io_name, sizeof(device->io_name), "%s, %s%s", queue,
-		 device->disk.is_direct ? "O_DIRECT" : "buffered (O_DIRECT refused)", device->io_refused);
+		 device->disk.is_direct ? "O_DIRECT" : "buffered (O_DIRECT refused)",
+		 device->io_refused);
 }
 
 static uint32_t power_of_two(uint32_t count)
@@ -83,7 +91,8 @@ static int worker_open(struct nvme_device *device, struct error *error)
 	list_init(&device->worker.idle);
 	device->worker.requests = calloc(device->queue_depth, sizeof(*device->worker.requests));
 	if (device->worker.requests == NULL)
-		return error_set(error, -ENOMEM, "no memory for a queue of %u", device->queue_depth);
+		return error_set(error, -ENOMEM, "no memory for a queue of %u",
+				 device->queue_depth);
 	for (uint32_t i = 0; i < device->queue_depth; i++)
 		list_append(&device->worker.idle, &device->worker.requests[i].link);
 	result = mailbox_open(&device->down, capacity, error);
@@ -101,8 +110,8 @@ free_requests:
 	return result;
 }
 
-static int back_end_choose(struct nvme_device *device, const struct nvme_config *config, bool *out_may_fall_back,
-			   struct error *error)
+static int back_end_choose(struct nvme_device *device, const struct nvme_config *config,
+			   bool *out_may_fall_back, struct error *error)
 {
 	bool is_auto = config->io == NULL || strcmp(config->io, "auto") == 0;
 
@@ -112,11 +121,13 @@ static int back_end_choose(struct nvme_device *device, const struct nvme_config 
 	else
 		device->io_ops = is_auto ? block_io_list[0] : block_io_find(config->io);
 	if (device->io_ops == NULL)
-		return error_set(error, -EINVAL, "io: \"%s\" is not built in; \"auto\" always works", config->io);
+		return error_set(error, -EINVAL,
+				 "io: \"%s\" is not built in; \"auto\" always works", config->io);
 	return 0;
 }
 
-int nvme_device_open(struct nvme_device **out_device, const struct nvme_config *config, struct error *error)
+int nvme_device_open(struct nvme_device **out_device, const struct nvme_config *config,
+		     struct error *error)
 {
 	struct nvme_device *device;
 	bool may_fall_back = false;
@@ -157,8 +168,8 @@ free_device:
 	return result;
 }
 
-int nvme_device_register(struct nvme_device *device, const struct nvme_memory *memory, unsigned count,
-			 struct error *error)
+int nvme_device_register(struct nvme_device *device, const struct nvme_memory *memory,
+			 unsigned count, struct error *error)
 {
 	int result = device->io_ops->register_memory(device->io, memory, count, error);
 

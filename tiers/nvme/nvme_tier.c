@@ -1,4 +1,5 @@
-/* tiers/nvme/nvme_tier.c: the loop's side of the devices: one tier over all, their figures, and when one is fenced. */
+/* tiers/nvme/nvme_tier.c: the loop's side of the devices: one tier over all, their figures, and
+ * when one is fenced. */
 #include "tiers/nvme/nvme_device.h"
 
 #include <assert.h>
@@ -9,7 +10,7 @@ struct nvme_tier {
 	struct tier tier;
 	struct nvme_device *devices[NVME_DEVICES_MAX];
 	unsigned devices_count;
-	unsigned poll_first;          /* whose turn it is to be polled first */
+	unsigned poll_first; /* whose turn it is to be polled first */
 };
 
 static struct nvme_tier *nvme_of(struct tier *tier)
@@ -64,7 +65,8 @@ static void error_count(struct nvme_device *device, const struct tier_op *op)
 void nvme_device_ended(struct nvme_device *device, const struct tier_op *op)
 {
 	struct nvme_figures *figures = &device->loop.figures;
-	uint64_t took_us = op->finished_us > op->submitted_us ? op->finished_us - op->submitted_us : 0;
+	uint64_t took_us = op->finished_us > op->submitted_us ? op->finished_us - op->submitted_us
+							      : 0;
 
 	assert(figures->in_flight > 0);
 	figures->in_flight--;
@@ -108,7 +110,8 @@ static int nvme_submit(struct tier *tier, struct tier_op *op)
 	assert(op->device < nvme->devices_count);
 	device = nvme->devices[op->device];
 	assert(op->verb == TIER_EXTENTS ||
-	       op->offset + op->memory_bytes <= (uint64_t)device->superblock.units_count * device->superblock.unit_bytes);
+	       op->offset + op->memory_bytes <=
+		       (uint64_t)device->superblock.units_count * device->superblock.unit_bytes);
 	nvme_device_check_stall(device, op->submitted_us);
 	if (nvme_device_is_fenced(device))
 		return -EIO;
@@ -144,7 +147,8 @@ static unsigned nvme_poll(struct tier *tier, unsigned limit)
 	unsigned finished = 0;
 
 	for (unsigned i = 0; i < nvme->devices_count; i++) {
-		struct nvme_device *device = nvme->devices[(nvme->poll_first + i) % nvme->devices_count];
+		struct nvme_device
+			*device = nvme->devices[(nvme->poll_first + i) % nvme->devices_count];
 
 		finished += device_poll(tier, device, limit - finished);
 		nvme_device_check_stall(device, now_us);
@@ -165,7 +169,8 @@ static bool nvme_sleep(struct tier *tier)
 	struct nvme_tier *nvme = nvme_of(tier);
 
 	for (unsigned i = 0; i < nvme->devices_count; i++) {
-		/* Those before it stay asleep until the next poll: a wake too many, never one too few. */
+		/* Those before it stay asleep until the next poll: a wake too many, never one too
+		 * few. */
 		if (!mailbox_sleep(&nvme->devices[i]->up))
 			return false;
 		nvme->devices[i]->loop.is_asleep = true;
@@ -187,12 +192,14 @@ static const struct tier_ops nvme_tier_ops = {
 	.close = nvme_close,
 };
 
-int nvme_tier_create(struct tier **out_tier, struct nvme_device **devices, unsigned count, struct error *error)
+int nvme_tier_create(struct tier **out_tier, struct nvme_device **devices, unsigned count,
+		     struct error *error)
 {
 	struct nvme_tier *nvme;
 
 	if (count < 1 || count > NVME_DEVICES_MAX)
-		return error_set(error, -EINVAL, "%u nvme devices; 1 to %u can be one tier", count, NVME_DEVICES_MAX);
+		return error_set(error, -EINVAL, "%u nvme devices; 1 to %u can be one tier", count,
+				 NVME_DEVICES_MAX);
 	nvme = calloc(1, sizeof(*nvme));
 	if (nvme == NULL)
 		return error_set(error, -ENOMEM, "no memory for an nvme tier");
@@ -210,10 +217,11 @@ uint64_t nvme_extents_image_bytes(const struct nvme_device *device)
 	return device->table_bytes;
 }
 
-void nvme_extents_image(struct nvme_device *device, const struct nvme_extent *extents, unsigned count, void *image)
+void nvme_extents_image(struct nvme_device *device, const struct nvme_extent *extents,
+			unsigned count, void *image)
 {
 	assert(count <= device->superblock.units_count);
 	device->loop.table_sequence++;
-	extent_table_encode(image, device->table_bytes, device->superblock.device, device->loop.table_sequence, extents,
-			    count);
+	extent_table_encode(image, device->table_bytes, device->superblock.device,
+			    device->loop.table_sequence, extents, count);
 }
