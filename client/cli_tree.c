@@ -5,6 +5,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#define VALUE_COLUMN 27
+
 static bool ends_with(const char *text, const char *end)
 {
 	size_t text_bytes = strlen(text), end_bytes = strlen(end);
@@ -32,12 +34,20 @@ static void print_integer(FILE *out, const char *name, json_int_t value)
 	}
 }
 
+/* What a daemon says must not direct the terminal. Returns the characters printed. */
+static int print_harmless(FILE *out, const char *text)
+{
+	int count = 0;
+
+	for (; *text != 0; text++, count++)
+		fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);
+	return count;
+}
+
 static void print_scalar(FILE *out, const char *name, const json_t *value)
 {
 	if (json_is_string(value)) {
-		/* What a daemon says must not direct the terminal. */
-		for (const char *text = json_string_value(value); *text != 0; text++)
-			fputc((unsigned char)*text < 0x20 || *text == 0x7f ? '?' : *text, out);
+		print_harmless(out, json_string_value(value));
 	} else if (json_is_integer(value)) {
 		print_integer(out, name, json_integer_value(value));
 	} else if (json_is_real(value)) {
@@ -75,27 +85,30 @@ static void print_value(FILE *out, const char *name, const json_t *value, unsign
 	json_t *item;
 
 	if (!is_nested(value)) {
-		fprintf(out, "%*s%-*s ", indent, "", 26 - indent > 0 ? 26 - indent : 1, name);
+		fprintf(out, "%*s", indent, "");
+		indent += print_harmless(out, name);
+		fprintf(out, "%*s ", indent < VALUE_COLUMN ? VALUE_COLUMN - indent : 0, "");
 		print_scalar(out, name, value);
 		fputc('\n', out);
 		return;
 	}
-	if (depth >= CLI_TREE_DEPTH_MAX) {
-		fprintf(out, "%*s%s ...\n", indent, "", name);
-		return;
+	if (json_is_object(value) || json_array_size(value) == 0 || depth >= CLI_TREE_DEPTH_MAX) {
+		fprintf(out, "%*s", indent, "");
+		print_harmless(out, name);
+		fprintf(out, json_object_size(value) + json_array_size(value) == 0 ? " -\n" :
+			depth >= CLI_TREE_DEPTH_MAX ? " ...\n" : "\n");
 	}
+	if (depth >= CLI_TREE_DEPTH_MAX)
+		return;
 	if (json_is_object(value)) {
-		fprintf(out, "%*s%s%s\n", indent, "", name, json_object_size(value) == 0 ? " -" : "");
 		print_members(out, value, depth + 1);
 		return;
 	}
-	if (json_array_size(value) == 0)
-		fprintf(out, "%*s%s -\n", indent, "", name);
 	json_array_foreach(value, i, item) {
 		char numbered[96];
 
 		snprintf(numbered, sizeof(numbered), "%.64s %zu", name, i);
-		print_value(out, numbered, item, depth);
+		print_value(out, numbered, item, depth + json_is_array(item));
 	}
 }
 
