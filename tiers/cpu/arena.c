@@ -4,7 +4,7 @@
  * Head: [superblock, one page][canary, one page] ... [table 0 at 64 KiB][table 1 at 1 MiB + 64
  * KiB].
  */
-#include "tiers/cpu/arena.h"
+#include "tiers/cpu/arena_parts.h"
 
 #include "base/checksum.h"
 #include "base/random.h"
@@ -13,26 +13,17 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
-#include <time.h>
 #include <unistd.h>
 
-#define ARENA_MAGIC UINT64_C(0x31414e455241564b) /* "KVARENA1" */
-#define ARENA_VERSION 1u
 #define HUGE_BYTES (UINT64_C(2) << 20)
 #define CANARY_OFFSET 4096u
 #define TABLE_OFFSET (UINT64_C(64) << 10)
 #define TABLE_STRIDE (UINT64_C(1) << 20)
 #define TABLE_BYTES (TABLE_STRIDE - TABLE_OFFSET)
-#define LOCK_STEP_US 2000u
-#define OPEN_TRIES_MAX 4u
 /* Collapsing copies and searches for free memory: past this the rest stays in small pages. */
 #define COLLAPSE_US_MAX (UINT64_C(5) * 1000000)
 #define COLLAPSE_PIECE (UINT64_C(64) << 20)
@@ -58,27 +49,12 @@ _Static_assert(sizeof(struct extent_table_header) + NVME_EXTENTS_MAX * sizeof(st
 	       "a table copy fits into its place");
 _Static_assert(ARENA_HEAD_BYTES % HUGE_BYTES == 0, "the units begin at a huge page");
 
-struct arena_superblock {
-	uint64_t magic;
-	uint32_t version;
-	uint32_t crc; /* of this struct, with crc = 0 */
-	uint64_t bytes;
-	uint64_t unit_bytes;
-	uint8_t tenant[16];
-	uint8_t id[DEVICE_ID_BYTES];
-};
-
-static uint32_t superblock_crc(const struct arena_superblock *superblock)
+uint32_t arena_superblock_crc(const struct arena_superblock *superblock)
 {
 	struct arena_superblock copy = *superblock;
 
 	copy.crc = 0;
 	return crc32c(&copy, sizeof(copy));
-}
-
-static uint64_t mapping_bytes(const struct arena *arena)
-{
-	return ARENA_HEAD_BYTES + arena->bytes;
 }
 
 static uint8_t *table_at(const struct arena *arena, unsigned copy)
@@ -108,9 +84,9 @@ static int config_check(const struct arena_config *config, struct error *error)
 }
 
 /* Maps at a multiple of a huge page, without which none could be used. */
-static int arena_map(struct arena *arena, struct error *error)
+int arena_map(struct arena *arena, struct error *error)
 {
-	uint64_t bytes = mapping_bytes(arena);
+	uint64_t bytes = arena_mapping_bytes(arena);
 	uint8_t *reserved = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE,
 				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	uint8_t *start;
@@ -137,9 +113,9 @@ static int arena_map(struct arena *arena, struct error *error)
 	return 0;
 }
 
-static void arena_unmap(struct arena *arena)
+void arena_unmap(struct arena *arena)
 {
-	munmap(arena->start, mapping_bytes(arena));
+	munmap(arena->start, arena_mapping_bytes(arena));
 	arena->start = NULL;
 	arena->units = NULL;
 }
@@ -152,7 +128,7 @@ static uint64_t monotonic_us(void)
 /* Whether all of it lies in huge pages now. */
 static bool arena_collapse(struct arena *arena)
 {
-	uint64_t bytes = mapping_bytes(arena) / HUGE_BYTES * HUGE_BYTES;
+	uint64_t bytes = arena_mapping_bytes(arena) / HUGE_BYTES * HUGE_BYTES;
 	uint64_t began_us = monotonic_us();
 
 	for (uint64_t at = 0; at < bytes; at += COLLAPSE_PIECE) {
@@ -170,7 +146,7 @@ static bool arena_collapse(struct arena *arena)
  * fault. */
 static int arena_populate(struct arena *arena, struct error *error)
 {
-	uint64_t bytes = mapping_bytes(arena);
+	uint64_t bytes = arena_mapping_bytes(arena);
 
 	if (madvise(arena->start, bytes, MADV_POPULATE_WRITE) == 0)
 		return 0;
@@ -187,8 +163,7 @@ static int arena_populate(struct arena *arena, struct error *error)
 }
 
 /* Places the pages and says which they are. */
-static int arena_touch(struct arena *arena, const char *huge_pages, const char *pages,
-		       struct error *error)
+int arena_touch(struct arena *arena, const char *huge_pages, const char *pages, struct error *error)
 {
 	int result;
 
@@ -202,7 +177,7 @@ static int arena_touch(struct arena *arena, const char *huge_pages, const char *
 	if (result < 0)
 		return result;
 	/* Nobody wants the cache in a core dump; nor should prompts be in one. */
-	madvise(arena->start, mapping_bytes(arena), MADV_DONTDUMP);
+	madvise(arena->start, arena_mapping_bytes(arena), MADV_DONTDUMP);
 	arena->pages = pages;
 	return 0;
 }
@@ -220,7 +195,7 @@ static int read_fd_open(struct arena *arena, struct error *error)
 	return 0;
 }
 
-static void superblock_write(struct arena *arena, const uint8_t *tenant_digest)
+void arena_superblock_write(struct arena *arena, const uint8_t *tenant_digest)
 {
 	struct arena_superblock superblock = { .magic = ARENA_MAGIC,
 					       .version = ARENA_VERSION,
@@ -230,7 +205,7 @@ static void superblock_write(struct arena *arena, const uint8_t *tenant_digest)
 	random_system(arena->id, sizeof(arena->id));
 	memcpy(superblock.id, arena->id, sizeof(superblock.id));
 	memcpy(superblock.tenant, tenant_digest, sizeof(superblock.tenant));
-	superblock.crc = superblock_crc(&superblock);
+	superblock.crc = arena_superblock_crc(&superblock);
 	memset(arena->start, 0, ARENA_HEAD_BYTES);
 	memcpy(arena->start, &superblock, sizeof(superblock));
 }
@@ -258,10 +233,11 @@ static int memfd_make(struct arena *arena, unsigned flags, struct error *error)
 	arena->fd = memfd_create("kvtier-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
 	if (arena->fd < 0)
 		return error_set(error, -errno, "memfd_create: %s", strerror(errno));
-	result = memfd_size(arena->fd, mapping_bytes(arena));
+	result = memfd_size(arena->fd, arena_mapping_bytes(arena));
 	if (result < 0)
 		error_set(error, result, "an arena of %llu MiB: %s",
-			  (unsigned long long)(mapping_bytes(arena) >> 20), strerror(-result));
+			  (unsigned long long)(arena_mapping_bytes(arena) >> 20),
+			  strerror(-result));
 	else
 		result = arena_map(arena, error);
 	if (result < 0) {
@@ -287,7 +263,7 @@ static int memfd_seal(struct arena *arena, struct error *error)
 static int memfd_open(struct arena *arena, const struct arena_config *config, struct error *error)
 {
 	bool may_be_huge = strcmp(config->huge_pages, "never") != 0 &&
-			   mapping_bytes(arena) % HUGE_BYTES == 0;
+			   arena_mapping_bytes(arena) % HUGE_BYTES == 0;
 	const char *pages = NULL;
 	int result = -EINVAL;
 
@@ -306,14 +282,14 @@ static int memfd_open(struct arena *arena, const struct arena_config *config, st
 		result = error_set(
 			error, -ENOMEM,
 			"huge_pages: always, and there are none for %llu MiB: reserve %llu in vm.nr_hugepages",
-			(unsigned long long)(mapping_bytes(arena) >> 20),
-			(unsigned long long)(mapping_bytes(arena) / HUGE_BYTES));
+			(unsigned long long)(arena_mapping_bytes(arena) >> 20),
+			(unsigned long long)(arena_mapping_bytes(arena) / HUGE_BYTES));
 		goto close_memfd;
 	}
 	result = memfd_seal(arena, error);
 	if (result < 0)
 		goto close_memfd;
-	superblock_write(arena, config->tenant_digest);
+	arena_superblock_write(arena, config->tenant_digest);
 	return 0;
 close_memfd:
 	arena_unmap(arena);
@@ -321,225 +297,6 @@ close_memfd:
 	arena->fd = -1;
 	return result;
 }
-
-/* ---- a file that outlives us ---- */
-
-static int file_lock(int fd, const struct arena_config *config, struct error *error)
-{
-	const struct timespec step = { .tv_nsec = LOCK_STEP_US * 1000 };
-	uint64_t waited_us = 0;
-
-	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return error_set(error, -errno, "%s: lock: %s", config->file,
-					 strerror(errno));
-		if (waited_us >= config->lock_wait_us_max)
-			return error_set(error, -EBUSY,
-					 "%s is in use by another kvtierd (waited %llu ms)",
-					 config->file, (unsigned long long)(waited_us / 1000));
-		nanosleep(&step, NULL);
-		waited_us += LOCK_STEP_US;
-	}
-	return 0;
-}
-
-/* 1: the path still names what we opened. */
-static int file_is_at(int fd, const char *path)
-{
-	struct stat ours, named;
-
-	if (fstat(fd, &ours) < 0)
-		return -errno;
-	if (lstat(path, &named) < 0)
-		return errno == ENOENT ? 0 : -errno;
-	return ours.st_ino == named.st_ino && ours.st_dev == named.st_dev;
-}
-
-/* Opens and locks the file that the path names when we have the lock. */
-static int file_open_locked(struct arena *arena, const struct arena_config *config,
-			    struct error *error)
-{
-	for (unsigned tries = 0; tries < OPEN_TRIES_MAX; tries++) {
-		int result;
-
-		arena->fd = open(config->file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-		if (arena->fd < 0)
-			return error_set(error, -errno, "%s: open: %s", config->file,
-					 strerror(errno));
-		result = file_lock(arena->fd, config, error);
-		if (result == 0) {
-			result = file_is_at(arena->fd, config->file);
-			if (result == 1)
-				return 0;
-			if (result < 0)
-				error_set(error, result, "%s: stat: %s", config->file,
-					  strerror(-result));
-		}
-		close(arena->fd);
-		arena->fd = -1;
-		if (result < 0)
-			return result;
-	}
-	return error_set(error, -EBUSY, "%s is replaced again and again by others", config->file);
-}
-
-/* Memory only: on a disk the page cache would be written back all the time. */
-static int file_check(struct arena *arena, const struct arena_config *config,
-		      const char **out_pages, struct error *error)
-{
-	struct statfs filesystem;
-	struct stat status;
-
-	*out_pages = NULL;
-	if (fstatfs(arena->fd, &filesystem) < 0 || fstat(arena->fd, &status) < 0)
-		return error_set(error, -errno, "%s: stat: %s", config->file, strerror(errno));
-	if (!S_ISREG(status.st_mode))
-		return error_set(error, -EINVAL, "%s is not a regular file", config->file);
-	if (filesystem.f_type == HUGETLBFS_MAGIC) {
-		if (mapping_bytes(arena) % (uint64_t)filesystem.f_bsize != 0)
-			return error_set(
-				error, -EINVAL,
-				"%s: %llu bytes are not a multiple of its huge page of %llu",
-				config->file, (unsigned long long)mapping_bytes(arena),
-				(unsigned long long)filesystem.f_bsize);
-		*out_pages = "huge pages (hugetlbfs file)";
-	} else if (filesystem.f_type != TMPFS_MAGIC) {
-		return error_set(
-			error, -EINVAL,
-			"%s is on a disk; an arena needs tmpfs (such as /dev/shm) or hugetlbfs",
-			config->file);
-	}
-	if (fchmod(arena->fd, 0600) < 0)
-		return error_set(error, -errno, "%s: chmod: %s", config->file, strerror(errno));
-	return 0;
-}
-
-static const char is_foreign[] = "it is not an arena (kept as .unreadable)";
-
-/* NULL: the file holds an arena as we want it; "": it is empty; else why not. Reads through the
- * descriptor: nothing is mapped yet. */
-static const char *file_unfit(struct arena *arena, const struct arena_config *config)
-{
-	struct arena_superblock superblock = { 0 };
-	struct stat status;
-
-	if (fstat(arena->fd, &status) < 0 || status.st_size == 0)
-		return "";
-	/* A short or failed read leaves zeros, which are refused as well. */
-	if (pread(arena->fd, &superblock, sizeof(superblock), 0) < 0 || superblock.magic == 0)
-		return "it was not finished";
-	if (superblock.magic != ARENA_MAGIC)
-		return is_foreign;
-	if (superblock.crc != superblock_crc(&superblock))
-		return "its superblock is damaged";
-	if (superblock.version != ARENA_VERSION)
-		return "it has another version";
-	if (superblock.bytes != arena->bytes || superblock.unit_bytes != arena->unit_bytes ||
-	    (uint64_t)status.st_size != mapping_bytes(arena))
-		return "it has another size or unit";
-	if (memcmp(superblock.tenant, config->tenant_digest, sizeof(superblock.tenant)) != 0)
-		return "it is another tenant's";
-	memcpy(arena->id, superblock.id, sizeof(arena->id));
-	return NULL;
-}
-
-/* Takes the space before anything is mapped: a full tmpfs is an error here, and SIGBUS later. */
-static int file_allocate(struct arena *arena, const struct arena_config *config,
-			 struct error *error)
-{
-	if (ftruncate(arena->fd, (off_t)mapping_bytes(arena)) == 0 &&
-	    fallocate(arena->fd, 0, 0, (off_t)mapping_bytes(arena)) == 0)
-		return 0;
-	return error_set(error, -errno, "%s: %llu MiB: %s", config->file,
-			 (unsigned long long)(mapping_bytes(arena) >> 20), strerror(errno));
-}
-
-/* Unlinks an unfit file and makes a new one in its place. What was never ours is kept, once: a
- * mistyped path. */
-static int file_renew(struct arena *arena, const struct arena_config *config, const char *reason,
-		      struct error *error)
-{
-	char aside[PATH_MAX];
-	int result;
-
-	snprintf(arena->note, sizeof(arena->note), "%.100s was started anew: %s", config->file,
-		 reason);
-	if (reason == is_foreign) {
-		if ((size_t)snprintf(aside, sizeof(aside), "%s.unreadable", config->file) >=
-		    sizeof(aside))
-			return error_set(error, -ENAMETOOLONG, "%s is too long a path",
-					 config->file);
-		result = rename(config->file, aside);
-	} else {
-		result = unlink(config->file);
-	}
-	if (result < 0)
-		return error_set(error, -errno, "%s: cannot be put away: %s", config->file,
-				 strerror(errno));
-	close(arena->fd);
-	arena->fd = -1;
-	return file_open_locked(arena, config, error);
-}
-
-/* Space, mapping, pages. */
-static int file_fill(struct arena *arena, const struct arena_config *config, const char *pages,
-		     struct error *error)
-{
-	/* Of a warm file too: it may have holes that only a fault would fill. */
-	int result = file_allocate(arena, config, error);
-
-	if (result == 0)
-		result = arena_map(arena, error);
-	if (result < 0)
-		return result;
-	result = arena_touch(arena, config->huge_pages, pages, error);
-	if (result < 0)
-		arena_unmap(arena);
-	return result;
-}
-
-static int file_map(struct arena *arena, const struct arena_config *config, struct error *error)
-{
-	const char *pages, *unfit;
-	int result = file_check(arena, config, &pages, error);
-
-	/* Nothing is changed or removed before it is known to be a regular file in memory. */
-	if (result < 0)
-		return result;
-	unfit = file_unfit(arena, config);
-	if (unfit != NULL && unfit[0] != '\0')
-		result = file_renew(arena, config, unfit, error);
-	if (result < 0)
-		return result;
-	result = file_fill(arena, config, pages, error);
-	if (result < 0) {
-		/* Made by us just now, or empty before: of no use to the next start, and it may
-		 * hold memory. */
-		if (unfit != NULL)
-			unlink(config->file);
-		return result;
-	}
-	arena->is_warm = unfit == NULL;
-	if (!arena->is_warm)
-		superblock_write(arena, config->tenant_digest);
-	return 0;
-}
-
-static int file_open(struct arena *arena, const struct arena_config *config, struct error *error)
-{
-	int result = file_open_locked(arena, config, error);
-
-	if (result < 0)
-		return result;
-	result = file_map(arena, config, error);
-	if (result < 0 && arena->fd >= 0) {
-		close(arena->fd);
-		arena->fd = -1;
-	}
-	return result;
-}
-
-/* ---- */
 
 /* The copy that counts, or -1. */
 static int table_choose(const struct arena *arena)
@@ -567,7 +324,8 @@ int arena_open(struct arena *arena, const struct arena_config *config, struct er
 		return result;
 	arena->bytes = config->bytes;
 	arena->unit_bytes = config->unit_bytes;
-	result = has_file ? file_open(arena, config, error) : memfd_open(arena, config, error);
+	result = has_file ? arena_file_open(arena, config, error)
+			  : memfd_open(arena, config, error);
 	if (result < 0)
 		return result;
 	result = read_fd_open(arena, error);
