@@ -19,7 +19,7 @@ SEED = int(os.environ.get('KVTIER_TEST_SEED', '20'))
 REPLAY_SECONDS = 120
 TENANTS = ('cold', 'warm')
 # A kill comes so long after the start, at most: two of three of them find a daemon that serves.
-KILL_AFTER_SECONDS = 0.25
+KILL_AFTER_SECONDS = 0.5
 
 
 def failed(figures):
