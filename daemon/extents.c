@@ -87,9 +87,12 @@ static void table_written(struct tier_op *op)
 
 	device->extents_writing = false;
 	(void)failpoint(extent_table_written);
-	if (op->result < 0)
-		log_line(LOG_WARNING, "extent_table_failed", "device=%s result=%d", nvme_device_path(device->device),
-			 op->result);
+	if (op->result == 0)
+		return;
+	log_line(LOG_WARNING, "extent_table_failed", "device=%s result=%d", nvme_device_path(device->device),
+		 op->result);
+	/* Again, or a restart would not find what lies in the new extents; a device that goes on failing is fenced. */
+	device->extents_changed = true;
 }
 
 static bool device_step(struct daemon *daemon, unsigned number)
