@@ -148,7 +148,7 @@ must_check int cache_space_find(const struct cache *cache, uint32_t tenant,
 uint32_t cache_space_tenant(const struct cache *cache, uint32_t space);
 const uint8_t *cache_space_fingerprint(const struct cache *cache, uint32_t space);
 /* Everything of the space with an epoch below `floor` is a miss from now on, for ever; its slots
- * are freed as they are met (lookup, eviction) and by cache_forgotten_sweep(). */
+ * are freed as they are met (admission, eviction) and by cache_forgotten_sweep(). */
 void cache_space_forget(struct cache *cache, uint32_t space, uint32_t floor);
 void cache_tenant_forget(struct cache *cache, uint32_t tenant, uint32_t floor);
 /* Frees at most `limit` forgotten, unheld copies; returns how many entries it looked at (0: the

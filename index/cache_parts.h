@@ -22,18 +22,22 @@
 #define CHUNK_SLOTS 64u
 #define UNIT_NONE UINT32_MAX
 #define CHUNK_NONE UINT32_MAX
-#define VICTIM_SCAN_MAX                                                                            \
-	4096u /* slots that a search for a victim looks at, held and FILLING ones included */
-#define VICTIM_DIRTY_MAX 64u /* slots it looks at behind the first dirty one, to find a clean one  \
-			      */
-#define STEAL_PAUSE_CALLS                                                                          \
-	16u /* wants that a class does not look at other classes after it looked in vain */
-#define EXTENT_AREA_PART 8u /* an extent takes at most one part in so many of its area */
-#define EXTENT_WASTE_PART                                                                          \
-	33u /* one part in so many (3 %) may be lost behind an extent's last slot */
-#define SLOT_HOLDS_MAX 65000u         /* below what 16 bits hold */
-#define LEASE_EXPIRE_ITEMS_MAX 16384u /* holds that one cache_lease_expire() gives back */
-#define SWEEP_LOOKS_MAX 4096u         /* entries that one cache_forgotten_sweep() looks at */
+/* Slots that a search for a victim looks at, held and FILLING ones included. */
+#define VICTIM_SCAN_MAX 4096u
+/* Slots that it looks at behind the first dirty one, to find a clean one. */
+#define VICTIM_DIRTY_MAX 64u
+/* Wants for which a class does not look at other classes after what is old there was held. */
+#define STEAL_PAUSE_CALLS 16u
+/* An extent takes at most one part in so many of its area. */
+#define EXTENT_AREA_PART 8u
+/* One part in so many (3 %) may be lost behind an extent's last slot. */
+#define EXTENT_WASTE_PART 33u
+/* Below what 16 bits hold. */
+#define SLOT_HOLDS_MAX 65000u
+/* Holds that one cache_lease_expire() gives back. */
+#define LEASE_EXPIRE_ITEMS_MAX 16384u
+/* Entries that one cache_forgotten_sweep() looks at. */
+#define SWEEP_LOOKS_MAX 4096u
 
 /* entry.flags. The lowest TIERS bits: the copy in that tier is whole, and the listener was told. */
 #define ENTRY_WHOLE(tier) ((uint8_t)(1u << (tier)))
@@ -57,7 +61,7 @@ struct area;
 
 /* One a unit; counts where a unit is the first of an extent (class != NULL). */
 struct extent {
-	struct class *class; /* NULL: none starts here */
+	_Alignas(64) struct class *class; /* NULL: none starts here */
 	struct area *area;
 	uint64_t last_touched; /* the tick of its most recently touched slot */
 	uint32_t first_unit, units_count;
@@ -70,6 +74,7 @@ struct extent {
 	bool is_retired; /* its device is fenced: its slots are not given out, it goes with its last
 			    pin */
 };
+_Static_assert(sizeof(struct extent) == 64, "a touch meets extents at random: one line each");
 
 struct chunk {
 	struct extent *extent;  /* NULL: free */
