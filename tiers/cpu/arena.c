@@ -165,17 +165,17 @@ static int arena_populate(struct arena *arena, struct error *error)
 /* Places the pages and says which they are. */
 int arena_touch(struct arena *arena, const char *huge_pages, const char *pages, struct error *error)
 {
-	int result;
+	int result = arena_populate(arena, error);
 
+	if (result < 0)
+		return result;
+	/* After the pages are there: what was never touched is not collapsed (EINVAL). */
 	if (pages == NULL) {
 		bool is_wanted = strcmp(huge_pages, "never") != 0;
 
 		pages = is_wanted && arena_collapse(arena) ? "2 MiB pages (collapsed)"
 							   : "4 KiB pages";
 	}
-	result = arena_populate(arena, error);
-	if (result < 0)
-		return result;
 	/* Nobody wants the cache in a core dump; nor should prompts be in one. */
 	madvise(arena->start, arena_mapping_bytes(arena), MADV_DONTDUMP);
 	arena->pages = pages;
