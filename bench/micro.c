@@ -28,7 +28,7 @@ static const struct option_row rows[] = {
 	{ "only", OPTION_TEXT, "NAME", "one part: nvme_1m, nvme_64k, cpu, call, lookup, restart, simulate, fair, idle",
 	  offsetof(struct micro_options, only), 0, 0, false },
 	{ "pairs", OPTION_COUNT, "N", "interleaved pairs of each measure (default 11)",
-	  offsetof(struct micro_options, pairs), 1, MEASURE_PAIRS_MAX - 1, false },
+	  offsetof(struct micro_options, pairs), MEASURE_PAIRS_MIN, MEASURE_PAIRS_MAX - 1, false },
 	{ "restart-blocks", OPTION_COUNT, "N", "blocks of the restart (default 1000000)",
 	  offsetof(struct micro_options, restart_blocks), 1000, 100000000, false },
 };

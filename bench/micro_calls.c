@@ -286,18 +286,16 @@ static double keys_sample(struct big *big, uint64_t entries, uint64_t seed, uint
 static int big_open(struct big *big, struct micro *micro, struct error *error)
 {
 	static struct settings settings;
-	char *arguments[][2] = { { "http_listen", "" }, { "log_level", "error" } };
+	char *arguments[][2] = { { "http_listen", "" }, { "log_level", "error" },
+				{ "tenants.0.name", "default" }, { "tenants.0.cpu_bytes", "64MiB" } };
 	int fds[2];
 	int result = 0;
 
 	settings_default(&settings);
 	snprintf(settings.run_directory, sizeof(settings.run_directory), "%s/big", micro->directory);
 	snprintf(settings.state_directory, sizeof(settings.state_directory), "%s/big-state", micro->directory);
-	for (unsigned i = 0; result == 0 && i < 2; i++)
+	for (unsigned i = 0; result == 0 && i < sizeof(arguments) / sizeof(arguments[0]); i++)
 		result = settings_set(&settings, arguments[i][0], arguments[i][1], "micro", error);
-	settings.tenants_count = 1;
-	strcpy(settings.tenants[0].name, "default");
-	settings.tenants[0].cpu_bytes = UINT64_C(64) << 20;
 	if (result == 0)
 		result = settings_finish(&settings, error);
 	if (result == 0)

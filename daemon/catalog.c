@@ -1,5 +1,6 @@
 /* daemon/catalog.c: makes catalogue records of slots. */
 #include "daemon/catalog.h"
+#include "daemon/server.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -84,5 +85,8 @@ int catalog_open(struct daemon *daemon, const struct daemon_seams *seams, struct
 	};
 
 	snprintf(path, sizeof(path), "%s/catalog", daemon->settings.state_directory);
-	return catalog_link_open(&daemon->catalog, &config, error);
+	int result = catalog_link_open(&daemon->catalog, &config, error);
+	if (result == 0 && catalog_link_fd(daemon->catalog) >= 0)
+		result = server_watch(daemon->server, catalog_link_fd(daemon->catalog), error);
+	return result;
 }

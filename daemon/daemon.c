@@ -13,6 +13,8 @@
 
 #define OPS_A_PASS        256u
 #define BUSY_WAIT_US      10000u    /* while deadlines are running: how late one is noticed at most */
+#define CATALOG_STEP_US   1000u
+#define LOOK_US           50000u    /* what nobody wakes us for: deadlines of HTTP clients, signals */
 #define IDLE_WAIT_US      200000u   /* heartbeats of workers need to be younger than 1 s */
 
 static bool devices_look_after(struct daemon *daemon)
@@ -33,6 +35,19 @@ static bool devices_look_after(struct daemon *daemon)
 	return false;
 }
 
+/* The worker's death, heartbeat and batches can wait for a millisecond; its messages cannot. */
+static bool catalog_step(struct daemon *daemon)
+{
+	if (daemon->catalog == NULL)
+		return false;
+	if (catalog_link_fd(daemon->catalog) >= 0 && !daemon->is_catalog_busy && !server_has_fired(daemon) &&
+	    daemon->now_us - daemon->catalog_us < CATALOG_STEP_US)
+		return false;
+	daemon->catalog_us = daemon->now_us;
+	daemon->is_catalog_busy = catalog_link_step(daemon->catalog, daemon->now_us);
+	return daemon->is_catalog_busy;
+}
+
 bool daemon_step(struct daemon *daemon)
 {
 	bool did_work = false;
@@ -43,8 +58,7 @@ bool daemon_step(struct daemon *daemon)
 		did_work = tier_poll(daemon->nvme, OPS_A_PASS) > 0 || did_work;
 		did_work = devices_look_after(daemon) || did_work;
 	}
-	if (daemon->catalog != NULL)
-		did_work = catalog_link_step(daemon->catalog, daemon->now_us) || did_work;
+	did_work = catalog_step(daemon) || did_work;
 	did_work = restore_step(daemon) || did_work;
 	did_work = cache_lease_expire(daemon->cache, daemon->now_us) > 0 || did_work;
 	did_work = mover_step(daemon) || did_work;
@@ -60,24 +74,37 @@ static bool deadlines_are_running(const struct daemon *daemon)
 	       daemon_leases_count(daemon) > 0 || daemon->phase != DAEMON_SERVING;
 }
 
-void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
+/* Asks everything that sends to us to wake us. False: there is something to do already. */
+static bool sleep_begin(struct daemon *daemon)
 {
-	uint64_t bound_us = deadlines_are_running(daemon) ? BUSY_WAIT_US : IDLE_WAIT_US;
 	bool may_sleep = mills_sleep(&daemon->mills);
 
 	if (daemon->nvme != NULL)
 		may_sleep = tier_sleep(daemon->nvme) && may_sleep;
 	if (daemon->catalog != NULL)
 		may_sleep = catalog_link_sleep(daemon->catalog) && may_sleep;
-	if (!may_sleep || wait_us_max == 0)
-		bound_us = 0;
-	else if (wait_us_max < bound_us)
+	return may_sleep;
+}
+
+void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
+{
+	uint64_t bound_us = deadlines_are_running(daemon) ? BUSY_WAIT_US : IDLE_WAIT_US;
+
+	if (wait_us_max < bound_us)
 		bound_us = wait_us_max;
+	if (bound_us > 0 && !sleep_begin(daemon))
+		bound_us = 0;
 	server_step(daemon, bound_us);
-	mills_awake(&daemon->mills);
-	if (daemon->catalog != NULL)
-		catalog_link_awake(daemon->catalog);
-	admin_step(daemon);
+	/* Nobody woke us: what stays armed costs its sender one wake-up, draining it would cost us a call each. */
+	if (server_has_fired(daemon)) {
+		mills_awake(&daemon->mills);
+		if (daemon->catalog != NULL)
+			catalog_link_awake(daemon->catalog);
+	}
+	if (server_has_fired(daemon) || daemon->now_us - daemon->looked_us >= LOOK_US) {
+		daemon->looked_us = daemon->now_us;
+		admin_step(daemon);
+	}
 }
 
 void daemon_stop(struct daemon *daemon)

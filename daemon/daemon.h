@@ -109,6 +109,8 @@ struct daemon {
 	uint64_t boot_id;
 	uint64_t started_us;
 	uint64_t now_us;                       /* of this pass */
+	uint64_t looked_us, catalog_us;        /* when daemon.c last looked at what seldom has anything */
+	bool is_catalog_busy;
 	enum daemon_phase phase;
 	enum frame_bypass_mode bypass;
 	struct space_bypass space_bypasses[SPACES_BYPASSED_MAX];

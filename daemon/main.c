@@ -209,7 +209,7 @@ static void run(struct daemon *daemon, int signal_fd)
 			watched_us = daemon->now_us;
 			tell_service("WATCHDOG=1");
 		}
-		if (stop_us == 0 && stop_was_asked(signal_fd)) {
+		if (stop_us == 0 && server_has_fired(daemon) && stop_was_asked(signal_fd)) {
 			tell_service("STOPPING=1");
 			stop_us = daemon->now_us + DRAIN_US_MAX;
 			daemon_stop(daemon);

@@ -272,12 +272,7 @@ static int state_open(struct daemon *daemon, struct error *error)
 	char path[2 * SETTINGS_PATH_BYTES];
 
 	snprintf(path, sizeof(path), "%s/journal", daemon->settings.state_directory);
-	int result = journal_open(&daemon->journal, path, is_first_start(daemon), on_floor, daemon, &daemon->epoch,
-				  error);
-	if (result == 0 && daemon->epoch >= UINT32_MAX / 2)
-		result = error_set(error, -ERANGE, "%s: epoch %llu is out of range; move the file aside to start "
-				   "with nothing stored", path, (unsigned long long)daemon->epoch);
-	return result;
+	return journal_open(&daemon->journal, path, is_first_start(daemon), on_floor, daemon, &daemon->epoch, error);
 }
 
 static int rooms_open(struct daemon *daemon, struct error *error)

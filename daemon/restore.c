@@ -95,8 +95,11 @@ static void restore_extents(struct daemon *daemon, uint32_t area, uint32_t first
 static int slot_restore(struct daemon *daemon, uint32_t area, uint32_t tenant, struct cache_restored *restored,
 			const uint8_t *fingerprint, enum tier_id tier, uint32_t *out_slot)
 {
-	int result = cache_space_open(daemon->cache, tenant, fingerprint, &restored->space);
+	int result = -ESTALE;
 
+	/* An epoch that was never given out: a header or record of another history of this node. */
+	if (restored->epoch <= daemon->epoch)
+		result = cache_space_open(daemon->cache, tenant, fingerprint, &restored->space);
 	if (result == 0)
 		result = cache_slot_restore(daemon->cache, area, restored, out_slot);
 	if (result == 0)

@@ -30,6 +30,7 @@ struct server {
 	unsigned sessions_max;
 	size_t bytes;               /* of this whole mapping */
 	bool is_stopped;
+	bool has_fired;             /* a watched descriptor was readable in the last wait */
 	struct session *sessions;
 	struct engine *engines;     /* sessions_max */
 	struct lookup *lookups;     /* LOOKUPS_MAX */
@@ -337,11 +338,14 @@ bool server_step(struct daemon *daemon, uint64_t wait_us_max)
 	int count = epoll_wait(server->epoll_fd, events, EVENTS_A_PASS, wait_ms);
 
 	daemon->now_us = clock_now_us(daemon->clock);
+	server->has_fired = false;
 	for (int i = 0; i < count; i++) {
 		uint8_t *what = events[i].data.ptr;
 
-		if (what == NULL)
-			continue;   /* a mailbox or worker: its own step looks */
+		if (what == NULL) {   /* a mailbox or worker: its own step looks */
+			server->has_fired = true;
+			continue;
+		}
 		did_work = true;
 		if (what >= (uint8_t *)server->listeners &&
 		    what < (uint8_t *)(server->listeners + server->listeners_count)) {
@@ -355,6 +359,11 @@ bool server_step(struct daemon *daemon, uint64_t wait_us_max)
 			server_serve(session);
 	}
 	return did_work;
+}
+
+bool server_has_fired(const struct daemon *daemon)
+{
+	return daemon->server->has_fired;
 }
 
 void server_stop(struct daemon *daemon)

@@ -17,6 +17,8 @@ int server_epoll_fd(const struct server *server);
 must_check int server_watch(struct server *server, int fd, struct error *error);
 /* Waits at most `wait_us_max`, then serves what is ready. */
 bool server_step(struct daemon *daemon, uint64_t wait_us_max);
+/* Whether one of the watched descriptors was readable in the last step: else nothing needs to be drained. */
+bool server_has_fired(const struct daemon *daemon);
 /* Takes a connection that is open already (tests); the wire is the session's from now on. NULL: no room. */
 struct session *server_adopt(struct daemon *daemon, const struct wire *wire, struct tenant *tenant, bool is_admin);
 /* Reads and serves at most FRAMES_A_PASS_MAX frames of one session; for wires without a descriptor. */
