@@ -23,8 +23,10 @@ enum cli_exit cli_usage_error(struct cli *cli, const char *format, ...)
 
 static int hex_digit(char digit)
 {
-	return digit >= '0' && digit <= '9' ? digit - '0' : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 :
-	       digit >= 'A' && digit <= 'F' ? digit - 'A' + 10 : -1;
+	return digit >= '0' && digit <= '9'   ? digit - '0'
+	       : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10
+	       : digit >= 'A' && digit <= 'F' ? digit - 'A' + 10
+					      : -1;
 }
 
 bool cli_parse_hex(const char *text, uint8_t *out, size_t bytes)
@@ -60,26 +62,34 @@ static enum cli_exit cli_take(struct cli *cli, enum cli_option option, const cha
 	case CLI_TIMEOUT:
 		seconds = strtod(argument, &end);
 		if (end == argument || *end != 0 || !(seconds > 0 && seconds <= 3600))
-			return cli_usage_error(cli, "--timeout %s: seconds, at most 3600, are right", argument);
+			return cli_usage_error(
+				cli, "--timeout %s: seconds, at most 3600, are right", argument);
 		cli->timeout_us = (uint64_t)(seconds * 1e6);
 		break;
 	case CLI_SPACE:
 		if (!cli_parse_hex(argument, cli->space, sizeof(cli->space)))
-			return cli_usage_error(cli, "--space %s: 32 hexadecimal digits are right", argument);
+			return cli_usage_error(cli, "--space %s: 32 hexadecimal digits are right",
+					       argument);
 		break;
 	case CLI_GROUP:
 		cli->group = (uint32_t)strtoul(argument, &end, 10);
-		if (end == argument || *end != 0 || argument[0] == '-' || cli->group >= FRAME_GROUPS_MAX)
-			return cli_usage_error(cli, "--group %s: 0 to %u is right", argument, FRAME_GROUPS_MAX - 1);
+		if (end == argument || *end != 0 || argument[0] == '-' ||
+		    cli->group >= FRAME_GROUPS_MAX)
+			return cli_usage_error(cli, "--group %s: 0 to %u is right", argument,
+					       FRAME_GROUPS_MAX - 1);
 		break;
 	case CLI_TENANT:
 		cli->tenant = argument;
 		if (argument[0] == 0 || strlen(argument) >= FRAME_NAME_BYTES)
-			return cli_usage_error(cli, "--tenant: a name of 1 to %u bytes is right", FRAME_NAME_BYTES - 1);
+			return cli_usage_error(cli, "--tenant: a name of 1 to %u bytes is right",
+					       FRAME_NAME_BYTES - 1);
 		break;
 	case CLI_DESCRIBE:
-		return cli_describe(argument, cli->out) ? CLI_DONE :
-			cli_usage_error(cli, "--describe %s: man, completion or markdown is right", argument);
+		return cli_describe(argument, cli->out)
+			       ? CLI_DONE
+			       : cli_usage_error(
+					 cli, "--describe %s: man, completion or markdown is right",
+					 argument);
 	default:
 		break;
 	}
@@ -93,9 +103,15 @@ static enum cli_exit cli_unknown_option(struct cli *cli, const char *word)
 
 	for (unsigned i = 0; i < cli_options_count; i++)
 		names[i] = cli_options[i].name;
-	nearest = strncmp(word, "--", 2) == 0 ? nearest_word(word + 2, names, cli_options_count) : NULL;
-	return nearest == NULL ? cli_usage_error(cli, "no such option, or its argument is missing: %s", word) :
-		cli_usage_error(cli, "no such option, or its argument is missing: %s; did you mean --%s?", word, nearest);
+	nearest = strncmp(word, "--", 2) == 0 ? nearest_word(word + 2, names, cli_options_count)
+					      : NULL;
+	return nearest == NULL
+		       ? cli_usage_error(cli, "no such option, or its argument is missing: %s",
+					 word)
+		       : cli_usage_error(
+				 cli,
+				 "no such option, or its argument is missing: %s; did you mean --%s?",
+				 word, nearest);
 }
 
 static enum cli_exit cli_read_options(struct cli *cli, int count, char **arguments)
@@ -106,13 +122,14 @@ static enum cli_exit cli_read_options(struct cli *cli, int count, char **argumen
 
 	_Static_assert(sizeof(enum cli_option) <= sizeof(int), "bits fit a code");
 	for (unsigned i = 0; i < cli_options_count; i++) {
-		rows[i] = (struct option) { .name = cli_options[i].name, .has_arg = cli_options[i].argument != NULL,
-					    .val = 256 + (int)i };
+		rows[i] = (struct option){ .name = cli_options[i].name,
+					   .has_arg = cli_options[i].argument != NULL,
+					   .val = 256 + (int)i };
 		if (cli_options[i].letter != 0)
 			snprintf(letters + strlen(letters), 3, "%c%s", cli_options[i].letter,
 				 cli_options[i].argument != NULL ? ":" : "");
 	}
-	optind = 0;   /* glibc: begin anew, for tests */
+	optind = 0; /* glibc: begin anew, for tests */
 	opterr = 0;
 	while ((code = getopt_long(count, arguments, letters, rows, NULL)) != -1) {
 		const struct cli_option_row *found = NULL;
@@ -144,17 +161,19 @@ static enum cli_exit cli_run_command(struct cli *cli, const char *name)
 	}
 	if (command == NULL) {
 		nearest = nearest_word(name, names, cli_commands_count);
-		return nearest == NULL ? cli_usage_error(cli, "no such command: %s", name) :
-			cli_usage_error(cli, "no such command: %s; did you mean %s?", name, nearest);
+		return nearest == NULL
+			       ? cli_usage_error(cli, "no such command: %s", name)
+			       : cli_usage_error(cli, "no such command: %s; did you mean %s?", name,
+						 nearest);
 	}
 	wrong = cli->given & ~(command->options | CLI_EVERYWHERE);
 	for (unsigned i = 0; i < cli_options_count; i++)
 		if ((wrong & cli_options[i].bit) != 0)
-			return cli_usage_error(cli, "%s does not take --%s; right is: kvtier %s %s", name,
-					       cli_options[i].name, name, command->arguments);
+			return cli_usage_error(cli, "%s does not take --%s; right is: kvtier %s %s",
+					       name, cli_options[i].name, name, command->arguments);
 	if (cli->words_count < command->words_min || cli->words_count > command->words_max)
-		return cli_usage_error(cli, "%s: %d words follow; right is: kvtier %s %s", name, cli->words_count,
-				       name, command->arguments);
+		return cli_usage_error(cli, "%s: %d words follow; right is: kvtier %s %s", name,
+				       cli->words_count, name, command->arguments);
 	return command->run(cli);
 }
 

@@ -62,8 +62,8 @@ static enum cli_exit explain_print(struct cli *cli, const struct frame_explained
 	char *text;
 
 	if (reply->count != (uint32_t)cli->words_count) {
-		fprintf(cli->error, "kvtier: asked about %d blocks, the daemon explained %u\n", cli->words_count,
-			reply->count);
+		fprintf(cli->error, "kvtier: asked about %d blocks, the daemon explained %u\n",
+			cli->words_count, reply->count);
 		return CLI_REFUSED;
 	}
 	if (cli->is_json) {
@@ -93,7 +93,9 @@ enum cli_exit cli_explain(struct cli *cli)
 	enum cli_exit result;
 
 	if (!cli->has_space)
-		return cli_usage_error(cli, "explain: --space FINGERPRINT is required; status prints the fingerprints");
+		return cli_usage_error(
+			cli,
+			"explain: --space FINGERPRINT is required; status prints the fingerprints");
 	frame = calloc(1, bytes);
 	if (frame == NULL)
 		return CLI_REFUSED;
@@ -102,8 +104,11 @@ enum cli_exit cli_explain(struct cli *cli)
 	frame->group = (uint16_t)cli->group;
 	frame->count = (uint16_t)cli->words_count;
 	for (int i = 0; i < cli->words_count; i++) {
-		if (!cli_parse_hex(cli->words[i], (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES, FRAME_HASH_BYTES)) {
-			result = cli_usage_error(cli, "%s: a block hash is 64 hexadecimal digits", cli->words[i]);
+		if (!cli_parse_hex(cli->words[i],
+				   (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES,
+				   FRAME_HASH_BYTES)) {
+			result = cli_usage_error(cli, "%s: a block hash is 64 hexadecimal digits",
+						 cli->words[i]);
 			free(frame);
 			return result;
 		}
@@ -131,12 +136,15 @@ static enum cli_exit ask_done(struct cli *cli, void *frame, const char *done)
 enum cli_exit cli_bypass(struct cli *cli)
 {
 	static const char *const modes[FRAME_BYPASS_MODES] = {
-		[FRAME_BYPASS_OFF] = "off", [FRAME_BYPASS_ON] = "on", [FRAME_BYPASS_OBSERVE] = "observe",
+		[FRAME_BYPASS_OFF] = "off",
+		[FRAME_BYPASS_ON] = "on",
+		[FRAME_BYPASS_OBSERVE] = "observe",
 	};
 	static const char *const done[FRAME_BYPASS_MODES] = {
 		[FRAME_BYPASS_OFF] = "bypass is off: the cache serves",
 		[FRAME_BYPASS_ON] = "bypass is on: every lookup misses",
-		[FRAME_BYPASS_OBSERVE] = "bypass is observing: the cache fills, and every lookup misses",
+		[FRAME_BYPASS_OBSERVE] =
+			"bypass is observing: the cache fills, and every lookup misses",
 	};
 	struct frame_bypass frame;
 	unsigned mode = 0;
@@ -144,11 +152,13 @@ enum cli_exit cli_bypass(struct cli *cli)
 	while (mode < FRAME_BYPASS_MODES && strcmp(cli->words[0], modes[mode]) != 0)
 		mode++;
 	if (mode == FRAME_BYPASS_MODES)
-		return cli_usage_error(cli, "bypass %s: on, off or observe is right", cli->words[0]);
+		return cli_usage_error(cli, "bypass %s: on, off or observe is right",
+				       cli->words[0]);
 	memset(&frame, 0, sizeof(frame));
 	frame_start(&frame.header, FRAME_BYPASS, sizeof(frame), 0, 0);
 	if (cli->tenant != NULL)
-		strcpy(frame.tenant, cli->tenant);   /* its length was checked as the option was read */
+		strcpy(frame.tenant,
+		       cli->tenant); /* its length was checked as the option was read */
 	if (cli->has_space)
 		memcpy(frame.fingerprint, cli->space, sizeof(frame.fingerprint));
 	frame.mode = mode;
@@ -171,9 +181,10 @@ enum cli_exit cli_forget(struct cli *cli)
 
 enum cli_exit cli_version(struct cli *cli)
 {
-	fprintf(cli->out, cli->is_json ?
-		"{\"version\":\"%s\",\"protocol_min\":%u,\"protocol_max\":%u,\"crc32c\":\"%s\"}\n" :
-		"kvtier %s\nprotocol %u to %u\ncrc32c %s\n", kvtier_version(), FRAME_VERSION_MIN, FRAME_VERSION_MAX,
-		crc32c_way());
+	fprintf(cli->out,
+		cli->is_json
+			? "{\"version\":\"%s\",\"protocol_min\":%u,\"protocol_max\":%u,\"crc32c\":\"%s\"}\n"
+			: "kvtier %s\nprotocol %u to %u\ncrc32c %s\n",
+		kvtier_version(), FRAME_VERSION_MIN, FRAME_VERSION_MAX, crc32c_way());
 	return CLI_DONE;
 }

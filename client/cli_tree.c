@@ -1,4 +1,5 @@
-/* client/cli_tree.c: any JSON as text for a person. The one place of the command that speaks to jansson. */
+/* client/cli_tree.c: any JSON as text for a person. The one place of the command that speaks to
+ * jansson. */
 #include "client/cli.h"
 
 #include <inttypes.h>
@@ -28,7 +29,8 @@ static void print_integer(FILE *out, const char *name, json_int_t value)
 		}
 		fprintf(out, unit == 0 ? "%.0f %s" : "%.1f %s", scaled, units[unit]);
 	} else if (ends_with(name, "_us") && value >= 1000) {
-		fprintf(out, value >= 1000000 ? "%.1f s" : "%.1f ms", scaled / (value >= 1000000 ? 1e6 : 1e3));
+		fprintf(out, value >= 1000000 ? "%.1f s" : "%.1f ms",
+			scaled / (value >= 1000000 ? 1e6 : 1e3));
 	} else {
 		fprintf(out, "%" JSON_INTEGER_FORMAT, value);
 	}
@@ -70,12 +72,10 @@ static void print_members(FILE *out, const json_t *object, unsigned depth)
 	json_t *member;
 
 	/* Plain values first, then what is nested, each in the order it came. */
-	json_object_foreach((json_t *)object, name, member)
-		if (!is_nested(member))
-			print_value(out, name, member, depth);
-	json_object_foreach((json_t *)object, name, member)
-		if (is_nested(member))
-			print_value(out, name, member, depth);
+	json_object_foreach((json_t *)object, name, member) if (!is_nested(member))
+		print_value(out, name, member, depth);
+	json_object_foreach((json_t *)object, name, member) if (is_nested(member))
+		print_value(out, name, member, depth);
 }
 
 static void print_value(FILE *out, const char *name, const json_t *value, unsigned depth)
@@ -95,8 +95,9 @@ static void print_value(FILE *out, const char *name, const json_t *value, unsign
 	if (json_is_object(value) || json_array_size(value) == 0 || depth >= CLI_TREE_DEPTH_MAX) {
 		fprintf(out, "%*s", indent, "");
 		print_harmless(out, name);
-		fprintf(out, json_object_size(value) + json_array_size(value) == 0 ? " -\n" :
-			depth >= CLI_TREE_DEPTH_MAX ? " ...\n" : "\n");
+		fprintf(out, json_object_size(value) + json_array_size(value) == 0 ? " -\n"
+			     : depth >= CLI_TREE_DEPTH_MAX                         ? " ...\n"
+										   : "\n");
 	}
 	if (depth >= CLI_TREE_DEPTH_MAX)
 		return;
@@ -104,7 +105,8 @@ static void print_value(FILE *out, const char *name, const json_t *value, unsign
 		print_members(out, value, depth + 1);
 		return;
 	}
-	json_array_foreach(value, i, item) {
+	json_array_foreach(value, i, item)
+	{
 		char numbered[96];
 
 		snprintf(numbered, sizeof(numbered), "%.64s %zu", name, i);

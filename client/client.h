@@ -1,10 +1,10 @@
 /*
  * client/client.h: the inside of libkvtier.
  *
- * Threads: *callers* (any thread of the engine) use the control connection themselves, one at a time: whoever has the
- * *turn*. The *copier*, one thread of a client with the worker role, owns the data connection, the window and the
- * mapping of the arena, and moves all bytes. What both touch is under `lock`, which is never held across a system call
- * that can wait, nor across a copy.
+ * Threads: *callers* (any thread of the engine) use the control connection themselves, one at a
+ * time: whoever has the *turn*. The *copier*, one thread of a client with the worker role, owns the
+ * data connection, the window and the mapping of the arena, and moves all bytes. What both touch is
+ * under `lock`, which is never held across a system call that can wait, nor across a copy.
  */
 #ifndef KVTIER_CLIENT_CLIENT_H
 #define KVTIER_CLIENT_CLIENT_H
@@ -19,42 +19,45 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 
-#define CLIENT_SOCKET_DEFAULT   "/run/kvtier/t/default/kv.sock"
-#define CLIENT_CONNECT_US       UINT64_C(1000000)   /* kvtier_open() without a bound; one attempt of the copier */
-#define CLIENT_WAIT_US_MAX      UINT64_C(3600000000)  /* longer waits and deadlines are cut to this */
-#define CLIENT_RETRY_US_MIN     UINT64_C(10000)     /* the copier's back-off, doubled up to the maximum */
-#define CLIENT_RETRY_US_MAX     UINT64_C(1000000)
-#define CLIENT_CALL_RETRY_US    UINT64_C(100000)    /* callers try to connect at most so often */
-#define CLIENT_READY_CHECK_US   UINT64_C(100000)    /* how often a worker asks whether all ranks are there */
-#define CLIENT_READY_WAIT_US    UINT64_C(20000)
-#define CLIENT_GRACE_US         UINT64_C(1000000)   /* after its deadline a load's batch is given up */
-#define CLIENT_JOBS_MAX         256u
-#define CLIENT_BLOCKS_MAX       1000000u            /* of all jobs together */
-#define CLIENT_SPACES_MAX       256u
-#define CLIENT_PLANES_MAX       4096u               /* of one group */
-#define CLIENT_COMMIT_BLOCKS    4u                  /* gathered, then committed together */
-#define CLIENT_FRAMES_PASS      16u                 /* taken from the daemon before stores go on */
-#define CLIENT_RELEASE_ITEMS    16u                 /* a load's window moves on after so many blocks */
-#define CLIENT_WINDOW_PLACES    4096u               /* a power of two */
-#define CLIENT_WINDOW_ALIGN     64u
+#define CLIENT_SOCKET_DEFAULT "/run/kvtier/t/default/kv.sock"
+#define CLIENT_CONNECT_US                                                                          \
+	UINT64_C(1000000) /* kvtier_open() without a bound; one attempt of the copier */
+#define CLIENT_WAIT_US_MAX UINT64_C(3600000000) /* longer waits and deadlines are cut to this */
+#define CLIENT_RETRY_US_MIN UINT64_C(10000) /* the copier's back-off, doubled up to the maximum */
+#define CLIENT_RETRY_US_MAX UINT64_C(1000000)
+#define CLIENT_CALL_RETRY_US UINT64_C(100000) /* callers try to connect at most so often */
+#define CLIENT_READY_CHECK_US                                                                      \
+	UINT64_C(100000) /* how often a worker asks whether all ranks are there */
+#define CLIENT_READY_WAIT_US UINT64_C(20000)
+#define CLIENT_GRACE_US UINT64_C(1000000) /* after its deadline a load's batch is given up */
+#define CLIENT_JOBS_MAX 256u
+#define CLIENT_BLOCKS_MAX 1000000u /* of all jobs together */
+#define CLIENT_SPACES_MAX 256u
+#define CLIENT_PLANES_MAX 4096u    /* of one group */
+#define CLIENT_COMMIT_BLOCKS 4u    /* gathered, then committed together */
+#define CLIENT_FRAMES_PASS 16u     /* taken from the daemon before stores go on */
+#define CLIENT_RELEASE_ITEMS 16u   /* a load's window moves on after so many blocks */
+#define CLIENT_WINDOW_PLACES 4096u /* a power of two */
+#define CLIENT_WINDOW_ALIGN 64u
 #define CLIENT_MAPPING_BYTES_MAX (UINT64_C(1) << 46)
-#define CLIENT_CANARY_BYTES     64u
+#define CLIENT_CANARY_BYTES 64u
 
 /* ---- kvtier_link.c: one connection; used by one thread at a time ---- */
 
 struct link {
-	_Atomic int fd;              /* -1: closed. Atomic: a child after fork() reads it, see kvtier_fork.c */
-	int stop_fd;                 /* readable: give up waiting; -1: none */
-	bool is_broken;              /* nothing can be said on it any more */
-	uint64_t boot_id;            /* 0: not known yet; frames of another one break the link */
-	uint64_t request;            /* the last one used */
-	uint8_t *incoming;           /* FRAME_BYTES_MAX, the frame received last */
-	uint8_t *outgoing;           /* FRAME_BYTES_MAX, for the owner */
+	_Atomic int fd;   /* -1: closed. Atomic: a child after fork() reads it, see kvtier_fork.c */
+	int stop_fd;      /* readable: give up waiting; -1: none */
+	bool is_broken;   /* nothing can be said on it any more */
+	uint64_t boot_id; /* 0: not known yet; frames of another one break the link */
+	uint64_t request; /* the last one used */
+	uint8_t *incoming; /* FRAME_BYTES_MAX, the frame received last */
+	uint8_t *outgoing; /* FRAME_BYTES_MAX, for the owner */
 };
 
 must_check int link_init(struct link *link, int stop_fd);
 void link_finish(struct link *link);
-/* Connects within the deadline and says HELLO; the reply is in `incoming`. On failure the link is closed. */
+/* Connects within the deadline and says HELLO; the reply is in `incoming`. On failure the link is
+ * closed. */
 must_check int link_open(struct link *link, const char *path, enum frame_connection connection,
 			 uint64_t deadline_us, struct error *error);
 void link_close(struct link *link);
@@ -62,18 +65,19 @@ void link_close(struct link *link);
 must_check int link_try_send(struct link *link, const void *frame);
 /* 0; -ETIMEDOUT; anything else broke the link. */
 must_check int link_send(struct link *link, const void *frame, uint64_t deadline_us);
-/* 0: a checked frame of this boot id lies in `incoming`; -EAGAIN: nothing there; anything else broke the link.
- * `out_fds` (NULL: none are taken) gets up to 2 descriptors or -1. */
+/* 0: a checked frame of this boot id lies in `incoming`; -EAGAIN: nothing there; anything else
+ * broke the link. `out_fds` (NULL: none are taken) gets up to 2 descriptors or -1. */
 must_check int link_try_receive(struct link *link, int out_fds[2], struct error *error);
-/* Sends a request (its number is filled in) and waits for its reply of type `type`. The reply's result, or why there is
- * none: -ETIMEDOUT (the link can be used on), or the link is broken. Late replies to earlier requests are dropped. */
+/* Sends a request (its number is filled in) and waits for its reply of type `type`. The reply's
+ * result, or why there is none: -ETIMEDOUT (the link can be used on), or the link is broken. Late
+ * replies to earlier requests are dropped. */
 must_check int link_ask(struct link *link, void *frame, enum frame_type type, uint64_t deadline_us,
 			struct error *error);
-must_check int link_ask_fds(struct link *link, void *frame, enum frame_type type, uint64_t deadline_us,
-			    int out_fds[2], struct error *error);
+must_check int link_ask_fds(struct link *link, void *frame, enum frame_type type,
+			    uint64_t deadline_us, int out_fds[2], struct error *error);
 /* Waits for the reply to `link->request`, as above. */
-must_check int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, int out_fds[2],
-			  struct error *error);
+must_check int link_await(struct link *link, enum frame_type type, uint64_t deadline_us,
+			  int out_fds[2], struct error *error);
 
 uint64_t client_now_us(void);
 /* Now + wait, the wait cut to CLIENT_WAIT_US_MAX. */
@@ -83,31 +87,31 @@ uint64_t client_deadline_us(uint64_t wait_us);
 
 enum job_state {
 	JOB_FREE,
-	JOB_OPEN,         /* accepted; blocks may be copied */
-	JOB_LEAVING,      /* ended for the caller; the copier is inside one of its blocks */
-	JOB_ENDED,        /* ended and quiescent */
+	JOB_OPEN,    /* accepted; blocks may be copied */
+	JOB_LEAVING, /* ended for the caller; the copier is inside one of its blocks */
+	JOB_ENDED,   /* ended and quiescent */
 	JOB_STATES
 };
 
 enum batch_state {
-	BATCH_NONE,       /* none is open at the daemon */
-	BATCH_ASKING,     /* STORE sent, its reply has not come */
-	BATCH_MOVING,     /* blocks are moving */
+	BATCH_NONE,   /* none is open at the daemon */
+	BATCH_ASKING, /* STORE sent, its reply has not come */
+	BATCH_MOVING, /* blocks are moving */
 };
 
 enum item_state { ITEM_IDLE, ITEM_ASKED, ITEM_WANTED, ITEM_WAITING, ITEM_COMMITTED, ITEM_OVER };
 
-#define RESULT_OPEN 0x7fffffff   /* in results[]: not known yet */
+#define RESULT_OPEN 0x7fffffff /* in results[]: not known yet */
 
 /* At most FRAME_KEYS_MAX blocks of a job, as the daemon sees them. The copier's alone. */
 struct batch {
 	enum batch_state state;
-	bool is_cancelled;             /* CANCEL was sent */
+	bool is_cancelled; /* CANCEL was sent */
 	uint64_t number;
-	uint8_t fingerprint[16];       /* of its space */
-	uint32_t first, count;         /* of the job's blocks */
-	uint32_t left;                 /* without a result of the daemon */
-	uint32_t next;                 /* stores: where the search for a wanted item goes on */
+	uint8_t fingerprint[16]; /* of its space */
+	uint32_t first, count;   /* of the job's blocks */
+	uint32_t left;           /* without a result of the daemon */
+	uint32_t next;           /* stores: where the search for a wanted item goes on */
 	uint32_t releases_count;
 	uint8_t items[FRAME_KEYS_MAX]; /* enum item_state */
 	uint32_t places[FRAME_KEYS_MAX];
@@ -116,14 +120,14 @@ struct batch {
 
 struct job {
 	/* Under the client's lock. */
-	struct list_node link;         /* free, queued; then the copier's */
-	struct list_node ready_link;   /* has something to report; or was reported last */
-	enum job_state state;          /* written by job_become() */
+	struct list_node link;       /* free, queued; then the copier's */
+	struct list_node ready_link; /* has something to report; or was reported last */
+	enum job_state state;        /* written by job_become() */
 	enum kvtier_state outcome;
-	bool is_busy;                  /* the copier is inside one of its blocks */
-	bool is_ready;                 /* on the list of reports */
-	bool is_caller_done;           /* its last report was given */
-	bool is_copier_done;           /* the copier has let go of it */
+	bool is_busy;        /* the copier is inside one of its blocks */
+	bool is_ready;       /* on the list of reports */
+	bool is_caller_done; /* its last report was given */
+	bool is_copier_done; /* the copier has let go of it */
 	uint32_t good_count;
 	int *results;
 	/* Set before it is queued, then only read. */
@@ -143,17 +147,19 @@ struct job {
 
 struct window {
 	uint64_t bytes;
-	uint64_t head, tail;           /* bytes ever taken and given back; head - tail <= bytes */
-	uint32_t first, last;          /* places ever taken and given back */
+	uint64_t head, tail;  /* bytes ever taken and given back; head - tail <= bytes */
+	uint32_t first, last; /* places ever taken and given back */
 	struct window_place {
-		uint64_t bytes;        /* with the gap before it, where the window's end was skipped */
+		uint64_t bytes; /* with the gap before it, where the window's end was skipped */
 		bool is_free;
 	} places[CLIENT_WINDOW_PLACES];
 };
 
 void window_init(struct window *window, uint64_t bytes);
-/* False: full now. The offset is a multiple of CLIENT_WINDOW_ALIGN and `bytes` lie behind it without a break. */
-must_check bool window_take(struct window *window, uint64_t bytes, uint32_t *out_place, uint64_t *out_offset);
+/* False: full now. The offset is a multiple of CLIENT_WINDOW_ALIGN and `bytes` lie behind it
+ * without a break. */
+must_check bool window_take(struct window *window, uint64_t bytes, uint32_t *out_place,
+			    uint64_t *out_offset);
 void window_give(struct window *window, uint32_t place);
 bool window_is_empty(const struct window *window);
 
@@ -166,13 +172,15 @@ struct group {
 	struct kvtier_plane *planes;
 };
 
-must_check int group_init(struct group *group, const struct kvtier_group *from, unsigned index, bool is_worker,
-			  struct error *error);
+must_check int group_init(struct group *group, const struct kvtier_group *from, unsigned index,
+			  bool is_worker, struct error *error);
 void group_finish(struct group *group);
-/* Both take the checksums over the target. `out_crcs` has room for the group's segments; those of empty ones (rounding
- * up may leave some at the end) are not written. */
-void group_gather(const struct group *group, uint32_t engine_block, uint8_t *target, uint32_t *out_crcs);
-void group_scatter(const struct group *group, uint32_t engine_block, const uint8_t *source, uint32_t *out_crcs);
+/* Both take the checksums over the target. `out_crcs` has room for the group's segments; those of
+ * empty ones (rounding up may leave some at the end) are not written. */
+void group_gather(const struct group *group, uint32_t engine_block, uint8_t *target,
+		  uint32_t *out_crcs);
+void group_scatter(const struct group *group, uint32_t engine_block, const uint8_t *source,
+		   uint32_t *out_crcs);
 
 /* ---- the client ---- */
 
@@ -181,12 +189,12 @@ struct copier {
 	bool is_started;
 	int wake_fd;
 	struct link link;
-	uint64_t session;              /* the one that it is attached to; 0: none */
+	uint64_t session; /* the one that it is attached to; 0: none */
 	uint64_t retry_at_us, retry_us, ready_check_at_us;
 	struct list jobs;
 	uint64_t batches_opened;
 	uint32_t batches_count, batches_max;
-	uint32_t outgoing_bytes;       /* of a frame that did not fit into the socket yet */
+	uint32_t outgoing_bytes; /* of a frame that did not fit into the socket yet */
 	uint8_t *arena;
 	uint64_t arena_bytes, units_offset;
 	uint8_t *window_memory;
@@ -197,7 +205,7 @@ struct copier {
 struct client_space {
 	uint8_t adapter[32];
 	uint8_t fingerprint[16];
-	uint32_t handle;               /* of this session */
+	uint32_t handle; /* of this session */
 };
 
 struct kvtier_client {
@@ -209,7 +217,7 @@ struct kvtier_client {
 	uint8_t *register_frame;
 	uint32_t register_bytes;
 	int stop_fd, ready_fd, alarm_fd, wait_fd;
-	_Atomic bool is_child;         /* this is the memory of a forked child */
+	_Atomic bool is_child; /* this is the memory of a forked child */
 	struct list_node fork_link;
 
 	/* The turn: who uses the control connection. */
@@ -222,24 +230,24 @@ struct kvtier_client {
 	uint32_t keys_max;
 
 	pthread_mutex_t lock;
-	pthread_cond_t changed;        /* session, is_attached, refused */
+	pthread_cond_t changed; /* session, is_attached, refused */
 	bool is_stopping;
-	uint64_t session;              /* raised at each registration; 0: not registered */
+	uint64_t session; /* raised at each registration; 0: not registered */
 	uint64_t sessions_count;
 	uint64_t engine_token, boot_id;
 	bool is_attached;
 	bool ranks_are_missing;
-	uint64_t attempts_failed;      /* of the copier, to attach */
-	struct error refused;          /* code != 0: for good */
-	struct error failure;          /* the last one to connect, for people */
+	uint64_t attempts_failed; /* of the copier, to attach */
+	struct error refused;     /* code != 0: for good */
+	struct error failure;     /* the last one to connect, for people */
 	struct client_space spaces[CLIENT_SPACES_MAX];
 	uint32_t spaces_count;
-	struct job *jobs;              /* CLIENT_JOBS_MAX */
+	struct job *jobs; /* CLIENT_JOBS_MAX */
 	struct list free_jobs, queued_jobs, ready_jobs, reported_jobs;
 	uint64_t jobs_opened;
-	uint32_t blocks_count;         /* of all jobs */
-	uint64_t alarm_us;             /* what alarm_fd is set to; 0: nothing */
-	bool is_signalled;             /* ready_fd is readable */
+	uint32_t blocks_count; /* of all jobs */
+	uint64_t alarm_us;     /* what alarm_fd is set to; 0: nothing */
+	bool is_signalled;     /* ready_fd is readable */
 
 	struct copier copier;
 };
@@ -250,20 +258,25 @@ struct kvtier_client {
 must_check int turn_take(struct kvtier_client *client, uint64_t deadline_us);
 void turn_give(struct kvtier_client *client);
 /* With the turn. Connects and registers; on failure keeps the reason. */
-must_check int session_open(struct kvtier_client *client, uint64_t deadline_us, struct error *error);
+must_check int session_open(struct kvtier_client *client, uint64_t deadline_us,
+			    struct error *error);
 /* With the turn. Forgets the session; the copier detaches by itself. */
 void session_close(struct kvtier_client *client);
-/* Any thread, without the turn: `session` is not good any more; whoever has the turn next closes it. */
+/* Any thread, without the turn: `session` is not good any more; whoever has the turn next closes
+ * it. */
 void session_lose(struct kvtier_client *client, uint64_t session);
-/* A caller's way in: takes the turn and connects if it is time to. After 0, control_leave() must follow. */
+/* A caller's way in: takes the turn and connects if it is time to. After 0, control_leave() must
+ * follow. */
 must_check int control_enter(struct kvtier_client *client, uint64_t deadline_us);
 void control_leave(struct kvtier_client *client);
 /* Between them: link_ask() on the control connection; a broken link closes the session. */
-must_check int control_ask(struct kvtier_client *client, void *frame, enum frame_type type, uint64_t deadline_us);
+must_check int control_ask(struct kvtier_client *client, void *frame, enum frame_type type,
+			   uint64_t deadline_us);
 /* Asks whether all ranks are there: 0, -EAGAIN, or why it is not known. */
 must_check int control_check_ready(struct kvtier_client *client, uint64_t deadline_us);
 /* The daemon's handle of a client's space, or -EINVAL. */
-must_check int client_space_handle(struct kvtier_client *client, uint32_t space, uint32_t *out_handle);
+must_check int client_space_handle(struct kvtier_client *client, uint32_t space,
+				   uint32_t *out_handle);
 void client_wake_copier(struct kvtier_client *client);
 
 /* ---- kvtier_jobs.c; all under the lock ---- */
@@ -299,7 +312,8 @@ static inline bool copier_can_send(const struct copier *copier)
 	return copier->outgoing_bytes == 0;
 }
 /* Opens the next batch of a job; *out_handle is its space's. */
-void batch_begin(struct kvtier_client *client, struct job *job, enum batch_state state, uint32_t *out_handle);
+void batch_begin(struct kvtier_client *client, struct job *job, enum batch_state state,
+		 uint32_t *out_handle);
 /* The daemon is done with one item. */
 void batch_item_over(struct job *job, uint32_t index);
 void batch_end(struct copier *copier, struct job *job);
@@ -307,13 +321,15 @@ must_check int batch_cancel(struct copier *copier, struct job *job);
 /* One step each of one job: 1: went on, 0: has to wait, or why the link is broken. */
 must_check int store_step(struct kvtier_client *client, struct job *job, bool is_open);
 must_check int load_step(struct kvtier_client *client, struct job *job, bool is_open);
-must_check int store_replied(struct kvtier_client *client, struct job *job, const struct frame_store_reply *frame);
+must_check int store_replied(struct kvtier_client *client, struct job *job,
+			     const struct frame_store_reply *frame);
 must_check int store_committed(struct kvtier_client *client, struct job *job,
 			       const struct frame_committed *frame);
-must_check int load_loaded(struct kvtier_client *client, struct job *job, const struct frame_loaded *frame);
+must_check int load_loaded(struct kvtier_client *client, struct job *job,
+			   const struct frame_loaded *frame);
 
-/* Tests only: called inside a block, after its bytes were copied and before they are believed (loads), or before they
- * are copied (stores). NULL. */
+/* Tests only: called inside a block, after its bytes were copied and before they are believed
+ * (loads), or before they are copied (stores). NULL. */
 extern void (*_Atomic copier_block_hook)(void);
 static inline void copier_call_block_hook(void)
 {

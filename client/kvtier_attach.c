@@ -1,4 +1,5 @@
-/* client/kvtier_attach.c: the data connection: its mappings, and the proof that both sides see the same memory. */
+/* client/kvtier_attach.c: the data connection: its mappings, and the proof that both sides see the
+ * same memory. */
 #include "base/checksum.h"
 #include "base/random.h"
 #include "client/client.h"
@@ -21,20 +22,23 @@ void copier_unmap(struct copier *copier)
 	copier->arena_bytes = copier->window_bytes = 0;
 }
 
-/* Maps `bytes` of what the daemon sent, if there really are so many: reading beyond a file's end would kill us. */
-static int map_shared(int fd, uint64_t bytes, int protection, const char *name, uint8_t **out_memory,
-		      struct error *error)
+/* Maps `bytes` of what the daemon sent, if there really are so many: reading beyond a file's end
+ * would kill us. */
+static int map_shared(int fd, uint64_t bytes, int protection, const char *name,
+		      uint8_t **out_memory, struct error *error)
 {
 	struct stat status;
 	void *memory;
 
 	if (fd < 0)
-		return error_set(error, -EPROTO, "the daemon did not send the descriptor of the %s", name);
+		return error_set(error, -EPROTO, "the daemon did not send the descriptor of the %s",
+				 name);
 	if (fstat(fd, &status) < 0)
 		return error_set(error, -errno, "the %s: fstat: %s", name, strerror(errno));
 	if (bytes == 0 || bytes > CLIENT_MAPPING_BYTES_MAX || (uint64_t)status.st_size < bytes)
-		return error_set(error, -EPROTO, "the %s should have %llu bytes, its file has %llu", name,
-				 (unsigned long long)bytes, (unsigned long long)status.st_size);
+		return error_set(error, -EPROTO, "the %s should have %llu bytes, its file has %llu",
+				 name, (unsigned long long)bytes,
+				 (unsigned long long)status.st_size);
 	memory = mmap(NULL, bytes, protection, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED)
 		return error_set(error, -errno, "cannot map the %s: %s", name, strerror(errno));
@@ -43,7 +47,8 @@ static int map_shared(int fd, uint64_t bytes, int protection, const char *name, 
 	return 0;
 }
 
-static int check_arena(const struct copier *copier, const struct frame_attached *attached, struct error *error)
+static int check_arena(const struct copier *copier, const struct frame_attached *attached,
+		       struct error *error)
 {
 	uint32_t crc;
 
@@ -51,12 +56,16 @@ static int check_arena(const struct copier *copier, const struct frame_attached 
 	    attached->arena_units_offset % SLOT_ALIGN_BYTES != 0 ||
 	    attached->arena_bytes < CLIENT_CANARY_BYTES ||
 	    attached->canary_offset > attached->arena_bytes - CLIENT_CANARY_BYTES)
-		return error_set(error, -EPROTO, "the arena's units or canary lie outside its %llu bytes",
+		return error_set(error, -EPROTO,
+				 "the arena's units or canary lie outside its %llu bytes",
 				 (unsigned long long)attached->arena_bytes);
 	crc = crc32c(copier->arena + attached->canary_offset, CLIENT_CANARY_BYTES);
 	if (crc != attached->canary_crc)
-		return error_set(error, -EBADMSG, "the arena's canary reads %08x, the daemon says %08x: not the same "
-				 "memory", crc, attached->canary_crc);
+		return error_set(
+			error, -EBADMSG,
+			"the arena's canary reads %08x, the daemon says %08x: not the same "
+			"memory",
+			crc, attached->canary_crc);
 	return 0;
 }
 
@@ -64,7 +73,8 @@ static int map_both(struct copier *copier, const struct frame_attached *attached
 		    struct error *error)
 {
 	const int seals_wanted = F_SEAL_SHRINK | F_SEAL_GROW;
-	int result = map_shared(fds[0], attached->arena_bytes, PROT_READ, "arena", &copier->arena, error);
+	int result = map_shared(fds[0], attached->arena_bytes, PROT_READ, "arena", &copier->arena,
+				error);
 
 	if (result < 0)
 		return result;
@@ -74,7 +84,8 @@ static int map_both(struct copier *copier, const struct frame_attached *attached
 	if (result < 0)
 		return result;
 	if (fds[1] < 0 || (fcntl(fds[1], F_GET_SEALS) & seals_wanted) != seals_wanted)
-		return error_set(error, -EPROTO, "the window is not sealed against shrinking and growing");
+		return error_set(error, -EPROTO,
+				 "the window is not sealed against shrinking and growing");
 	result = map_shared(fds[1], attached->window_bytes, PROT_READ | PROT_WRITE, "window",
 			    &copier->window_memory, error);
 	if (result < 0)
@@ -98,7 +109,8 @@ static int prove_window(struct copier *copier, uint64_t deadline_us, struct erro
 	return link_ask(&copier->link, &frame, FRAME_DONE, deadline_us, error);
 }
 
-static int attach_and_map(struct copier *copier, uint64_t token, uint64_t deadline_us, struct error *error)
+static int attach_and_map(struct copier *copier, uint64_t token, uint64_t deadline_us,
+			  struct error *error)
 {
 	struct frame_attach frame;
 	struct frame_attached attached;
@@ -122,7 +134,8 @@ static int attach_and_map(struct copier *copier, uint64_t token, uint64_t deadli
 int copier_attach(struct kvtier_client *client, struct error *error)
 {
 	struct copier *copier = &client->copier;
-	const struct frame_hello_reply *hello = (const struct frame_hello_reply *)copier->link.incoming;
+	const struct frame_hello_reply *hello = (const struct frame_hello_reply *)
+							copier->link.incoming;
 	uint64_t deadline_us = client_deadline_us(CLIENT_CONNECT_US);
 	uint64_t token, boot_id, session;
 	int result;
@@ -138,7 +151,8 @@ int copier_attach(struct kvtier_client *client, struct error *error)
 		return result;
 	copier->batches_max = hello->batches_max < 1 ? 1 : hello->batches_max;
 	if (copier->link.boot_id != boot_id)
-		result = error_set(error, -ECONNRESET, "the daemon was restarted between our two connections");
+		result = error_set(error, -ECONNRESET,
+				   "the daemon was restarted between our two connections");
 	if (result == 0)
 		result = attach_and_map(copier, token, deadline_us, error);
 	if (result < 0) {

@@ -1,4 +1,5 @@
-/* client/kvtier_copier.c: the copier's loop: keeps the data connection, takes jobs, hears the daemon. */
+/* client/kvtier_copier.c: the copier's loop: keeps the data connection, takes jobs, hears the
+ * daemon. */
 #include "client/client.h"
 
 #include <assert.h>
@@ -21,7 +22,8 @@ int copier_send(struct copier *copier)
 
 /* ---- batches ---- */
 
-void batch_begin(struct kvtier_client *client, struct job *job, enum batch_state state, uint32_t *out_handle)
+void batch_begin(struct kvtier_client *client, struct job *job, enum batch_state state,
+		 uint32_t *out_handle)
 {
 	struct copier *copier = &client->copier;
 	struct batch *batch = &job->batch;
@@ -41,7 +43,8 @@ void batch_begin(struct kvtier_client *client, struct job *job, enum batch_state
 	copier->batches_count++;
 	pthread_mutex_lock(&client->lock);
 	*out_handle = client->spaces[job->space].handle;
-	memcpy(batch->fingerprint, client->spaces[job->space].fingerprint, sizeof(batch->fingerprint));
+	memcpy(batch->fingerprint, client->spaces[job->space].fingerprint,
+	       sizeof(batch->fingerprint));
 	pthread_mutex_unlock(&client->lock);
 }
 
@@ -141,7 +144,8 @@ static int copier_take_error(struct kvtier_client *client, const struct frame_he
 			continue;
 		if (job->batch.items[i] == ITEM_COMMITTED)
 			window_give(&client->copier.window, job->batch.places[i]);
-		job_set_result(client, job, job->batch.first + i, job->is_store ? header->result : -ENOENT);
+		job_set_result(client, job, job->batch.first + i,
+			       job->is_store ? header->result : -ENOENT);
 		batch_item_over(job, i);
 	}
 	job->batch.state = BATCH_MOVING;
@@ -152,24 +156,28 @@ static int copier_take_frame(struct kvtier_client *client)
 {
 	const void *frame = client->copier.link.incoming;
 	const struct frame_header *header = frame;
-	const struct frame_committed *batched = frame;   /* `batch` follows the header in all three */
+	const struct frame_committed *batched = frame; /* `batch` follows the header in all three */
 	struct job *job;
 
 	if (header->type == FRAME_ERROR)
 		return copier_take_error(client, header);
-	if (header->type != FRAME_STORE_REPLY && header->type != FRAME_COMMITTED && header->type != FRAME_LOADED)
+	if (header->type != FRAME_STORE_REPLY && header->type != FRAME_COMMITTED &&
+	    header->type != FRAME_LOADED)
 		return -EPROTO;
-	_Static_assert(offsetof(struct frame_store_reply, batch) == offsetof(struct frame_committed, batch) &&
-		       offsetof(struct frame_loaded, batch) == offsetof(struct frame_committed, batch),
+	_Static_assert(offsetof(struct frame_store_reply, batch) ==
+				       offsetof(struct frame_committed, batch) &&
+			       offsetof(struct frame_loaded, batch) ==
+				       offsetof(struct frame_committed, batch),
 		       "one place of `batch`");
 	job = copier_find_batch(client, batched->batch);
 	if (job == NULL)
-		return 0;   /* of a batch that we gave up */
+		return 0; /* of a batch that we gave up */
 	if (job->is_store == (header->type == FRAME_LOADED))
 		return -EPROTO;
 	if (header->type == FRAME_STORE_REPLY)
 		return store_replied(client, job, frame);
-	return job->is_store ? store_committed(client, job, frame) : load_loaded(client, job, frame);
+	return job->is_store ? store_committed(client, job, frame)
+			     : load_loaded(client, job, frame);
 }
 
 /* 1: something came; 0: nothing; or why the link is broken. */
@@ -278,7 +286,8 @@ static void copier_connect(struct kvtier_client *client, uint64_t now_us)
 	}
 	if (is_attaching)
 		session_lose(client, session);
-	copier->retry_us = copier->retry_us * 2 < CLIENT_RETRY_US_MAX ? copier->retry_us * 2 : CLIENT_RETRY_US_MAX;
+	copier->retry_us = copier->retry_us * 2 < CLIENT_RETRY_US_MAX ? copier->retry_us * 2
+								      : CLIENT_RETRY_US_MAX;
 	copier->retry_at_us = client_now_us() + copier->retry_us;
 }
 
@@ -325,7 +334,8 @@ static struct surroundings copier_look_around(struct kvtier_client *client, uint
 		copier_adopt_jobs(client);
 	jobs_expire(client, now_us);
 	now.until_us = now.must_connect ? copier->retry_at_us : jobs_deadline_us(client);
-	if (client->is_attached && client->ranks_are_missing && copier->ready_check_at_us < now.until_us)
+	if (client->is_attached && client->ranks_are_missing &&
+	    copier->ready_check_at_us < now.until_us)
 		now.until_us = copier->ready_check_at_us;
 	pthread_mutex_unlock(&client->lock);
 	/* Ended loads wait for the daemon's events, but not for ever. */

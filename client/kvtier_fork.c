@@ -1,7 +1,7 @@
 /*
- * client/kvtier_fork.c: what a child after fork() must leave alone. The child has copies of our descriptors: they are
- * closed there, or the daemon would not notice that the parent has gone for as long as the child lives. The mappings are
- * not in the child at all (MADV_DONTFORK).
+ * client/kvtier_fork.c: what a child after fork() must leave alone. The child has copies of our
+ * descriptors: they are closed there, or the daemon would not notice that the parent has gone for
+ * as long as the child lives. The mappings are not in the child at all (MADV_DONTFORK).
  */
 #include "client/client.h"
 

@@ -1,7 +1,7 @@
 /*
- * client/kvtier_jobs.c: jobs as callers see them: they begin, they end exactly once, and they are reported.
- * A job ends for the caller whatever the copier and the daemon are doing; it is reported as quiescent as soon as the
- * copier is not inside one of its blocks.
+ * client/kvtier_jobs.c: jobs as callers see them: they begin, they end exactly once, and they are
+ * reported. A job ends for the caller whatever the copier and the daemon are doing; it is reported
+ * as quiescent as soon as the copier is not inside one of its blocks.
  */
 #include "client/client.h"
 
@@ -14,10 +14,10 @@
 #include <unistd.h>
 
 static const bool legal_move[JOB_STATES][JOB_STATES] = {
-	[JOB_FREE]    = { [JOB_OPEN] = true },
-	[JOB_OPEN]    = { [JOB_LEAVING] = true, [JOB_ENDED] = true },
+	[JOB_FREE] = { [JOB_OPEN] = true },
+	[JOB_OPEN] = { [JOB_LEAVING] = true, [JOB_ENDED] = true },
 	[JOB_LEAVING] = { [JOB_ENDED] = true },
-	[JOB_ENDED]   = { [JOB_FREE] = true },
+	[JOB_ENDED] = { [JOB_FREE] = true },
 };
 
 static void job_become(struct job *job, enum job_state next)
@@ -157,10 +157,12 @@ uint64_t jobs_deadline_us(struct kvtier_client *client)
 	return earliest_us;
 }
 
-/* alarm_fd wakes whoever waits on kvtier_fd() for the earliest deadline, however stuck the copier is. */
+/* alarm_fd wakes whoever waits on kvtier_fd() for the earliest deadline, however stuck the copier
+ * is. */
 static void alarm_set(struct kvtier_client *client, uint64_t at_us)
 {
-	struct itimerspec at = { .it_value = { .tv_sec = at_us / 1000000, .tv_nsec = at_us % 1000000 * 1000 } };
+	struct itimerspec at = { .it_value = { .tv_sec = at_us / 1000000,
+					       .tv_nsec = at_us % 1000000 * 1000 } };
 
 	client->alarm_us = at_us;
 	(void)timerfd_settime(client->alarm_fd, TFD_TIMER_ABSTIME, &at, NULL);
@@ -184,8 +186,9 @@ static int transfer_check(struct kvtier_client *client, const struct kvtier_tran
 {
 	const struct group *group;
 
-	if (transfer->group >= client->groups_count || transfer->count == 0 || transfer->blocks == NULL ||
-	    transfer->count > CLIENT_BLOCKS_MAX || transfer->first_position > UINT32_MAX - transfer->count ||
+	if (transfer->group >= client->groups_count || transfer->count == 0 ||
+	    transfer->blocks == NULL || transfer->count > CLIENT_BLOCKS_MAX ||
+	    transfer->first_position > UINT32_MAX - transfer->count ||
 	    (client->roles & KVTIER_WORKER) == 0)
 		return -EINVAL;
 	group = &client->groups[transfer->group];
@@ -195,7 +198,8 @@ static int transfer_check(struct kvtier_client *client, const struct kvtier_tran
 	return 0;
 }
 
-static void job_fill(struct job *job, const struct kvtier_transfer *transfer, bool is_store, uint64_t deadline_us)
+static void job_fill(struct job *job, const struct kvtier_transfer *transfer, bool is_store,
+		     uint64_t deadline_us)
 {
 	assert(job->state == JOB_FREE);
 	job->user = transfer->user;
@@ -218,8 +222,8 @@ static void job_fill(struct job *job, const struct kvtier_transfer *transfer, bo
 }
 
 /* Under the lock; takes `blocks` and `results` over when it returns 0. */
-static int job_open(struct kvtier_client *client, const struct kvtier_transfer *transfer, bool is_store,
-		    struct kvtier_block *blocks, int *results)
+static int job_open(struct kvtier_client *client, const struct kvtier_transfer *transfer,
+		    bool is_store, struct kvtier_block *blocks, int *results)
 {
 	uint64_t deadline_us = client_deadline_us(transfer->deadline_us);
 	struct job *job;
@@ -230,7 +234,8 @@ static int job_open(struct kvtier_client *client, const struct kvtier_transfer *
 		return -ENOTCONN;
 	if (transfer->space >= client->spaces_count)
 		return -EINVAL;
-	if (list_is_empty(&client->free_jobs) || client->blocks_count > CLIENT_BLOCKS_MAX - transfer->count)
+	if (list_is_empty(&client->free_jobs) ||
+	    client->blocks_count > CLIENT_BLOCKS_MAX - transfer->count)
 		return -EAGAIN;
 	job = list_item(list_take_first(&client->free_jobs), struct job, link);
 	job_fill(job, transfer, is_store, deadline_us);
@@ -245,8 +250,8 @@ static int job_open(struct kvtier_client *client, const struct kvtier_transfer *
 	return 0;
 }
 
-static int job_start(struct kvtier_client *client, const struct kvtier_transfer *transfer, bool is_store,
-		     uint64_t *out_job)
+static int job_start(struct kvtier_client *client, const struct kvtier_transfer *transfer,
+		     bool is_store, uint64_t *out_job)
 {
 	struct kvtier_block *blocks;
 	int *results;
@@ -271,7 +276,9 @@ static int job_start(struct kvtier_client *client, const struct kvtier_transfer 
 	result = job_open(client, transfer, is_store, blocks, results);
 	if (result == 0)
 		*out_job = client->jobs_opened * CLIENT_JOBS_MAX +
-			   (uint64_t)(list_item(client->queued_jobs.head.previous, struct job, link) - client->jobs);
+			   (uint64_t)(list_item(client->queued_jobs.head.previous, struct job,
+						link) -
+				      client->jobs);
 	pthread_mutex_unlock(&client->lock);
 	if (result < 0) {
 		free(blocks);
@@ -282,12 +289,14 @@ static int job_start(struct kvtier_client *client, const struct kvtier_transfer 
 	return 0;
 }
 
-int kvtier_store(struct kvtier_client *client, const struct kvtier_transfer *transfer, uint64_t *out_job)
+int kvtier_store(struct kvtier_client *client, const struct kvtier_transfer *transfer,
+		 uint64_t *out_job)
 {
 	return job_start(client, transfer, true, out_job);
 }
 
-int kvtier_load(struct kvtier_client *client, const struct kvtier_transfer *transfer, uint64_t *out_job)
+int kvtier_load(struct kvtier_client *client, const struct kvtier_transfer *transfer,
+		uint64_t *out_job)
 {
 	return job_start(client, transfer, false, out_job);
 }
@@ -316,9 +325,14 @@ static void completion_take(struct kvtier_client *client, struct kvtier_completi
 
 	assert(job->is_ready && job->state != JOB_OPEN);
 	job->is_ready = false;
-	*out = (struct kvtier_completion) {
-		.job = job->id, .user = job->user, .is_store = job->is_store, .state = job->outcome,
-		.quiesced = job->state == JOB_ENDED, .count = job->count, .good_count = job->good_count,
+	*out = (struct kvtier_completion){
+		.job = job->id,
+		.user = job->user,
+		.is_store = job->is_store,
+		.state = job->outcome,
+		.quiesced = job->state == JOB_ENDED,
+		.count = job->count,
+		.good_count = job->good_count,
 		.results = job->results,
 	};
 	/* Its results stay until the next poll. */
@@ -326,7 +340,8 @@ static void completion_take(struct kvtier_client *client, struct kvtier_completi
 		list_append(&client->reported_jobs, &job->ready_link);
 }
 
-int kvtier_poll(struct kvtier_client *client, struct kvtier_completion *out_completions, unsigned completions_max)
+int kvtier_poll(struct kvtier_client *client, struct kvtier_completion *out_completions,
+		unsigned completions_max)
 {
 	struct list_node *node;
 	unsigned count = 0;
@@ -345,7 +360,8 @@ int kvtier_poll(struct kvtier_client *client, struct kvtier_completion *out_comp
 	while (count < completions_max && !list_is_empty(&client->ready_jobs))
 		completion_take(client, &out_completions[count++]);
 	if (client->is_signalled && list_is_empty(&client->ready_jobs))
-		client->is_signalled = read(client->ready_fd, &drained, sizeof(drained)) != sizeof(drained);
+		client->is_signalled = read(client->ready_fd, &drained, sizeof(drained)) !=
+				       sizeof(drained);
 	pthread_mutex_unlock(&client->lock);
 	return (int)count;
 }
@@ -360,7 +376,8 @@ int kvtier_wait(struct kvtier_client *client, uint64_t wait_us_max)
 		struct pollfd fd = { .fd = client->wait_fd, .events = POLLIN };
 		uint64_t now_us = client_now_us();
 		uint64_t left_us = deadline_us > now_us ? deadline_us - now_us : 0;
-		struct timespec left = { .tv_sec = left_us / 1000000, .tv_nsec = left_us % 1000000 * 1000 };
+		struct timespec left = { .tv_sec = left_us / 1000000,
+					 .tv_nsec = left_us % 1000000 * 1000 };
 		bool is_ready;
 
 		pthread_mutex_lock(&client->lock);

@@ -42,7 +42,8 @@ void link_finish(struct link *link)
 
 void link_close(struct link *link)
 {
-	/* First out of sight, then closed: a forked child must never close a number that was given out again. */
+	/* First out of sight, then closed: a forked child must never close a number that was given
+	 * out again. */
 	int fd = atomic_exchange(&link->fd, -1);
 
 	if (fd >= 0)
@@ -54,7 +55,8 @@ void link_close(struct link *link)
 static int link_break(struct link *link, struct error *error, int code, const char *what)
 {
 	link->is_broken = true;
-	return error_set(error, code, "the connection to the daemon: %s (%s)", what, strerror(-code));
+	return error_set(error, code, "the connection to the daemon: %s (%s)", what,
+			 strerror(-code));
 }
 
 /* 0: `events` are there; -ETIMEDOUT; -ECANCELED: the client is being closed. */
@@ -68,7 +70,8 @@ static int link_wait(struct link *link, short events, uint64_t deadline_us)
 	for (;;) {
 		uint64_t now_us = client_now_us();
 		uint64_t left_us = deadline_us > now_us ? deadline_us - now_us : 0;
-		struct timespec left = { .tv_sec = left_us / 1000000, .tv_nsec = left_us % 1000000 * 1000 };
+		struct timespec left = { .tv_sec = left_us / 1000000,
+					 .tv_nsec = left_us % 1000000 * 1000 };
 		int count = ppoll(fds, link->stop_fd >= 0 ? 2 : 1, &left, NULL);
 
 		if (count < 0 && errno != EINTR)
@@ -90,7 +93,8 @@ int link_try_send(struct link *link, const void *frame)
 	if (link->is_broken)
 		return -ENOTCONN;
 	do {
-		sent = send(atomic_load(&link->fd), frame, header->bytes, MSG_DONTWAIT | MSG_NOSIGNAL);
+		sent = send(atomic_load(&link->fd), frame, header->bytes,
+			    MSG_DONTWAIT | MSG_NOSIGNAL);
 	} while (sent < 0 && errno == EINTR);
 	if (sent == (ssize_t)header->bytes)
 		return 0;
@@ -193,10 +197,12 @@ static int link_error(struct link *link, struct error *error)
 
 	if (header->request == 0)
 		link->is_broken = true;
-	return error_set(error, code, "%.*s", (int)(header->bytes - sizeof(*header)), (const char *)(header + 1));
+	return error_set(error, code, "%.*s", (int)(header->bytes - sizeof(*header)),
+			 (const char *)(header + 1));
 }
 
-int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, int out_fds[2], struct error *error)
+int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, int out_fds[2],
+	       struct error *error)
 {
 	const struct frame_header *header = (const struct frame_header *)link->incoming;
 
@@ -212,12 +218,17 @@ int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, in
 			continue;
 		if (result < 0)
 			return result;
-		if (header->type == FRAME_ERROR && (header->request == 0 || header->request == link->request))
+		if (header->type == FRAME_ERROR &&
+		    (header->request == 0 || header->request == link->request))
 			return link_error(link, error);
 		if (header->request == link->request && header->type == type)
-			return header->result >= 0 ? 0 :
-				error_set(error, header->result > -4096 ? header->result : -EPROTO,
-					  "the daemon answered %s", strerror(-header->result));
+			return header->result >= 0
+				       ? 0
+				       : error_set(error,
+						   header->result > -4096 ? header->result
+									  : -EPROTO,
+						   "the daemon answered %s",
+						   strerror(-header->result));
 		if (header->request >= link->request)
 			return link_break(link, error, -EPROTO, "an answer that nobody asked for");
 		/* A late answer: its asker has given up. */
@@ -227,8 +238,8 @@ int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, in
 	}
 }
 
-int link_ask_fds(struct link *link, void *frame, enum frame_type type, uint64_t deadline_us, int out_fds[2],
-		 struct error *error)
+int link_ask_fds(struct link *link, void *frame, enum frame_type type, uint64_t deadline_us,
+		 int out_fds[2], struct error *error)
 {
 	struct frame_header *header = frame;
 	int result;
@@ -243,12 +254,14 @@ int link_ask_fds(struct link *link, void *frame, enum frame_type type, uint64_t 
 	return link_await(link, type, deadline_us, out_fds, error);
 }
 
-int link_ask(struct link *link, void *frame, enum frame_type type, uint64_t deadline_us, struct error *error)
+int link_ask(struct link *link, void *frame, enum frame_type type, uint64_t deadline_us,
+	     struct error *error)
 {
 	return link_ask_fds(link, frame, type, deadline_us, NULL, error);
 }
 
-static int link_connect(struct link *link, const char *path, uint64_t deadline_us, struct error *error)
+static int link_connect(struct link *link, const char *path, uint64_t deadline_us,
+			struct error *error)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	uint64_t now_us = client_now_us();
@@ -263,14 +276,15 @@ static int link_connect(struct link *link, const char *path, uint64_t deadline_u
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	if (fd < 0)
 		return error_set(error, -errno, "socket: %s", strerror(errno));
-	/* Bounds connect() where the daemon's backlog is full; everything later uses MSG_DONTWAIT. */
+	/* Bounds connect() where the daemon's backlog is full; everything later uses MSG_DONTWAIT.
+	 */
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &left, sizeof(left));
 	do {
 		result = connect(fd, (struct sockaddr *)&address, sizeof(address));
 	} while (result < 0 && errno == EINTR && client_now_us() < deadline_us);
 	if (result < 0) {
-		result = error_set(error, errno == EAGAIN ? -ETIMEDOUT : -errno, "cannot connect to %s: %s", path,
-				   strerror(errno));
+		result = error_set(error, errno == EAGAIN ? -ETIMEDOUT : -errno,
+				   "cannot connect to %s: %s", path, strerror(errno));
 		close(fd);
 		return result;
 	}
@@ -280,8 +294,8 @@ static int link_connect(struct link *link, const char *path, uint64_t deadline_u
 	return 0;
 }
 
-int link_open(struct link *link, const char *path, enum frame_connection connection, uint64_t deadline_us,
-	      struct error *error)
+int link_open(struct link *link, const char *path, enum frame_connection connection,
+	      uint64_t deadline_us, struct error *error)
 {
 	struct frame_hello hello;
 	const struct frame_hello_reply *reply = (const struct frame_hello_reply *)link->incoming;
@@ -296,9 +310,12 @@ int link_open(struct link *link, const char *path, enum frame_connection connect
 	hello.pid = (uint32_t)getpid();
 	hello.connection = connection;
 	result = link_ask(link, &hello, FRAME_HELLO_REPLY, deadline_us, error);
-	if (result == 0 && (reply->version < FRAME_VERSION_MIN || reply->version > FRAME_VERSION_MAX))
-		result = error_set(error, -EPROTO, "the daemon speaks version %u of the protocol, this library %u to %u",
-				   reply->version, FRAME_VERSION_MIN, FRAME_VERSION_MAX);
+	if (result == 0 &&
+	    (reply->version < FRAME_VERSION_MIN || reply->version > FRAME_VERSION_MAX))
+		result = error_set(
+			error, -EPROTO,
+			"the daemon speaks version %u of the protocol, this library %u to %u",
+			reply->version, FRAME_VERSION_MIN, FRAME_VERSION_MAX);
 	if (result == 0 && reply->header.boot_id == 0)
 		result = error_set(error, -EPROTO, "the daemon gave no boot id");
 	if (result < 0) {

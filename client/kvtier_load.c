@@ -1,7 +1,7 @@
 /*
- * client/kvtier_load.c: the copier's part of a load. A block is good only when the slot's header is the right one before
- * and after the copy, and the bytes that arrived have the header's checksums. The arena can change under our hands at
- * any time: whatever is believed of it is copied first.
+ * client/kvtier_load.c: the copier's part of a load. A block is good only when the slot's header is
+ * the right one before and after the copy, and the bytes that arrived have the header's checksums.
+ * The arena can change under our hands at any time: whatever is believed of it is copied first.
  */
 #include "client/client.h"
 
@@ -20,8 +20,9 @@ static int load_ask(struct kvtier_client *client, struct job *job)
 
 	batch_begin(client, job, BATCH_MOVING, &handle);
 	memset(frame, 0, sizeof(*frame));
-	frame_start(&frame->header, FRAME_LOAD, (uint32_t)(sizeof(*frame) + batch->count * FRAME_HASH_BYTES),
-		    batch->number, copier->link.boot_id);
+	frame_start(&frame->header, FRAME_LOAD,
+		    (uint32_t)(sizeof(*frame) + batch->count * FRAME_HASH_BYTES), batch->number,
+		    copier->link.boot_id);
 	memcpy(frame->tag, job->tag, sizeof(frame->tag));
 	frame->batch = batch->number;
 	frame->lease = job->lease;
@@ -30,7 +31,8 @@ static int load_ask(struct kvtier_client *client, struct job *job)
 	frame->group = (uint16_t)job->group;
 	frame->count = (uint16_t)batch->count;
 	for (uint32_t i = 0; i < batch->count; i++)
-		memcpy(hashes + i * FRAME_HASH_BYTES, job->blocks[batch->first + i].hash, FRAME_HASH_BYTES);
+		memcpy(hashes + i * FRAME_HASH_BYTES, job->blocks[batch->first + i].hash,
+		       FRAME_HASH_BYTES);
 	return copier_send(copier);
 }
 
@@ -87,8 +89,9 @@ nothing_to_say:
 }
 
 /* What must hold of a slot before a byte of it is used. */
-static enum slot_verdict slot_examine(const struct kvtier_client *client, const struct job *job, uint32_t index,
-				      const struct frame_loaded_item *item, const struct slot_header *header)
+static enum slot_verdict slot_examine(const struct kvtier_client *client, const struct job *job,
+				      uint32_t index, const struct frame_loaded_item *item,
+				      const struct slot_header *header)
 {
 	const struct group *group = &client->groups[job->group];
 	struct slot_expectation expected = {
@@ -104,8 +107,9 @@ static enum slot_verdict slot_examine(const struct kvtier_client *client, const 
 	};
 	enum slot_verdict verdict = slot_header_check(header, TIER_CPU, &expected);
 
-	if (verdict == SLOT_GOOD && (header->identity.payload_bytes != group->frame.payload_bytes ||
-				     header->identity.segments_count != group->frame.segments_count))
+	if (verdict == SLOT_GOOD &&
+	    (header->identity.payload_bytes != group->frame.payload_bytes ||
+	     header->identity.segments_count != group->frame.segments_count))
 		return SLOT_STALE;
 	return verdict;
 }
@@ -116,19 +120,22 @@ static bool slot_is_unchanged(const struct slot_header *slot, const struct slot_
 	/* The bytes were read before the header is looked at again, on any CPU. */
 	__sync_synchronize();
 	return memcmp(&slot->identity, &header->identity, sizeof(slot->identity)) == 0 &&
-	       memcmp(&slot->address[TIER_CPU], &header->address[TIER_CPU], sizeof(slot->address[0])) == 0;
+	       memcmp(&slot->address[TIER_CPU], &header->address[TIER_CPU],
+		      sizeof(slot->address[0])) == 0;
 }
 
-/* Copies one block out of its slot. 0; -ENOENT: it is not what was asked for (any more); -EBADMSG: it is damaged. */
+/* Copies one block out of its slot. 0; -ENOENT: it is not what was asked for (any more); -EBADMSG:
+ * it is damaged. */
 static int load_copy(struct kvtier_client *client, struct job *job, uint32_t index,
 		     const struct frame_loaded_item *item)
 {
 	const struct copier *copier = &client->copier;
 	const struct group *group = &client->groups[job->group];
-	const struct slot_header *slot =
-		(const struct slot_header *)(copier->arena + copier->units_offset + item->offset);
+	const struct slot_header *slot = (const struct slot_header *)(copier->arena +
+								      copier->units_offset +
+								      item->offset);
 	struct slot_header header;
-	uint32_t crcs[SLOT_SEGMENTS_MAX] = { 0 };   /* an empty segment's is 0 */
+	uint32_t crcs[SLOT_SEGMENTS_MAX] = { 0 }; /* an empty segment's is 0 */
 	enum slot_verdict verdict;
 
 	memcpy(&header, slot, sizeof(header));
@@ -137,17 +144,20 @@ static int load_copy(struct kvtier_client *client, struct job *job, uint32_t ind
 		return -EBADMSG;
 	if (verdict != SLOT_GOOD)
 		return -ENOENT;
-	group_scatter(group, job->blocks[job->batch.first + index].engine_block, (const uint8_t *)(slot + 1), crcs);
+	group_scatter(group, job->blocks[job->batch.first + index].engine_block,
+		      (const uint8_t *)(slot + 1), crcs);
 	copier_call_block_hook();
 	if (!slot_is_unchanged(slot, &header))
 		return -ENOENT;
-	if (memcmp(crcs, header.identity.segment_crcs, group->frame.segments_count * sizeof(crcs[0])) != 0)
+	if (memcmp(crcs, header.identity.segment_crcs,
+		   group->frame.segments_count * sizeof(crcs[0])) != 0)
 		return -EBADMSG;
 	return 0;
 }
 
 /* One block arrived in the arena, or will not come. */
-static int load_take_item(struct kvtier_client *client, struct job *job, const struct frame_loaded_item *item)
+static int load_take_item(struct kvtier_client *client, struct job *job,
+			  const struct frame_loaded_item *item)
 {
 	struct copier *copier = &client->copier;
 	struct batch *batch = &job->batch;
@@ -168,8 +178,9 @@ static int load_take_item(struct kvtier_client *client, struct job *job, const s
 			job_set_result(client, job, batch->first + item->index, result);
 			job_leave_block(client, job);
 		}
-		batch->releases[batch->releases_count++] = (struct frame_release_item) {
-			.index = item->index, .bad = result == -EBADMSG,
+		batch->releases[batch->releases_count++] = (struct frame_release_item){
+			.index = item->index,
+			.bad = result == -EBADMSG,
 		};
 	} else {
 		if (result != -ETIME && result != -ECANCELED)
@@ -190,7 +201,8 @@ int load_loaded(struct kvtier_client *client, struct job *job, const struct fram
 	for (uint32_t i = 0; i < frame->count; i++) {
 		int result = load_take_item(client, job, &items[i]);
 
-		if (result == 0 && job->batch.releases_count >= CLIENT_RELEASE_ITEMS && copier_can_send(copier))
+		if (result == 0 && job->batch.releases_count >= CLIENT_RELEASE_ITEMS &&
+		    copier_can_send(copier))
 			result = load_release(copier, job);
 		if (result < 0)
 			return result;

@@ -10,12 +10,14 @@ static int lookup_check(const struct kvtier_client *client, const struct kvtier_
 {
 	uint64_t count = 0;
 
-	if (lookup->sections_count > FRAME_GROUPS_MAX || (lookup->sections_count > 0 && lookup->sections == NULL))
+	if (lookup->sections_count > FRAME_GROUPS_MAX ||
+	    (lookup->sections_count > 0 && lookup->sections == NULL))
 		return -EINVAL;
 	for (uint32_t i = 0; i < lookup->sections_count; i++) {
 		const struct kvtier_keys *keys = &lookup->sections[i];
 
-		if (keys->group >= client->groups_count || (keys->count > 0 && keys->hashes == NULL) ||
+		if (keys->group >= client->groups_count ||
+		    (keys->count > 0 && keys->hashes == NULL) ||
 		    keys->first_position > UINT32_MAX - keys->count)
 			return -EINVAL;
 		count += keys->count;
@@ -29,12 +31,12 @@ static int lookup_check(const struct kvtier_client *client, const struct kvtier_
 /* Where the frames of a lookup have got to. */
 struct lookup_cursor {
 	uint32_t section;
-	uint32_t key;        /* of the section */
-	uint32_t keys_left;  /* over all sections */
+	uint32_t key;       /* of the section */
+	uint32_t keys_left; /* over all sections */
 };
 
-static void lookup_fill_frame(const struct kvtier_lookup *lookup, uint32_t handle, struct lookup_cursor *cursor,
-			      struct frame_lookup *frame)
+static void lookup_fill_frame(const struct kvtier_lookup *lookup, uint32_t handle,
+			      struct lookup_cursor *cursor, struct frame_lookup *frame)
 {
 	uint8_t *end = (uint8_t *)(frame + 1);
 	uint32_t room = FRAME_KEYS_MAX;
@@ -54,9 +56,12 @@ static void lookup_fill_frame(const struct kvtier_lookup *lookup, uint32_t handl
 		struct frame_keys *keys = (struct frame_keys *)end;
 
 		if (count > 0) {
-			*keys = (struct frame_keys) { .first_position = from->first_position + cursor->key,
-						      .group = (uint16_t)from->group, .count = (uint16_t)count };
-			memcpy(keys + 1, from->hashes + cursor->key, (size_t)count * FRAME_HASH_BYTES);
+			*keys = (struct frame_keys){ .first_position = from->first_position +
+								       cursor->key,
+						     .group = (uint16_t)from->group,
+						     .count = (uint16_t)count };
+			memcpy(keys + 1, from->hashes + cursor->key,
+			       (size_t)count * FRAME_HASH_BYTES);
 			end += sizeof(*keys) + (size_t)count * FRAME_HASH_BYTES;
 			frame->sections_count++;
 		}
@@ -72,8 +77,8 @@ static void lookup_fill_frame(const struct kvtier_lookup *lookup, uint32_t handl
 }
 
 /* Sends all frames back to back and waits for the one answer. */
-static int lookup_ask(struct kvtier_client *client, const struct kvtier_lookup *lookup, uint32_t handle,
-		      uint32_t keys_count, uint64_t deadline_us)
+static int lookup_ask(struct kvtier_client *client, const struct kvtier_lookup *lookup,
+		      uint32_t handle, uint32_t keys_count, uint64_t deadline_us)
 {
 	struct link *link = &client->control;
 	struct frame_lookup *frame = (struct frame_lookup *)link->outgoing;
@@ -93,7 +98,7 @@ static int lookup_ask(struct kvtier_client *client, const struct kvtier_lookup *
 			return link->is_broken ? -ENOTCONN : result;
 	}
 	frame->header.flags = FRAME_LAST;
-	link->request = request - 1;   /* control_ask() counts it itself */
+	link->request = request - 1; /* control_ask() counts it itself */
 	return control_ask(client, frame, FRAME_FOUND, deadline_us);
 }
 
@@ -109,17 +114,21 @@ static void found_count_runs(const struct frame_found *frame, struct kvtier_foun
 		uint64_t here = runs[i].tokens;
 
 		if (runs[i].tier < 2)
-			out_found->tier_tokens[runs[i].tier] += (uint32_t)(here < usable ? here : usable);
+			out_found->tier_tokens[runs[i].tier] += (uint32_t)(here < usable ? here
+											 : usable);
 		if (here > 0)
-			restore_us += here <= worth ? runs[i].restore_us : runs[i].restore_us * worth / here;
+			restore_us += here <= worth ? runs[i].restore_us
+						    : runs[i].restore_us * worth / here;
 		tokens += here;
 	}
 	out_found->restore_us = restore_us < UINT32_MAX ? (uint32_t)restore_us : UINT32_MAX;
 }
 
-static int found_take(const struct frame_found *frame, uint32_t keys_count, struct kvtier_found *out_found)
+static int found_take(const struct frame_found *frame, uint32_t keys_count,
+		      struct kvtier_found *out_found)
 {
-	const uint8_t *bits = (const uint8_t *)(frame + 1) + frame->runs_count * sizeof(struct frame_run);
+	const uint8_t *bits = (const uint8_t *)(frame + 1) +
+			      frame->runs_count * sizeof(struct frame_run);
 
 	if (frame->keys_count != keys_count)
 		return -EPROTO;
@@ -144,14 +153,15 @@ static void note_ready(struct kvtier_client *client, bool ranks_are_missing)
 	pthread_mutex_unlock(&client->lock);
 }
 
-int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *lookup, uint64_t wait_us_max,
-		  struct kvtier_found *out_found)
+int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *lookup,
+		  uint64_t wait_us_max, struct kvtier_found *out_found)
 {
 	uint64_t deadline_us = client_deadline_us(wait_us_max);
 	uint32_t handle, keys_count;
 	int result = lookup_check(client, lookup, &keys_count);
 
-	*out_found = (struct kvtier_found) { .present = out_found->present, .present_max = out_found->present_max };
+	*out_found = (struct kvtier_found){ .present = out_found->present,
+					    .present_max = out_found->present_max };
 	if (out_found->present != NULL)
 		memset(out_found->present, 0, out_found->present_max);
 	if (result < 0)
@@ -163,7 +173,8 @@ int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *look
 	if (result == 0)
 		result = lookup_ask(client, lookup, handle, keys_count, deadline_us);
 	if (result == 0)
-		result = found_take((const struct frame_found *)client->control.incoming, keys_count, out_found);
+		result = found_take((const struct frame_found *)client->control.incoming,
+				    keys_count, out_found);
 	if (result == -EPROTO)
 		client->control.is_broken = true;
 	if (result == 0 || result == -EAGAIN)
@@ -194,7 +205,8 @@ int kvtier_lease_release(struct kvtier_client *client, uint64_t lease)
 static uint32_t space_find_adapter(struct kvtier_client *client, const uint8_t digest[32])
 {
 	for (uint32_t i = 1; i < client->spaces_count; i++)
-		if (memcmp(client->spaces[i].adapter, digest, sizeof(client->spaces[i].adapter)) == 0)
+		if (memcmp(client->spaces[i].adapter, digest, sizeof(client->spaces[i].adapter)) ==
+		    0)
 			return i;
 	return KVTIER_SPACE_NONE;
 }
@@ -203,7 +215,8 @@ static uint32_t space_find_adapter(struct kvtier_client *client, const uint8_t d
 static int space_add(struct kvtier_client *client, const uint8_t digest[32], uint64_t deadline_us,
 		     uint32_t *out_space)
 {
-	const struct frame_space_reply *reply = (const struct frame_space_reply *)client->control.incoming;
+	const struct frame_space_reply *reply = (const struct frame_space_reply *)
+							client->control.incoming;
 	struct frame_space frame;
 	struct client_space *space;
 	int result;
@@ -229,8 +242,8 @@ static int space_add(struct kvtier_client *client, const uint8_t digest[32], uin
 	return 0;
 }
 
-int kvtier_space_open(struct kvtier_client *client, const uint8_t adapter_digest[32], uint64_t wait_us_max,
-		      uint32_t *out_space)
+int kvtier_space_open(struct kvtier_client *client, const uint8_t adapter_digest[32],
+		      uint64_t wait_us_max, uint32_t *out_space)
 {
 	uint64_t deadline_us = client_deadline_us(wait_us_max);
 	uint32_t space;
@@ -267,14 +280,16 @@ int kvtier_forget(struct kvtier_client *client, uint32_t space, uint64_t wait_us
 }
 
 int kvtier_hint(struct kvtier_client *client, enum kvtier_hint hint, uint32_t space,
-		const struct kvtier_keys *keys, uint64_t retain_us, uint64_t wait_us_max, uint64_t *out_lease)
+		const struct kvtier_keys *keys, uint64_t retain_us, uint64_t wait_us_max,
+		uint64_t *out_lease)
 {
 	uint64_t deadline_us = client_deadline_us(wait_us_max);
 	struct frame_hint *frame;
 	const struct frame_hint_reply *reply;
 	int result;
 
-	if ((unsigned)hint > KVTIER_HINT_TOUCH || keys->count > FRAME_KEYS_MAX || keys->group >= client->groups_count)
+	if ((unsigned)hint > KVTIER_HINT_TOUCH || (keys->count > 0 && keys->hashes == NULL) ||
+	    keys->count > FRAME_KEYS_MAX || keys->group >= client->groups_count)
 		return -EINVAL;
 	result = control_enter(client, deadline_us);
 	if (result < 0)
@@ -282,12 +297,14 @@ int kvtier_hint(struct kvtier_client *client, enum kvtier_hint hint, uint32_t sp
 	frame = (struct frame_hint *)client->control.outgoing;
 	reply = (const struct frame_hint_reply *)client->control.incoming;
 	memset(frame, 0, sizeof(*frame));
-	frame_start(&frame->header, FRAME_HINT, (uint32_t)(sizeof(*frame) + keys->count * FRAME_HASH_BYTES), 0, 0);
+	frame_start(&frame->header, FRAME_HINT,
+		    (uint32_t)(sizeof(*frame) + keys->count * FRAME_HASH_BYTES), 0, 0);
 	frame->retain_us = retain_us;
 	frame->kind = hint;
 	frame->group = (uint16_t)keys->group;
 	frame->count = (uint16_t)keys->count;
-	memcpy(frame + 1, keys->hashes, (size_t)keys->count * FRAME_HASH_BYTES);
+	if (keys->count > 0)
+		memcpy(frame + 1, keys->hashes, (size_t)keys->count * FRAME_HASH_BYTES);
 	result = client_space_handle(client, space, &frame->space);
 	if (result == 0)
 		result = control_ask(client, frame, FRAME_HINT_REPLY, deadline_us);

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 /* Appends a field to the REGISTER frame that is being built; empty ones are left out. */
-static int register_add_field(struct frame_register *frame, enum frame_field_id id, const char *value,
-			      struct error *error)
+static int register_add_field(struct frame_register *frame, enum frame_field_id id,
+			      const char *value, struct error *error)
 {
 	size_t bytes = value == NULL ? 0 : strlen(value);
 	uint8_t *end = (uint8_t *)frame + frame->header.bytes;
@@ -23,7 +23,8 @@ static int register_add_field(struct frame_register *frame, enum frame_field_id 
 	if (bytes == 0)
 		return 0;
 	if (bytes > FRAME_FIELD_BYTES_MAX)
-		return error_set(error, -EINVAL, "field %u of the identity has %zu bytes, at most %u are right", id,
+		return error_set(error, -EINVAL,
+				 "field %u of the identity has %zu bytes, at most %u are right", id,
 				 bytes, FRAME_FIELD_BYTES_MAX);
 	memcpy(end, head, sizeof(head));
 	memcpy(end + sizeof(head), value, bytes);
@@ -34,7 +35,8 @@ static int register_add_field(struct frame_register *frame, enum frame_field_id 
 }
 
 /* The frame that registers this client, again and again: what it says never changes. */
-static int register_build(struct kvtier_client *client, const struct kvtier_options *options, struct error *error)
+static int register_build(struct kvtier_client *client, const struct kvtier_options *options,
+			  struct error *error)
 {
 	const struct kvtier_identity *identity = &options->identity;
 	const char *const values[FRAME_FIELD_IDS] = {
@@ -77,22 +79,31 @@ static int options_check(const struct kvtier_options *options, struct error *err
 {
 	unsigned world = options->world == 0 ? 1 : options->world;
 
-	if (options->engine == NULL || options->engine[0] == 0 || strlen(options->engine) >= FRAME_NAME_BYTES)
-		return error_set(error, -EINVAL, "engine: a name of 1 to %u bytes is required", FRAME_NAME_BYTES - 1);
-	if (options->roles == 0 || (options->roles & ~(unsigned)(KVTIER_SCHEDULER | KVTIER_WORKER)) != 0)
-		return error_set(error, -EINVAL, "roles is %u; KVTIER_SCHEDULER, KVTIER_WORKER or both are right",
+	if (options->engine == NULL || options->engine[0] == 0 ||
+	    strlen(options->engine) >= FRAME_NAME_BYTES)
+		return error_set(error, -EINVAL, "engine: a name of 1 to %u bytes is required",
+				 FRAME_NAME_BYTES - 1);
+	if (options->roles == 0 ||
+	    (options->roles & ~(unsigned)(KVTIER_SCHEDULER | KVTIER_WORKER)) != 0)
+		return error_set(error, -EINVAL,
+				 "roles is %u; KVTIER_SCHEDULER, KVTIER_WORKER or both are right",
 				 options->roles);
 	if (world > 64 || options->shard >= world)
-		return error_set(error, -EINVAL, "shard %u of %u; world is at most 64", options->shard, world);
-	if (options->groups_count == 0 || options->groups_count > FRAME_GROUPS_MAX || options->groups == NULL)
-		return error_set(error, -EINVAL, "groups_count is %u; 1 to %u are right", options->groups_count,
-				 FRAME_GROUPS_MAX);
+		return error_set(error, -EINVAL, "shard %u of %u; world is at most 64",
+				 options->shard, world);
+	if (options->groups_count == 0 || options->groups_count > FRAME_GROUPS_MAX ||
+	    options->groups == NULL)
+		return error_set(error, -EINVAL, "groups_count is %u; 1 to %u are right",
+				 options->groups_count, FRAME_GROUPS_MAX);
 	if (options->identity.model_content == NULL || options->identity.model_content[0] == 0)
-		return error_set(error, -EINVAL, "identity.model_content is required: a digest of the model's content");
+		return error_set(
+			error, -EINVAL,
+			"identity.model_content is required: a digest of the model's content");
 	return 0;
 }
 
-static int options_take(struct kvtier_client *client, const struct kvtier_options *options, struct error *error)
+static int options_take(struct kvtier_client *client, const struct kvtier_options *options,
+			struct error *error)
 {
 	const char *path = options->socket;
 	int result = options_check(options, error);
@@ -142,12 +153,13 @@ static int descriptors_open(struct kvtier_client *client, struct error *error)
 	client->copier.wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	client->alarm_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	client->wait_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (client->stop_fd < 0 || client->ready_fd < 0 || client->copier.wake_fd < 0 || client->alarm_fd < 0 ||
-	    client->wait_fd < 0 || epoll_ctl(client->wait_fd, EPOLL_CTL_ADD, client->ready_fd, &event) < 0 ||
+	if (client->stop_fd < 0 || client->ready_fd < 0 || client->copier.wake_fd < 0 ||
+	    client->alarm_fd < 0 || client->wait_fd < 0 ||
+	    epoll_ctl(client->wait_fd, EPOLL_CTL_ADD, client->ready_fd, &event) < 0 ||
 	    epoll_ctl(client->wait_fd, EPOLL_CTL_ADD, client->alarm_fd, &event) < 0)
 		return error_set(error, -errno, "no descriptors: %s", strerror(errno));
-	if (link_init(&client->control, -1) < 0 || link_init(&client->copier.link, client->stop_fd) < 0 ||
-	    jobs_init(client) < 0)
+	if (link_init(&client->control, -1) < 0 ||
+	    link_init(&client->copier.link, client->stop_fd) < 0 || jobs_init(client) < 0)
 		return error_set(error, -ENOMEM, "no memory for the client");
 	return 0;
 }
@@ -158,7 +170,8 @@ static struct kvtier_client *client_create(void)
 
 	if (client == NULL)
 		return NULL;
-	client->stop_fd = client->ready_fd = client->alarm_fd = client->wait_fd = client->copier.wake_fd = -1;
+	client->stop_fd = client->ready_fd = client->alarm_fd = client->wait_fd =
+		client->copier.wake_fd = -1;
 	atomic_init(&client->control.fd, -1);
 	atomic_init(&client->copier.link.fd, -1);
 	locks_init(client);
@@ -188,17 +201,19 @@ static void client_destroy(struct kvtier_client *client)
 	free(client);
 }
 
-/* Waits until the copier has attached or failed to, the registration was refused, or the deadline has passed. */
+/* Waits until the copier has attached or failed to, the registration was refused, or the deadline
+ * has passed. */
 static void client_wait_attached(struct kvtier_client *client, uint64_t deadline_us)
 {
-	struct timespec until = { .tv_sec = deadline_us / 1000000, .tv_nsec = deadline_us % 1000000 * 1000 };
+	struct timespec until = { .tv_sec = deadline_us / 1000000,
+				  .tv_nsec = deadline_us % 1000000 * 1000 };
 	uint64_t attempts_failed;
 	int result = 0;
 
 	pthread_mutex_lock(&client->lock);
 	attempts_failed = client->attempts_failed;
-	while (result == 0 && client->session != 0 && !client->is_attached && client->refused.code == 0 &&
-	       client->attempts_failed == attempts_failed)
+	while (result == 0 && client->session != 0 && !client->is_attached &&
+	       client->refused.code == 0 && client->attempts_failed == attempts_failed)
 		result = pthread_cond_timedwait(&client->changed, &client->lock, &until);
 	pthread_mutex_unlock(&client->lock);
 }
@@ -212,7 +227,8 @@ static int client_check(struct kvtier_client *client, struct error *error)
 	if (client->refused.code != 0) {
 		*error = client->refused;
 		result = client->refused.code;
-	} else if (client->session == 0 || ((client->roles & KVTIER_WORKER) != 0 && !client->is_attached)) {
+	} else if (client->session == 0 ||
+		   ((client->roles & KVTIER_WORKER) != 0 && !client->is_attached)) {
 		*error = client->failure;
 		result = -ENOTCONN;
 	} else if (client->ranks_are_missing) {
@@ -232,7 +248,8 @@ static int text_give(const struct error *error, int result, char *text, size_t t
 int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *options, char *text,
 		size_t text_bytes)
 {
-	uint64_t connect_us = options->connect_us_max == 0 ? CLIENT_CONNECT_US : options->connect_us_max;
+	uint64_t connect_us = options->connect_us_max == 0 ? CLIENT_CONNECT_US
+							   : options->connect_us_max;
 	uint64_t deadline_us = client_deadline_us(connect_us);
 	struct kvtier_client *client = client_create();
 	struct error error = { .code = 0 };
@@ -270,7 +287,8 @@ int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *
 
 void kvtier_close(struct kvtier_client *client)
 {
-	/* A child has neither the copier nor the mappings, and locks may be held by threads that it does not have. */
+	/* A child has neither the copier nor the mappings, and locks may be held by threads that it
+	 * does not have. */
 	if (client == NULL || atomic_load(&client->is_child))
 		return;
 	fork_unwatch(client);
@@ -285,7 +303,8 @@ int kvtier_is_connected(struct kvtier_client *client)
 	return !atomic_load(&client->is_child) && client_check(client, &error) == 0;
 }
 
-int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *text, size_t text_bytes)
+int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *text,
+		   size_t text_bytes)
 {
 	uint64_t deadline_us = client_deadline_us(wait_us_max);
 	struct error error = { .code = 0 };
@@ -304,7 +323,8 @@ int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *tex
 			break;
 		if (pause_us > deadline_us)
 			pause_us = deadline_us;
-		until = (struct timespec) { .tv_sec = pause_us / 1000000, .tv_nsec = pause_us % 1000000 * 1000 };
+		until = (struct timespec){ .tv_sec = pause_us / 1000000,
+					   .tv_nsec = pause_us % 1000000 * 1000 };
 		pthread_mutex_lock(&client->lock);
 		(void)pthread_cond_timedwait(&client->changed, &client->lock, &until);
 		pthread_mutex_unlock(&client->lock);
@@ -320,7 +340,8 @@ int kvtier_fingerprint(struct kvtier_client *client, uint8_t out_fingerprint[16]
 		return -ECHILD;
 	pthread_mutex_lock(&client->lock);
 	if (client->spaces_count > 0) {
-		memcpy(out_fingerprint, client->spaces[0].fingerprint, sizeof(client->spaces[0].fingerprint));
+		memcpy(out_fingerprint, client->spaces[0].fingerprint,
+		       sizeof(client->spaces[0].fingerprint));
 		result = 0;
 	}
 	pthread_mutex_unlock(&client->lock);

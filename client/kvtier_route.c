@@ -1,4 +1,5 @@
-/* client/kvtier_route.c: route keys. The one place that speaks to xxHash, which is compiled in: nothing to link. */
+/* client/kvtier_route.c: route keys. The one place that speaks to xxHash, which is compiled in:
+ * nothing to link. */
 #include "client/kvtier.h"
 
 #define XXH_INLINE_ALL

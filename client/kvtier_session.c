@@ -9,7 +9,7 @@
 
 static struct timespec timespec_of_us(uint64_t us)
 {
-	return (struct timespec) { .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 };
+	return (struct timespec){ .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 };
 }
 
 int turn_take(struct kvtier_client *client, uint64_t deadline_us)
@@ -84,7 +84,8 @@ static int session_open_spaces(struct kvtier_client *client, uint32_t base, uint
 			return result;
 		pthread_mutex_lock(&client->lock);
 		client->spaces[i].handle = reply->space;
-		memcpy(client->spaces[i].fingerprint, reply->fingerprint, sizeof(reply->fingerprint));
+		memcpy(client->spaces[i].fingerprint, reply->fingerprint,
+		       sizeof(reply->fingerprint));
 		pthread_mutex_unlock(&client->lock);
 	}
 	return 0;
@@ -106,7 +107,8 @@ static int session_register(struct kvtier_client *client, uint64_t deadline_us, 
 		return result;
 	pthread_mutex_lock(&client->lock);
 	client->spaces[0].handle = registered.space;
-	memcpy(client->spaces[0].fingerprint, registered.fingerprint, sizeof(registered.fingerprint));
+	memcpy(client->spaces[0].fingerprint, registered.fingerprint,
+	       sizeof(registered.fingerprint));
 	if (client->spaces_count == 0)
 		client->spaces_count = 1;
 	client->engine_token = registered.engine_token;
@@ -134,7 +136,8 @@ int session_open(struct kvtier_client *client, uint64_t deadline_us, struct erro
 	link_close(link);
 	result = link_open(link, client->socket, FRAME_CONTROL, deadline_us, error);
 	if (result == 0) {
-		const struct frame_hello_reply *hello = (const struct frame_hello_reply *)link->incoming;
+		const struct frame_hello_reply *hello = (const struct frame_hello_reply *)
+								link->incoming;
 
 		is_registering = true;
 		client->keys_max = hello->keys_max;
@@ -211,7 +214,8 @@ void control_leave(struct kvtier_client *client)
 	turn_give(client);
 }
 
-int control_ask(struct kvtier_client *client, void *frame, enum frame_type type, uint64_t deadline_us)
+int control_ask(struct kvtier_client *client, void *frame, enum frame_type type,
+		uint64_t deadline_us)
 {
 	int result = link_ask(&client->control, frame, type, deadline_us, NULL);
 

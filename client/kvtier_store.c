@@ -1,4 +1,5 @@
-/* client/kvtier_store.c: the copier's part of a store: ask, gather into the window, commit, hear what became of it. */
+/* client/kvtier_store.c: the copier's part of a store: ask, gather into the window, commit, hear
+ * what became of it. */
 #include "client/client.h"
 
 #include <assert.h>
@@ -16,8 +17,9 @@ static int store_ask(struct kvtier_client *client, struct job *job)
 
 	batch_begin(client, job, BATCH_ASKING, &handle);
 	memset(frame, 0, sizeof(*frame));
-	frame_start(&frame->header, FRAME_STORE, (uint32_t)(sizeof(*frame) + batch->count * sizeof(*items)),
-		    batch->number, copier->link.boot_id);
+	frame_start(&frame->header, FRAME_STORE,
+		    (uint32_t)(sizeof(*frame) + batch->count * sizeof(*items)), batch->number,
+		    copier->link.boot_id);
 	memcpy(frame->tag, job->tag, sizeof(frame->tag));
 	frame->batch = batch->number;
 	frame->deadline_us = job->deadline_us > now_us ? job->deadline_us - now_us : 0;
@@ -35,7 +37,8 @@ static int store_ask(struct kvtier_client *client, struct job *job)
 	return copier_send(copier);
 }
 
-int store_replied(struct kvtier_client *client, struct job *job, const struct frame_store_reply *frame)
+int store_replied(struct kvtier_client *client, struct job *job,
+		  const struct frame_store_reply *frame)
 {
 	struct batch *batch = &job->batch;
 	const uint8_t *admissions = (const uint8_t *)(frame + 1);
@@ -53,14 +56,17 @@ int store_replied(struct kvtier_client *client, struct job *job, const struct fr
 			batch->items[i] = ITEM_WAITING;
 		} else {
 			job_set_result(client, job, batch->first + i,
-				       admission == FRAME_PRESENT ? 1 : refusal < 0 ? refusal : -ENOSPC);
+				       admission == FRAME_PRESENT ? 1
+				       : refusal < 0              ? refusal
+								  : -ENOSPC);
 			batch_item_over(job, i);
 		}
 	}
 	return 0;
 }
 
-/* Nothing of a cancelled batch is committed any more; what is committed still holds its place in the window. */
+/* Nothing of a cancelled batch is committed any more; what is committed still holds its place in
+ * the window. */
 static void store_drop_uncommitted(struct job *job)
 {
 	struct batch *batch = &job->batch;
@@ -70,8 +76,10 @@ static void store_drop_uncommitted(struct job *job)
 			batch_item_over(job, i);
 }
 
-/* Gathers one block behind the COMMIT that is being built. 1: done; 0: the window is full, or the job has ended. */
-static int store_gather(struct kvtier_client *client, struct job *job, uint32_t index, uint8_t *target)
+/* Gathers one block behind the COMMIT that is being built. 1: done; 0: the window is full, or the
+ * job has ended. */
+static int store_gather(struct kvtier_client *client, struct job *job, uint32_t index,
+			uint8_t *target)
 {
 	struct copier *copier = &client->copier;
 	struct batch *batch = &job->batch;
@@ -79,7 +87,8 @@ static int store_gather(struct kvtier_client *client, struct job *job, uint32_t 
 	struct frame_commit_item *item = (struct frame_commit_item *)target;
 	uint64_t offset;
 
-	if (!window_take(&copier->window, group->frame.payload_bytes, &batch->places[index], &offset))
+	if (!window_take(&copier->window, group->frame.payload_bytes, &batch->places[index],
+			 &offset))
 		return 0;
 	if (!job_enter_block(client, job)) {
 		window_give(&copier->window, batch->places[index]);
@@ -87,8 +96,8 @@ static int store_gather(struct kvtier_client *client, struct job *job, uint32_t 
 	}
 	copier_call_block_hook();
 	memset(target, 0, frame_commit_item_bytes(group->frame.segments_count));
-	group_gather(group, job->blocks[batch->first + index].engine_block, copier->window_memory + offset,
-		     (uint32_t *)(item + 1));
+	group_gather(group, job->blocks[batch->first + index].engine_block,
+		     copier->window_memory + offset, (uint32_t *)(item + 1));
 	job_leave_block(client, job);
 	item->index = index;
 	item->segments_count = group->frame.segments_count;
@@ -97,19 +106,22 @@ static int store_gather(struct kvtier_client *client, struct job *job, uint32_t 
 	return 1;
 }
 
-/* Gathers a few blocks and commits them: the daemon's mills work on them while we gather the next. */
+/* Gathers a few blocks and commits them: the daemon's mills work on them while we gather the next.
+ */
 static int store_commit_some(struct kvtier_client *client, struct job *job)
 {
 	struct copier *copier = &client->copier;
 	struct batch *batch = &job->batch;
 	struct frame_commit *frame = (struct frame_commit *)copier->link.outgoing;
-	size_t item_bytes = frame_commit_item_bytes(client->groups[job->group].frame.segments_count);
+	size_t item_bytes = frame_commit_item_bytes(
+		client->groups[job->group].frame.segments_count);
 	uint32_t count = 0;
 	int result;
 
 	while (count < CLIENT_COMMIT_BLOCKS && batch->next < batch->count) {
 		if (batch->items[batch->next] == ITEM_WANTED) {
-			if (store_gather(client, job, batch->next, (uint8_t *)(frame + 1) + count * item_bytes) == 0)
+			if (store_gather(client, job, batch->next,
+					 (uint8_t *)(frame + 1) + count * item_bytes) == 0)
 				break;
 			count++;
 		}
@@ -118,15 +130,16 @@ static int store_commit_some(struct kvtier_client *client, struct job *job)
 	if (count == 0)
 		return 0;
 	memset(frame, 0, sizeof(*frame));
-	frame_start(&frame->header, FRAME_COMMIT, (uint32_t)(sizeof(*frame) + count * item_bytes), 0,
-		    copier->link.boot_id);
+	frame_start(&frame->header, FRAME_COMMIT, (uint32_t)(sizeof(*frame) + count * item_bytes),
+		    0, copier->link.boot_id);
 	frame->batch = batch->number;
 	frame->count = count;
 	result = copier_send(copier);
 	return result < 0 ? result : 1;
 }
 
-/* A block that the whole window could not hold is refused here, or it would be waited for until the deadline. */
+/* A block that the whole window could not hold is refused here, or it would be waited for until the
+ * deadline. */
 static void store_refuse_too_long(struct kvtier_client *client, struct job *job)
 {
 	struct batch *batch = &job->batch;
@@ -167,7 +180,8 @@ int store_step(struct kvtier_client *client, struct job *job, bool is_open)
 	return result < 0 ? result : 1;
 }
 
-int store_committed(struct kvtier_client *client, struct job *job, const struct frame_committed *frame)
+int store_committed(struct kvtier_client *client, struct job *job,
+		    const struct frame_committed *frame)
 {
 	struct batch *batch = &job->batch;
 	const struct frame_result *results = (const struct frame_result *)(frame + 1);
@@ -181,11 +195,11 @@ int store_committed(struct kvtier_client *client, struct job *job, const struct 
 		if (index >= batch->count || result > 1 || result < -4095)
 			return -EPROTO;
 		if (batch->items[index] == ITEM_OVER && batch->is_cancelled)
-			continue;   /* we did not wait for it */
+			continue; /* we did not wait for it */
 		if (batch->items[index] == ITEM_COMMITTED)
 			window_give(&client->copier.window, batch->places[index]);
 		else if (batch->items[index] != ITEM_WAITING && batch->items[index] != ITEM_WANTED)
-			return -EPROTO;   /* a second result of the same block */
+			return -EPROTO; /* a second result of the same block */
 		job_set_result(client, job, batch->first + index, result);
 		batch_item_over(job, index);
 	}

@@ -1,4 +1,5 @@
-/* client/kvtier_window.c: places in a store window. A ring: places are given back about in the order they are taken. */
+/* client/kvtier_window.c: places in a store window. A ring: places are given back about in the
+ * order they are taken. */
 #include "client/client.h"
 
 #include <assert.h>
@@ -17,7 +18,8 @@ bool window_is_empty(const struct window *window)
 
 bool window_take(struct window *window, uint64_t bytes, uint32_t *out_place, uint64_t *out_offset)
 {
-	uint64_t needed = (bytes + CLIENT_WINDOW_ALIGN - 1) / CLIENT_WINDOW_ALIGN * CLIENT_WINDOW_ALIGN;
+	uint64_t needed = (bytes + CLIENT_WINDOW_ALIGN - 1) / CLIENT_WINDOW_ALIGN *
+			  CLIENT_WINDOW_ALIGN;
 	uint64_t offset, gap;
 	struct window_place *place;
 
@@ -45,7 +47,8 @@ void window_give(struct window *window, uint32_t place)
 	assert(window->first - place <= window->first - window->last && place != window->first);
 	assert(!window->places[place % CLIENT_WINDOW_PLACES].is_free);
 	window->places[place % CLIENT_WINDOW_PLACES].is_free = true;
-	while (window->last != window->first && window->places[window->last % CLIENT_WINDOW_PLACES].is_free) {
+	while (window->last != window->first &&
+	       window->places[window->last % CLIENT_WINDOW_PLACES].is_free) {
 		window->tail += window->places[window->last % CLIENT_WINDOW_PLACES].bytes;
 		window->last++;
 	}

@@ -6,15 +6,20 @@
 #include <math.h>
 #include <string.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frames are little-endian, as memory has to be");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+	       "frames are little-endian, as memory has to be");
 _Static_assert(sizeof(struct frame_header) == 32, "the header is the same for ever");
 _Static_assert(sizeof(struct frame_group) % 8 == 0, "groups stay aligned behind each other");
 _Static_assert(sizeof(struct frame_register) % 8 == 0, "groups follow aligned");
-_Static_assert(sizeof(struct frame_store) + FRAME_KEYS_MAX * sizeof(struct frame_store_item) <= FRAME_BYTES_MAX,
+_Static_assert(sizeof(struct frame_store) + FRAME_KEYS_MAX * sizeof(struct frame_store_item) <=
+		       FRAME_BYTES_MAX,
 	       "the longest STORE fits");
-_Static_assert(sizeof(struct frame_found) + FRAME_RUNS_MAX * sizeof(struct frame_run) + FRAME_LOOKUP_KEYS_MAX / 8 <=
-	       FRAME_BYTES_MAX, "the longest FOUND fits");
-_Static_assert(sizeof(struct frame_text) + FRAME_TEXT_BYTES_MAX <= FRAME_BYTES_MAX, "the longest TEXT fits");
+_Static_assert(sizeof(struct frame_found) + FRAME_RUNS_MAX * sizeof(struct frame_run) +
+			       FRAME_LOOKUP_KEYS_MAX / 8 <=
+		       FRAME_BYTES_MAX,
+	       "the longest FOUND fits");
+_Static_assert(sizeof(struct frame_text) + FRAME_TEXT_BYTES_MAX <= FRAME_BYTES_MAX,
+	       "the longest TEXT fits");
 
 /* A frame under examination: its fixed part is known to be inside. */
 struct inspection {
@@ -29,7 +34,8 @@ static int refuse(const struct inspection *in, const char *what, uint64_t is, ui
 	const struct frame_header *header = in->frame;
 
 	return error_set(in->error, -EPROTO, "%s: %s is %llu, at most %llu is right",
-			 frame_type_name(header->type), what, (unsigned long long)is, (unsigned long long)limit);
+			 frame_type_name(header->type), what, (unsigned long long)is,
+			 (unsigned long long)limit);
 }
 
 /* What follows the fixed part must be exactly `wanted` bytes. */
@@ -40,12 +46,14 @@ static int check_tail(const struct inspection *in, uint64_t wanted)
 
 	if (tail_bytes == wanted)
 		return 0;
-	return error_set(in->error, -EPROTO, "%s: %llu bytes follow its fixed part, its counts say %llu",
-			 frame_type_name(header->type), (unsigned long long)tail_bytes, (unsigned long long)wanted);
+	return error_set(in->error, -EPROTO,
+			 "%s: %llu bytes follow its fixed part, its counts say %llu",
+			 frame_type_name(header->type), (unsigned long long)tail_bytes,
+			 (unsigned long long)wanted);
 }
 
-static int check_count(const struct inspection *in, const char *what, uint64_t count, uint64_t count_max,
-		       uint64_t item_bytes)
+static int check_count(const struct inspection *in, const char *what, uint64_t count,
+		       uint64_t count_max, uint64_t item_bytes)
 {
 	if (count > count_max)
 		return refuse(in, what, count, count_max);
@@ -95,14 +103,17 @@ static int check_group(const struct inspection *in, const struct frame_group *gr
 	if (group->kind >= FRAME_GROUP_KINDS)
 		return refuse(in, "a group's kind", group->kind, FRAME_GROUP_KINDS - 1);
 	if (group->segments_count < 1 || group->segments_count > FRAME_SEGMENTS_MAX)
-		return refuse(in, "a group's segments_count", group->segments_count, FRAME_SEGMENTS_MAX);
+		return refuse(in, "a group's segments_count", group->segments_count,
+			      FRAME_SEGMENTS_MAX);
 	if (group->tokens_per_block < 1 || group->payload_bytes < 1)
-		return error_set(in->error, -EPROTO, "REGISTER: a group without tokens_per_block or payload_bytes");
+		return error_set(in->error, -EPROTO,
+				 "REGISTER: a group without tokens_per_block or payload_bytes");
 	return 0;
 }
 
 /* Fields lie behind the groups, ascending and each once, and fill `fields_bytes` exactly. */
-static int check_fields(const struct inspection *in, const uint8_t *fields, uint32_t fields_bytes, unsigned count)
+static int check_fields(const struct inspection *in, const uint8_t *fields, uint32_t fields_bytes,
+			unsigned count)
 {
 	uint32_t position = 0;
 	uint16_t previous = 0;
@@ -116,7 +127,8 @@ static int check_fields(const struct inspection *in, const uint8_t *fields, uint
 		memcpy(&bytes, fields + position + 2, 2);
 		position += 4;
 		if (id <= previous || id >= FRAME_FIELD_IDS)
-			return error_set(in->error, -EPROTO, "REGISTER: field id %u behind %u; ids ascend, below %u",
+			return error_set(in->error, -EPROTO,
+					 "REGISTER: field id %u behind %u; ids ascend, below %u",
 					 id, previous, FRAME_FIELD_IDS);
 		if (bytes > FRAME_FIELD_BYTES_MAX)
 			return refuse(in, "a field's bytes", bytes, FRAME_FIELD_BYTES_MAX);
@@ -126,7 +138,8 @@ static int check_fields(const struct inspection *in, const uint8_t *fields, uint
 		previous = id;
 	}
 	if (position != fields_bytes)
-		return error_set(in->error, -EPROTO, "REGISTER: fields take %u bytes, fields_bytes says %u", position,
+		return error_set(in->error, -EPROTO,
+				 "REGISTER: fields take %u bytes, fields_bytes says %u", position,
 				 fields_bytes);
 	return 0;
 }
@@ -142,12 +155,13 @@ static int check_register(const struct inspection *in)
 		return refuse(in, "groups_count", frame->groups_count, FRAME_GROUPS_MAX);
 	if (frame->fields_count > FRAME_FIELDS_MAX)
 		return refuse(in, "fields_count", frame->fields_count, FRAME_FIELDS_MAX);
-	result = check_tail(in, frame->groups_count * sizeof(struct frame_group) + (uint64_t)frame->fields_bytes);
+	result = check_tail(in, frame->groups_count * sizeof(struct frame_group) +
+					(uint64_t)frame->fields_bytes);
 	if (result < 0)
 		return result;
 	if (frame->world < 1 || frame->world > 64 || frame->shard >= frame->world)
-		return error_set(in->error, -EPROTO, "REGISTER: shard %u of %u; world is 1 to 64", frame->shard,
-				 frame->world);
+		return error_set(in->error, -EPROTO, "REGISTER: shard %u of %u; world is 1 to 64",
+				 frame->shard, frame->world);
 	if (frame->roles < 1 || frame->roles > (FRAME_ROLE_SCHEDULER | FRAME_ROLE_WORKER))
 		return refuse(in, "roles", frame->roles, FRAME_ROLE_SCHEDULER | FRAME_ROLE_WORKER);
 	for (unsigned i = 0; i < frame->groups_count; i++) {
@@ -155,7 +169,8 @@ static int check_register(const struct inspection *in)
 		if (result < 0)
 			return result;
 	}
-	return check_fields(in, frame_register_fields(frame), frame->fields_bytes, frame->fields_count);
+	return check_fields(in, frame_register_fields(frame), frame->fields_bytes,
+			    frame->fields_count);
 }
 
 static int check_lookup(const struct inspection *in)
@@ -168,7 +183,8 @@ static int check_lookup(const struct inspection *in)
 	if (frame->sections_count > FRAME_GROUPS_MAX)
 		return refuse(in, "sections_count", frame->sections_count, FRAME_GROUPS_MAX);
 	if (!isfinite(frame->cost_a) || !isfinite(frame->cost_b) || !isfinite(frame->cost_c))
-		return error_set(in->error, -EPROTO, "LOOKUP: a cost coefficient is not a finite number");
+		return error_set(in->error, -EPROTO,
+				 "LOOKUP: a cost coefficient is not a finite number");
 	for (uint32_t i = 0; i < frame->sections_count; i++) {
 		struct frame_keys keys;
 
@@ -182,9 +198,11 @@ static int check_lookup(const struct inspection *in)
 		if (keys_count > FRAME_KEYS_MAX)
 			return refuse(in, "its number of keys", keys_count, FRAME_KEYS_MAX);
 		if ((uint64_t)keys.count * FRAME_HASH_BYTES > tail_bytes - position)
-			return error_set(in->error, -EPROTO, "LOOKUP: the keys of section %u are cut short", i);
+			return error_set(in->error, -EPROTO,
+					 "LOOKUP: the keys of section %u are cut short", i);
 		if (keys.first_position > UINT32_MAX - keys.count)
-			return refuse(in, "a section's first_position", keys.first_position, UINT32_MAX - keys.count);
+			return refuse(in, "a section's first_position", keys.first_position,
+				      UINT32_MAX - keys.count);
 		position += (uint64_t)keys.count * FRAME_HASH_BYTES;
 	}
 	return check_tail(in, position);
@@ -200,7 +218,8 @@ static int check_found(const struct inspection *in)
 		return refuse(in, "runs_count", frame->runs_count, FRAME_RUNS_MAX);
 	if (frame->worth_tokens > frame->usable_tokens)
 		return refuse(in, "worth_tokens", frame->worth_tokens, frame->usable_tokens);
-	return check_tail(in, frame->runs_count * sizeof(struct frame_run) + (frame->keys_count + 7u) / 8);
+	return check_tail(in, frame->runs_count * sizeof(struct frame_run) +
+				      (frame->keys_count + 7u) / 8);
 }
 
 static int check_group_index(const struct inspection *in, unsigned group)
@@ -218,8 +237,10 @@ static int check_store(const struct inspection *in)
 	if (frame->has_parent > 1)
 		return refuse(in, "has_parent", frame->has_parent, 1);
 	if (frame->first_position > UINT32_MAX - frame->count)
-		return refuse(in, "first_position", frame->first_position, UINT32_MAX - frame->count);
-	return check_count(in, "count", frame->count, FRAME_KEYS_MAX, sizeof(struct frame_store_item));
+		return refuse(in, "first_position", frame->first_position,
+			      UINT32_MAX - frame->count);
+	return check_count(in, "count", frame->count, FRAME_KEYS_MAX,
+			   sizeof(struct frame_store_item));
 }
 
 static int check_store_reply(const struct inspection *in)
@@ -237,7 +258,8 @@ static int check_store_reply(const struct inspection *in)
 		wanted_count += admissions[i] == FRAME_ADMITTED;
 	}
 	if (frame->wanted_count != wanted_count)
-		return error_set(in->error, -EPROTO, "STORE_REPLY: wanted_count is %u, %u are admitted",
+		return error_set(in->error, -EPROTO,
+				 "STORE_REPLY: wanted_count is %u, %u are admitted",
 				 frame->wanted_count, wanted_count);
 	return 0;
 }
@@ -258,11 +280,13 @@ static int check_commit(const struct inspection *in)
 			return error_set(in->error, -EPROTO, "COMMIT: item %u is cut short", i);
 		memcpy(&item, tail + position, sizeof(item));
 		if (item.segments_count < 1 || item.segments_count > FRAME_SEGMENTS_MAX)
-			return refuse(in, "an item's segments_count", item.segments_count, FRAME_SEGMENTS_MAX);
+			return refuse(in, "an item's segments_count", item.segments_count,
+				      FRAME_SEGMENTS_MAX);
 		if (item.index >= FRAME_KEYS_MAX)
 			return refuse(in, "an item's index", item.index, FRAME_KEYS_MAX - 1);
 		if (frame_commit_item_bytes(item.segments_count) > tail_bytes - position)
-			return error_set(in->error, -EPROTO, "COMMIT: the checksums of item %u are cut short", i);
+			return error_set(in->error, -EPROTO,
+					 "COMMIT: the checksums of item %u are cut short", i);
 		position += frame_commit_item_bytes(item.segments_count);
 	}
 	return check_tail(in, position);
@@ -273,7 +297,8 @@ static int check_hashes(const struct inspection *in, unsigned group, unsigned co
 {
 	int result = check_group_index(in, group);
 
-	return result < 0 ? result : check_count(in, "count", count, FRAME_KEYS_MAX, FRAME_HASH_BYTES);
+	return result < 0 ? result
+			  : check_count(in, "count", count, FRAME_KEYS_MAX, FRAME_HASH_BYTES);
 }
 
 static int check_load(const struct inspection *in)
@@ -301,17 +326,20 @@ static int check_items(const struct inspection *in, uint32_t count, size_t item_
 
 static int check_committed(const struct inspection *in)
 {
-	return check_items(in, ((const struct frame_committed *)in->frame)->count, sizeof(struct frame_result));
+	return check_items(in, ((const struct frame_committed *)in->frame)->count,
+			   sizeof(struct frame_result));
 }
 
 static int check_loaded(const struct inspection *in)
 {
-	return check_items(in, ((const struct frame_loaded *)in->frame)->count, sizeof(struct frame_loaded_item));
+	return check_items(in, ((const struct frame_loaded *)in->frame)->count,
+			   sizeof(struct frame_loaded_item));
 }
 
 static int check_release(const struct inspection *in)
 {
-	return check_items(in, ((const struct frame_release *)in->frame)->count, sizeof(struct frame_release_item));
+	return check_items(in, ((const struct frame_release *)in->frame)->count,
+			   sizeof(struct frame_release_item));
 }
 
 static int check_hint(const struct inspection *in)
@@ -367,7 +395,9 @@ static int check_text(const struct inspection *in)
 {
 	uint64_t text_bytes = in->bytes - in->fixed_bytes;
 
-	return text_bytes <= FRAME_TEXT_BYTES_MAX ? 0 : refuse(in, "its text", text_bytes, FRAME_TEXT_BYTES_MAX);
+	return text_bytes <= FRAME_TEXT_BYTES_MAX
+		       ? 0
+		       : refuse(in, "its text", text_bytes, FRAME_TEXT_BYTES_MAX);
 }
 
 /* One row a type: everything that frame_check() and frame_type_name() know. */
@@ -376,57 +406,61 @@ static const struct shape {
 	size_t fixed_bytes;
 	int (*check)(const struct inspection *in);
 } shapes[FRAME_TYPES_END] = {
-	[FRAME_HELLO]         = { "HELLO", sizeof(struct frame_hello), check_hello },
-	[FRAME_REGISTER]      = { "REGISTER", sizeof(struct frame_register), check_register },
-	[FRAME_ATTACH]        = { "ATTACH", sizeof(struct frame_attach), check_fixed },
-	[FRAME_CANARY]        = { "CANARY", sizeof(struct frame_canary), check_fixed },
-	[FRAME_SPACE]         = { "SPACE", sizeof(struct frame_space), check_fixed },
-	[FRAME_LOOKUP]        = { "LOOKUP", sizeof(struct frame_lookup), check_lookup },
-	[FRAME_LEASE_RELEASE] = { "LEASE_RELEASE", sizeof(struct frame_lease_release), check_fixed },
-	[FRAME_STORE]         = { "STORE", sizeof(struct frame_store), check_store },
-	[FRAME_COMMIT]        = { "COMMIT", sizeof(struct frame_commit), check_commit },
-	[FRAME_LOAD]          = { "LOAD", sizeof(struct frame_load), check_load },
-	[FRAME_RELEASE]       = { "RELEASE", sizeof(struct frame_release), check_release },
-	[FRAME_CANCEL]        = { "CANCEL", sizeof(struct frame_cancel), check_fixed },
-	[FRAME_HINT]          = { "HINT", sizeof(struct frame_hint), check_hint },
-	[FRAME_FORGET]        = { "FORGET", sizeof(struct frame_forget), check_fixed },
-	[FRAME_STATS]         = { "STATS", sizeof(struct frame_header), check_fixed },
-	[FRAME_EXPLAIN]       = { "EXPLAIN", sizeof(struct frame_explain), check_explain },
-	[FRAME_BYPASS]        = { "BYPASS", sizeof(struct frame_bypass), check_bypass },
-	[FRAME_HELLO_REPLY]   = { "HELLO_REPLY", sizeof(struct frame_hello_reply), check_hello_reply },
-	[FRAME_REGISTERED]    = { "REGISTERED", sizeof(struct frame_registered), check_fixed },
-	[FRAME_ATTACHED]      = { "ATTACHED", sizeof(struct frame_attached), check_fixed },
-	[FRAME_DONE]          = { "DONE", sizeof(struct frame_header), check_fixed },
-	[FRAME_SPACE_REPLY]   = { "SPACE_REPLY", sizeof(struct frame_space_reply), check_fixed },
-	[FRAME_FOUND]         = { "FOUND", sizeof(struct frame_found), check_found },
-	[FRAME_STORE_REPLY]   = { "STORE_REPLY", sizeof(struct frame_store_reply), check_store_reply },
-	[FRAME_COMMITTED]     = { "COMMITTED", sizeof(struct frame_committed), check_committed },
-	[FRAME_LOADED]        = { "LOADED", sizeof(struct frame_loaded), check_loaded },
-	[FRAME_HINT_REPLY]    = { "HINT_REPLY", sizeof(struct frame_hint_reply), check_hint_reply },
-	[FRAME_TEXT]          = { "TEXT", sizeof(struct frame_text), check_text },
-	[FRAME_EXPLAINED]     = { "EXPLAINED", sizeof(struct frame_explained), check_explained },
-	[FRAME_ERROR]         = { "ERROR", sizeof(struct frame_text), check_text },
+	[FRAME_HELLO] = { "HELLO", sizeof(struct frame_hello), check_hello },
+	[FRAME_REGISTER] = { "REGISTER", sizeof(struct frame_register), check_register },
+	[FRAME_ATTACH] = { "ATTACH", sizeof(struct frame_attach), check_fixed },
+	[FRAME_CANARY] = { "CANARY", sizeof(struct frame_canary), check_fixed },
+	[FRAME_SPACE] = { "SPACE", sizeof(struct frame_space), check_fixed },
+	[FRAME_LOOKUP] = { "LOOKUP", sizeof(struct frame_lookup), check_lookup },
+	[FRAME_LEASE_RELEASE] = { "LEASE_RELEASE", sizeof(struct frame_lease_release),
+				  check_fixed },
+	[FRAME_STORE] = { "STORE", sizeof(struct frame_store), check_store },
+	[FRAME_COMMIT] = { "COMMIT", sizeof(struct frame_commit), check_commit },
+	[FRAME_LOAD] = { "LOAD", sizeof(struct frame_load), check_load },
+	[FRAME_RELEASE] = { "RELEASE", sizeof(struct frame_release), check_release },
+	[FRAME_CANCEL] = { "CANCEL", sizeof(struct frame_cancel), check_fixed },
+	[FRAME_HINT] = { "HINT", sizeof(struct frame_hint), check_hint },
+	[FRAME_FORGET] = { "FORGET", sizeof(struct frame_forget), check_fixed },
+	[FRAME_STATS] = { "STATS", sizeof(struct frame_header), check_fixed },
+	[FRAME_EXPLAIN] = { "EXPLAIN", sizeof(struct frame_explain), check_explain },
+	[FRAME_BYPASS] = { "BYPASS", sizeof(struct frame_bypass), check_bypass },
+	[FRAME_HELLO_REPLY] = { "HELLO_REPLY", sizeof(struct frame_hello_reply),
+				check_hello_reply },
+	[FRAME_REGISTERED] = { "REGISTERED", sizeof(struct frame_registered), check_fixed },
+	[FRAME_ATTACHED] = { "ATTACHED", sizeof(struct frame_attached), check_fixed },
+	[FRAME_DONE] = { "DONE", sizeof(struct frame_header), check_fixed },
+	[FRAME_SPACE_REPLY] = { "SPACE_REPLY", sizeof(struct frame_space_reply), check_fixed },
+	[FRAME_FOUND] = { "FOUND", sizeof(struct frame_found), check_found },
+	[FRAME_STORE_REPLY] = { "STORE_REPLY", sizeof(struct frame_store_reply),
+				check_store_reply },
+	[FRAME_COMMITTED] = { "COMMITTED", sizeof(struct frame_committed), check_committed },
+	[FRAME_LOADED] = { "LOADED", sizeof(struct frame_loaded), check_loaded },
+	[FRAME_HINT_REPLY] = { "HINT_REPLY", sizeof(struct frame_hint_reply), check_hint_reply },
+	[FRAME_TEXT] = { "TEXT", sizeof(struct frame_text), check_text },
+	[FRAME_EXPLAINED] = { "EXPLAINED", sizeof(struct frame_explained), check_explained },
+	[FRAME_ERROR] = { "ERROR", sizeof(struct frame_text), check_text },
 };
 
 const char *frame_type_name(unsigned type)
 {
-	return type < FRAME_TYPES_END && shapes[type].name != NULL ? shapes[type].name : "unknown type";
+	return type < FRAME_TYPES_END && shapes[type].name != NULL ? shapes[type].name
+								   : "unknown type";
 }
 
 const char *frame_reason_name(unsigned reason)
 {
 	static const char *const names[FRAME_REASONS] = {
-		[FRAME_REASON_HIT_CPU]        = "hit-cpu",
-		[FRAME_REASON_HIT_NVME]       = "hit-nvme",
-		[FRAME_REASON_NEVER_STORED]   = "never-stored",
-		[FRAME_REASON_EVICTED]        = "evicted",
-		[FRAME_REASON_FORGOTTEN]      = "forgotten",
-		[FRAME_REASON_FILLING]        = "filling",
+		[FRAME_REASON_HIT_CPU] = "hit-cpu",
+		[FRAME_REASON_HIT_NVME] = "hit-nvme",
+		[FRAME_REASON_NEVER_STORED] = "never-stored",
+		[FRAME_REASON_EVICTED] = "evicted",
+		[FRAME_REASON_FORGOTTEN] = "forgotten",
+		[FRAME_REASON_FILLING] = "filling",
 		[FRAME_REASON_SHARDS_MISSING] = "shards-missing",
-		[FRAME_REASON_DAMAGED]        = "damaged",
-		[FRAME_REASON_REFUSED]        = "refused",
-		[FRAME_REASON_BYPASSED]       = "bypassed",
-		[FRAME_REASON_NO_SPACE]       = "no-such-space",
+		[FRAME_REASON_DAMAGED] = "damaged",
+		[FRAME_REASON_REFUSED] = "refused",
+		[FRAME_REASON_BYPASSED] = "bypassed",
+		[FRAME_REASON_NO_SPACE] = "no-such-space",
 	};
 
 	return reason < FRAME_REASONS ? names[reason] : "unknown";
@@ -439,12 +473,14 @@ int frame_check(const void *frame, size_t bytes, bool from_daemon, struct error 
 
 	assert((uintptr_t)frame % 8 == 0);
 	if (bytes < sizeof(*header) || bytes > FRAME_BYTES_MAX)
-		return error_set(error, -EPROTO, "a frame of %zu bytes; %zu to %u are right", bytes, sizeof(*header),
-				 FRAME_BYTES_MAX);
+		return error_set(error, -EPROTO, "a frame of %zu bytes; %zu to %u are right", bytes,
+				 sizeof(*header), FRAME_BYTES_MAX);
 	if (header->magic != FRAME_MAGIC)
-		return error_set(error, -EPROTO, "magic is %08x, %08x is right", header->magic, FRAME_MAGIC);
+		return error_set(error, -EPROTO, "magic is %08x, %08x is right", header->magic,
+				 FRAME_MAGIC);
 	if (header->bytes != bytes)
-		return error_set(error, -EPROTO, "the header says %u bytes, %zu came", header->bytes, bytes);
+		return error_set(error, -EPROTO, "the header says %u bytes, %zu came",
+				 header->bytes, bytes);
 	if (header->type >= FRAME_TYPES_END || shapes[header->type].name == NULL ||
 	    (header->type >= FRAME_HELLO_REPLY) != from_daemon)
 		return error_set(error, -EPROTO, "type %u is not one of %s", header->type,
@@ -454,16 +490,22 @@ int frame_check(const void *frame, size_t bytes, bool from_daemon, struct error 
 		return error_set(error, -EPROTO, "%s: %zu bytes; its fixed part has %zu",
 				 frame_type_name(header->type), bytes, in.fixed_bytes);
 	if ((header->flags & (header->type == FRAME_LOOKUP ? ~FRAME_LAST : ~0u)) != 0)
-		return refuse(&in, "flags", header->flags, header->type == FRAME_LOOKUP ? FRAME_LAST : 0);
+		return refuse(&in, "flags", header->flags,
+			      header->type == FRAME_LOOKUP ? FRAME_LAST : 0);
 	return shapes[header->type].check(&in);
 }
 
-void frame_start(struct frame_header *header, enum frame_type type, uint32_t bytes, uint64_t request, uint64_t boot_id)
+void frame_start(struct frame_header *header, enum frame_type type, uint32_t bytes,
+		 uint64_t request, uint64_t boot_id)
 {
 	assert(bytes >= sizeof(*header));
 	assert(bytes <= FRAME_BYTES_MAX);
-	*header = (struct frame_header) {
-		.magic = FRAME_MAGIC, .type = type, .bytes = bytes, .request = request, .boot_id = boot_id,
+	*header = (struct frame_header){
+		.magic = FRAME_MAGIC,
+		.type = type,
+		.bytes = bytes,
+		.request = request,
+		.boot_id = boot_id,
 	};
 }
 
@@ -486,14 +528,14 @@ const struct frame_keys *frame_lookup_next(const struct frame_lookup *frame, siz
 	if (*position >= tail_bytes)
 		return NULL;
 	keys = (const struct frame_keys *)((const uint8_t *)(frame + 1) + *position);
-	*out_hashes = (const uint8_t (*)[FRAME_HASH_BYTES])(keys + 1);
+	*out_hashes = (const uint8_t(*)[FRAME_HASH_BYTES])(keys + 1);
 	*position += sizeof(*keys) + (size_t)keys->count * FRAME_HASH_BYTES;
 	assert(*position <= tail_bytes);
 	return keys;
 }
 
-const struct frame_commit_item *frame_commit_next(const struct frame_commit *frame, size_t *position,
-						  const uint32_t **out_crcs)
+const struct frame_commit_item *frame_commit_next(const struct frame_commit *frame,
+						  size_t *position, const uint32_t **out_crcs)
 {
 	size_t tail_bytes = frame->header.bytes - sizeof(*frame);
 	const struct frame_commit_item *item;

@@ -21,8 +21,12 @@ static void put(struct json_text *json, const char *bytes, size_t count)
 /* Length of the UTF-8 character at `text`, or 0 where there is none. */
 static size_t character_bytes(const uint8_t *text)
 {
-	size_t count = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 :
-		       text[0] < 0xf5 ? 4 : 0;
+	size_t count = text[0] < 0x80   ? 1
+		       : text[0] < 0xc2 ? 0
+		       : text[0] < 0xe0 ? 2
+		       : text[0] < 0xf0 ? 3
+		       : text[0] < 0xf5 ? 4
+					: 0;
 
 	for (size_t i = 1; i < count; i++)
 		if ((text[i] & 0xc0) != 0x80)
@@ -45,7 +49,7 @@ static void put_quoted(struct json_text *json, const char *value)
 			put(json, "\xef\xbf\xbd", 3);
 			count = 1;
 		} else if (*value == '"' || *value == '\\') {
-			put(json, (char[]) { '\\', *value }, 2);
+			put(json, (char[]){ '\\', *value }, 2);
 		} else if ((uint8_t)*value < 0x20 || *value == 0x7f) {
 			snprintf(escaped, sizeof(escaped), "\\u%04x", (unsigned)(uint8_t)*value);
 			put(json, escaped, 6);
@@ -90,7 +94,7 @@ static void end_nested(struct json_text *json, char closer)
 void json_text_init(struct json_text *json, char *text, size_t bytes_max)
 {
 	assert(bytes_max > 0);
-	*json = (struct json_text) { .text = text, .bytes_max = bytes_max };
+	*json = (struct json_text){ .text = text, .bytes_max = bytes_max };
 	text[0] = 0;
 }
 
@@ -130,7 +134,7 @@ void json_text_hex(struct json_text *json, const char *name, const uint8_t *valu
 	begin_value(json, name);
 	put(json, "\"", 1);
 	for (size_t i = 0; i < bytes; i++)
-		put(json, (char[]) { digits[value[i] >> 4], digits[value[i] & 15] }, 2);
+		put(json, (char[]){ digits[value[i] >> 4], digits[value[i] & 15] }, 2);
 	put(json, "\"", 1);
 }
 

@@ -1,7 +1,7 @@
 /*
- * proto/json_text.h: writes JSON into a bounded buffer. Commas and quoting are its own affair; what does not fit is
- * left out and remembered, so only the end has to be checked.
- * Pure; any thread. The buffer is the caller's.
+ * proto/json_text.h: writes JSON into a bounded buffer. Commas and quoting are its own affair; what
+ * does not fit is left out and remembered, so only the end has to be checked. Pure; any thread. The
+ * buffer is the caller's.
  */
 #ifndef KVTIER_PROTO_JSON_TEXT_H
 #define KVTIER_PROTO_JSON_TEXT_H
@@ -15,7 +15,7 @@
 struct json_text {
 	char *text;
 	size_t bytes_max;
-	size_t bytes;                 /* written, without the NUL */
+	size_t bytes; /* written, without the NUL */
 	unsigned depth;
 	char closers[JSON_TEXT_DEPTH_MAX];
 	bool needs_comma;

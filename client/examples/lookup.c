@@ -1,6 +1,6 @@
 /*
- * lookup.c: asks the daemon how much of a prompt is cached, and says what a caller does with each answer.
- * Usage: lookup SOCKET
+ * lookup.c: asks the daemon how much of a prompt is cached, and says what a caller does with each
+ * answer. Usage: lookup SOCKET
  */
 #include "client/kvtier.h"
 
@@ -9,7 +9,9 @@
 
 int main(int arguments_count, char **arguments)
 {
-	const struct kvtier_group group = { .kind = KVTIER_FULL, .tokens_per_block = 16, .segments_count = 2,
+	const struct kvtier_group group = { .kind = KVTIER_FULL,
+					    .tokens_per_block = 16,
+					    .segments_count = 2,
 					    .payload_bytes = 8192 };
 	const struct kvtier_options options = {
 		.socket = arguments_count > 1 ? arguments[1] : NULL,
@@ -20,7 +22,8 @@ int main(int arguments_count, char **arguments)
 		.groups = &group,
 	};
 	uint8_t hashes[4][KVTIER_HASH_BYTES];
-	const struct kvtier_keys keys = { .count = 4, .hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])hashes };
+	const struct kvtier_keys keys = { .count = 4,
+					  .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])hashes };
 	const struct kvtier_lookup lookup = { .sections_count = 1, .sections = &keys };
 	struct kvtier_found found = { .present = NULL };
 	struct kvtier_client *client;

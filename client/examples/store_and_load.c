@@ -36,8 +36,12 @@ int main(int arguments_count, char **arguments)
 		{ .base = kv, .stride = PLANE_BYTES, .bytes = PLANE_BYTES },
 		{ .base = kv + BLOCKS * PLANE_BYTES, .stride = PLANE_BYTES, .bytes = PLANE_BYTES },
 	};
-	const struct kvtier_group group = { .kind = KVTIER_FULL, .tokens_per_block = 16, .segments_count = 2,
-					    .blocks_count = BLOCKS, .planes_count = 2, .planes = planes };
+	const struct kvtier_group group = { .kind = KVTIER_FULL,
+					    .tokens_per_block = 16,
+					    .segments_count = 2,
+					    .blocks_count = BLOCKS,
+					    .planes_count = 2,
+					    .planes = planes };
 	const struct kvtier_options options = {
 		.socket = arguments_count > 1 ? arguments[1] : NULL,
 		.engine = "example",
@@ -47,7 +51,9 @@ int main(int arguments_count, char **arguments)
 		.groups = &group,
 	};
 	struct kvtier_block blocks[BLOCKS];
-	const struct kvtier_transfer transfer = { .count = BLOCKS, .blocks = blocks, .deadline_us = 5000000 };
+	const struct kvtier_transfer transfer = { .count = BLOCKS,
+						  .blocks = blocks,
+						  .deadline_us = 5000000 };
 	struct kvtier_client *client;
 	uint64_t route_key = group.tokens_per_block, job;
 	uint32_t tokens[16] = { 0 };
@@ -72,7 +78,8 @@ int main(int arguments_count, char **arguments)
 	result = kvtier_store(client, &transfer, &job) == 0 ? finish(client, job, "stored") : 1;
 	memset(kv, 0, 2 * BLOCKS * PLANE_BYTES);
 	if (result == 0)
-		result = kvtier_load(client, &transfer, &job) == 0 ? finish(client, job, "loaded") : 1;
+		result = kvtier_load(client, &transfer, &job) == 0 ? finish(client, job, "loaded")
+								   : 1;
 	for (int i = 0; i < 2 * BLOCKS * PLANE_BYTES && result == 0; i++)
 		result = kv[i] == 7 ? 0 : 1;
 	printf("%s\n", result == 0 ? "the bytes are the same" : "not the same");

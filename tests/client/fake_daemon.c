@@ -1,4 +1,5 @@
-/* tests/client/fake_daemon.c: see fake_daemon.h. One thread, one poll loop; its lock is held while a frame is served. */
+/* tests/client/fake_daemon.c: see fake_daemon.h. One thread, one poll loop; its lock is held while
+ * a frame is served. */
 #include "tests/client/fake_daemon.h"
 
 #include "base/checksum.h"
@@ -34,7 +35,8 @@ static struct slot_header *fake_slot(struct fake_daemon *fake, unsigned slot)
 static int fake_find(struct fake_daemon *fake, const uint8_t *hash)
 {
 	for (int i = 0; i < FAKE_SLOTS; i++)
-		if (fake->slots[i].is_used && memcmp(fake->slots[i].hash, hash, FRAME_HASH_BYTES) == 0)
+		if (fake->slots[i].is_used &&
+		    memcmp(fake->slots[i].hash, hash, FRAME_HASH_BYTES) == 0)
 			return i;
 	return -1;
 }
@@ -49,7 +51,8 @@ static void connection_close(struct fake_connection *connection, uint64_t window
 	connection->fd = -1;
 }
 
-static void frame_send(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way, void *frame)
+static void frame_send(struct fake_daemon *fake, struct fake_connection *connection,
+		       enum fake_way way, void *frame)
 {
 	struct frame_header *header = frame;
 
@@ -66,14 +69,16 @@ static void frame_send(struct fake_daemon *fake, struct fake_connection *connect
 	(void)!send(connection->fd, frame, header->bytes, MSG_NOSIGNAL);
 }
 
-static void reply_done(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way,
-		       enum frame_type type, size_t bytes, const struct frame_header *request)
+static void reply_done(struct fake_daemon *fake, struct fake_connection *connection,
+		       enum fake_way way, enum frame_type type, size_t bytes,
+		       const struct frame_header *request)
 {
 	frame_start((struct frame_header *)outgoing, type, (uint32_t)bytes, request->request, 0);
 	frame_send(fake, connection, way, outgoing);
 }
 
-static void serve_hello(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_hello(struct fake_daemon *fake, struct fake_connection *connection,
+			enum fake_way way)
 {
 	const struct frame_hello *frame = (const struct frame_hello *)incoming;
 	struct frame_hello_reply *reply = (struct frame_hello_reply *)outgoing;
@@ -89,7 +94,8 @@ static void serve_hello(struct fake_daemon *fake, struct fake_connection *connec
 	reply_done(fake, connection, way, FRAME_HELLO_REPLY, sizeof(*reply), &frame->header);
 }
 
-static void serve_register(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_register(struct fake_daemon *fake, struct fake_connection *connection,
+			   enum fake_way way)
 {
 	const struct frame_register *frame = (const struct frame_register *)incoming;
 	struct frame_registered *reply = (struct frame_registered *)outgoing;
@@ -112,21 +118,27 @@ static int window_open(struct fake_daemon *fake, struct fake_connection *connect
 		abort();
 	if (is_sealed && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		abort();
-	connection->window = mmap(NULL, fake->window_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	connection->window = mmap(NULL, fake->window_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd,
+				  0);
 	return fd;
 }
 
-static void serve_attach(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_attach(struct fake_daemon *fake, struct fake_connection *connection,
+			 enum fake_way way)
 {
 	const struct frame_attach *frame = (const struct frame_attach *)incoming;
 	struct frame_attached reply;
-	union { struct cmsghdr header; char bytes[CMSG_SPACE(2 * sizeof(int))]; } control = { .bytes = { 0 } };
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control = { .bytes = { 0 } };
 	struct iovec iovec = { &reply, sizeof(reply) };
 	struct msghdr message = { .msg_iov = &iovec, .msg_iovlen = 1 };
 	int fds[2] = { fake->arena_read_fd, window_open(fake, connection, way != FAKE_UNSEALED) };
 
 	memset(&reply, 0, sizeof(reply));
-	frame_start(&reply.header, FRAME_ATTACHED, sizeof(reply), frame->header.request, fake->boot_id);
+	frame_start(&reply.header, FRAME_ATTACHED, sizeof(reply), frame->header.request,
+		    fake->boot_id);
 	reply.arena_bytes = way == FAKE_SHORT ? fake->arena_bytes * 2 : fake->arena_bytes;
 	reply.arena_units_offset = UNITS_OFFSET;
 	reply.canary_offset = CANARY_OFFSET;
@@ -144,7 +156,8 @@ static void serve_attach(struct fake_daemon *fake, struct fake_connection *conne
 	close(fds[1]);
 }
 
-static void serve_canary(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_canary(struct fake_daemon *fake, struct fake_connection *connection,
+			 enum fake_way way)
 {
 	const struct frame_canary *frame = (const struct frame_canary *)incoming;
 	struct frame_header *reply = (struct frame_header *)outgoing;
@@ -155,11 +168,12 @@ static void serve_canary(struct fake_daemon *fake, struct fake_connection *conne
 	frame_send(fake, connection, way, reply);
 }
 
-static void serve_lookup(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_lookup(struct fake_daemon *fake, struct fake_connection *connection,
+			 enum fake_way way)
 {
 	const struct frame_lookup *frame = (const struct frame_lookup *)incoming;
 	struct frame_found *reply = (struct frame_found *)outgoing;
-	const uint8_t (*hashes)[FRAME_HASH_BYTES];
+	const uint8_t(*hashes)[FRAME_HASH_BYTES];
 	const struct frame_keys *keys;
 	size_t position = 0;
 	uint32_t leading = 0;
@@ -179,27 +193,33 @@ static void serve_lookup(struct fake_daemon *fake, struct fake_connection *conne
 		return;
 	fake->lookup_keys = connection->keys_count;
 	memset(reply, 0, sizeof(*reply));
-	while (leading < connection->keys_count && (connection->present[leading / 8] >> leading % 8 & 1) != 0)
+	while (leading < connection->keys_count &&
+	       (connection->present[leading / 8] >> leading % 8 & 1) != 0)
 		leading++;
 	reply->keys_count = connection->keys_count;
 	reply->usable_tokens = reply->worth_tokens = leading * fake->group.tokens_per_block;
 	reply->lease = frame->lease_us > 0 && leading > 0 ? 9 : 0;
 	reply->runs_count = 1;
-	*(struct frame_run *)(reply + 1) = (struct frame_run) { .tokens = reply->usable_tokens, .restore_us = 100 };
-	memcpy((uint8_t *)(reply + 1) + sizeof(struct frame_run), connection->present, (reply->keys_count + 7) / 8);
-	frame_start(&reply->header, FRAME_FOUND,
-		    (uint32_t)(sizeof(*reply) + sizeof(struct frame_run) + (reply->keys_count + 7) / 8),
-		    frame->header.request, 0);
+	*(struct frame_run *)(reply + 1) = (struct frame_run){ .tokens = reply->usable_tokens,
+							       .restore_us = 100 };
+	memcpy((uint8_t *)(reply + 1) + sizeof(struct frame_run), connection->present,
+	       (reply->keys_count + 7) / 8);
+	frame_start(
+		&reply->header, FRAME_FOUND,
+		(uint32_t)(sizeof(*reply) + sizeof(struct frame_run) + (reply->keys_count + 7) / 8),
+		frame->header.request, 0);
 	if (fake->ranks_missing > 0) {
 		memset(reply + 1, 0, sizeof(struct frame_run));
-		reply->usable_tokens = reply->worth_tokens = reply->keys_count = reply->runs_count = 0;
+		reply->usable_tokens = reply->worth_tokens = reply->keys_count = reply->runs_count =
+			0;
 		reply->header.bytes = sizeof(*reply);
 		reply->header.result = -EAGAIN;
 	}
 	frame_send(fake, connection, way, reply);
 }
 
-static struct fake_batch *batch_open(struct fake_connection *connection, uint64_t number, uint32_t count)
+static struct fake_batch *batch_open(struct fake_connection *connection, uint64_t number,
+				     uint32_t count)
 {
 	struct fake_batch *batch = &connection->batches[connection->batches_count++ % 16];
 
@@ -216,7 +236,8 @@ static struct fake_batch *batch_find(struct fake_connection *connection, uint64_
 	return NULL;
 }
 
-static void serve_store(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_store(struct fake_daemon *fake, struct fake_connection *connection,
+			enum fake_way way)
 {
 	const struct frame_store *frame = (const struct frame_store *)incoming;
 	const struct frame_store_item *items = (const struct frame_store_item *)(frame + 1);
@@ -231,17 +252,20 @@ static void serve_store(struct fake_daemon *fake, struct fake_connection *connec
 	reply->count = frame->count;
 	for (unsigned i = 0; i < frame->count; i++) {
 		memcpy(batch->hashes[i], items[i].hash, FRAME_HASH_BYTES);
-		admissions[i] = fake_find(fake, items[i].hash) >= 0 ? FRAME_PRESENT : FRAME_ADMITTED;
+		admissions[i] = fake_find(fake, items[i].hash) >= 0 ? FRAME_PRESENT
+								    : FRAME_ADMITTED;
 		reply->wanted_count += admissions[i] == FRAME_ADMITTED;
 	}
 	frame_send(fake, connection, way, reply);
 }
 
 /* Copies a committed block into a slot, as a mill does. */
-static int block_keep(struct fake_daemon *fake, struct fake_connection *connection, const uint8_t *hash,
-		      const struct frame_commit_item *item, const uint32_t *crcs)
+static int block_keep(struct fake_daemon *fake, struct fake_connection *connection,
+		      const uint8_t *hash, const struct frame_commit_item *item,
+		      const uint32_t *crcs)
 {
-	uint64_t segment_bytes = slot_segment_bytes(fake->group.payload_bytes, item->segments_count);
+	uint64_t segment_bytes = slot_segment_bytes(fake->group.payload_bytes,
+						    item->segments_count);
 	struct slot_header *header;
 	int slot = 0;
 
@@ -249,7 +273,8 @@ static int block_keep(struct fake_daemon *fake, struct fake_connection *connecti
 		slot++;
 	if (slot == FAKE_SLOTS)
 		return -ENOSPC;
-	if (item->window_offset % 64 != 0 || item->window_offset + fake->group.payload_bytes > fake->window_bytes)
+	if (item->window_offset % 64 != 0 ||
+	    item->window_offset + fake->group.payload_bytes > fake->window_bytes)
 		return -EPROTO;
 	header = fake_slot(fake, (unsigned)slot);
 	memset(header, 0, sizeof(*header));
@@ -257,8 +282,9 @@ static int block_keep(struct fake_daemon *fake, struct fake_connection *connecti
 	for (uint32_t i = 0; i < item->segments_count; i++) {
 		uint64_t left = fake->group.payload_bytes - i * segment_bytes;
 
-		header->identity.segment_crcs[i] = crc32c((uint8_t *)(header + 1) + i * segment_bytes,
-							  left < segment_bytes ? left : segment_bytes);
+		header->identity.segment_crcs[i] = crc32c(
+			(uint8_t *)(header + 1) + i * segment_bytes,
+			left < segment_bytes ? left : segment_bytes);
 		if (header->identity.segment_crcs[i] != crcs[i])
 			return -EBADMSG;
 	}
@@ -276,7 +302,8 @@ static int block_keep(struct fake_daemon *fake, struct fake_connection *connecti
 	return 0;
 }
 
-static void serve_commit(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_commit(struct fake_daemon *fake, struct fake_connection *connection,
+			 enum fake_way way)
 {
 	const struct frame_commit *frame = (const struct frame_commit *)incoming;
 	struct frame_committed *event = (struct frame_committed *)outgoing;
@@ -289,21 +316,22 @@ static void serve_commit(struct fake_daemon *fake, struct fake_connection *conne
 	memset(event, 0, sizeof(*event));
 	while (batch != NULL && (item = frame_commit_next(frame, &position, &crcs)) != NULL) {
 		results[event->count].index = item->index;
-		results[event->count++].result =
-			block_keep(fake, connection, batch->hashes[item->index], item, crcs);
+		results[event->count++].result = block_keep(fake, connection,
+							    batch->hashes[item->index], item, crcs);
 	}
 	event->batch = frame->batch;
-	frame_start(&event->header, FRAME_COMMITTED, (uint32_t)(sizeof(*event) + event->count * sizeof(*results)), 0,
-		    0);
+	frame_start(&event->header, FRAME_COMMITTED,
+		    (uint32_t)(sizeof(*event) + event->count * sizeof(*results)), 0, 0);
 	frame_send(fake, connection, way, event);
 	if (way == FAKE_TWICE)
 		frame_send(fake, connection, way, event);
 }
 
-static void serve_load(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_load(struct fake_daemon *fake, struct fake_connection *connection,
+		       enum fake_way way)
 {
 	const struct frame_load *frame = (const struct frame_load *)incoming;
-	const uint8_t (*hashes)[FRAME_HASH_BYTES] = (const uint8_t (*)[FRAME_HASH_BYTES])(frame + 1);
+	const uint8_t(*hashes)[FRAME_HASH_BYTES] = (const uint8_t(*)[FRAME_HASH_BYTES])(frame + 1);
 	struct frame_loaded *event = (struct frame_loaded *)outgoing;
 	struct frame_loaded_item *items = (struct frame_loaded_item *)(event + 1);
 
@@ -313,7 +341,8 @@ static void serve_load(struct fake_daemon *fake, struct fake_connection *connect
 	for (unsigned i = 0; i < frame->count; i++) {
 		int slot = fake_find(fake, hashes[i]);
 
-		items[i] = (struct frame_loaded_item) { .index = i, .result = slot < 0 ? -ENOENT : 0 };
+		items[i] = (struct frame_loaded_item){ .index = i,
+						       .result = slot < 0 ? -ENOENT : 0 };
 		if (slot < 0)
 			continue;
 		items[i].offset = (uint64_t)slot * fake->slot_bytes;
@@ -327,7 +356,8 @@ static void serve_load(struct fake_daemon *fake, struct fake_connection *connect
 			slot_identity_seal(fake_slot(fake, (unsigned)slot));
 		}
 	}
-	frame_start(&event->header, FRAME_LOADED, (uint32_t)(sizeof(*event) + event->count * sizeof(*items)), 0, 0);
+	frame_start(&event->header, FRAME_LOADED,
+		    (uint32_t)(sizeof(*event) + event->count * sizeof(*items)), 0, 0);
 	frame_send(fake, connection, way, event);
 	if (way == FAKE_TWICE)
 		frame_send(fake, connection, way, event);
@@ -344,7 +374,8 @@ static void serve_release(struct fake_daemon *fake)
 	}
 }
 
-static void serve_space(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_space(struct fake_daemon *fake, struct fake_connection *connection,
+			enum fake_way way)
 {
 	const struct frame_space *frame = (const struct frame_space *)incoming;
 	struct frame_space_reply *reply = (struct frame_space_reply *)outgoing;
@@ -355,16 +386,19 @@ static void serve_space(struct fake_daemon *fake, struct fake_connection *connec
 	reply_done(fake, connection, way, FRAME_SPACE_REPLY, sizeof(*reply), &frame->header);
 }
 
-static void serve_text(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_text(struct fake_daemon *fake, struct fake_connection *connection,
+		       enum fake_way way)
 {
-	const char *text = "{\"version\":\"0.1.0\",\"catalog\":\"ok\",\"tiers\":{\"cpu\":{\"capacity_bytes\":1048576}}}";
+	const char *text =
+		"{\"version\":\"0.1.0\",\"catalog\":\"ok\",\"tiers\":{\"cpu\":{\"capacity_bytes\":1048576}}}";
 
 	memcpy(outgoing + sizeof(struct frame_text), text, strlen(text));
 	reply_done(fake, connection, way, FRAME_TEXT, sizeof(struct frame_text) + strlen(text),
 		   (const struct frame_header *)incoming);
 }
 
-static void serve_explain(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_explain(struct fake_daemon *fake, struct fake_connection *connection,
+			  enum fake_way way)
 {
 	const struct frame_explain *frame = (const struct frame_explain *)incoming;
 	struct frame_explained *reply = (struct frame_explained *)outgoing;
@@ -373,9 +407,10 @@ static void serve_explain(struct fake_daemon *fake, struct fake_connection *conn
 	memset(reply, 0, sizeof(*reply));
 	reply->count = frame->count;
 	for (unsigned i = 0; i < frame->count; i++)
-		items[i] = (struct frame_explained_item) { .reason = i % FRAME_REASONS, .age_us = i * 1500000ull };
-	reply_done(fake, connection, way, FRAME_EXPLAINED, sizeof(*reply) + reply->count * sizeof(*items),
-		   &frame->header);
+		items[i] = (struct frame_explained_item){ .reason = i % FRAME_REASONS,
+							  .age_us = i * 1500000ull };
+	reply_done(fake, connection, way, FRAME_EXPLAINED,
+		   sizeof(*reply) + reply->count * sizeof(*items), &frame->header);
 }
 
 static void serve_refusal(struct fake_daemon *fake, struct fake_connection *connection)
@@ -390,7 +425,8 @@ static void serve_refusal(struct fake_daemon *fake, struct fake_connection *conn
 	frame_send(fake, connection, FAKE_RIGHT, reply);
 }
 
-static void serve_frame(struct fake_daemon *fake, struct fake_connection *connection, enum fake_way way)
+static void serve_frame(struct fake_daemon *fake, struct fake_connection *connection,
+			enum fake_way way)
 {
 	const struct frame_header *header = (const struct frame_header *)incoming;
 
@@ -427,7 +463,8 @@ static void serve_frame(struct fake_daemon *fake, struct fake_connection *connec
 		break;
 	case FRAME_HINT:
 		memset(outgoing, 0, sizeof(struct frame_hint_reply));
-		reply_done(fake, connection, way, FRAME_HINT_REPLY, sizeof(struct frame_hint_reply), header);
+		reply_done(fake, connection, way, FRAME_HINT_REPLY, sizeof(struct frame_hint_reply),
+			   header);
 		break;
 	case FRAME_FORGET:
 	case FRAME_BYPASS:
@@ -501,13 +538,15 @@ static void *fake_run(void *argument)
 
 	for (;;) {
 		struct pollfd fds[2 + FAKE_CONNECTIONS_MAX] = {
-			{ .fd = fake->listen_fd, .events = POLLIN }, { .fd = fake->wake_fd, .events = POLLIN },
+			{ .fd = fake->listen_fd, .events = POLLIN },
+			{ .fd = fake->wake_fd, .events = POLLIN },
 		};
 		uint64_t drained;
 
 		pthread_mutex_lock(&fake->lock);
 		for (unsigned i = 0; i < FAKE_CONNECTIONS_MAX; i++)
-			fds[2 + i] = (struct pollfd) { .fd = fake->connections[i].fd, .events = POLLIN };
+			fds[2 + i] = (struct pollfd){ .fd = fake->connections[i].fd,
+						      .events = POLLIN };
 		pthread_mutex_unlock(&fake->lock);
 		poll(fds, 2 + FAKE_CONNECTIONS_MAX, -1);
 		pthread_mutex_lock(&fake->lock);
@@ -545,7 +584,8 @@ static void arena_make(struct fake_daemon *fake)
 	fake->arena_bytes = ARENA_BYTES;
 	if (ftruncate(fake->arena_fd, ARENA_BYTES) < 0)
 		abort();
-	fake->arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fake->arena_fd, 0);
+	fake->arena = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fake->arena_fd,
+			   0);
 	random_system(fake->arena + CANARY_OFFSET, 64);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fake->arena_fd);
 	fake->arena_read_fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -572,7 +612,8 @@ void fake_start(struct fake_daemon *fake, uint64_t window_bytes)
 	strcpy(address.sun_path, fake->path);
 	fake->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	fake->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (bind(fake->listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fake->listen_fd, 8) < 0)
+	if (bind(fake->listen_fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    listen(fake->listen_fd, 8) < 0)
 		abort();
 	pthread_create(&fake->thread, NULL, fake_run, fake);
 }

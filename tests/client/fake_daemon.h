@@ -1,6 +1,7 @@
 /*
- * tests/client/fake_daemon.h: a daemon in a thread of the test, which speaks the protocol and misbehaves on request.
- * It keeps one slot size, never evicts, and forgets everything when it is restarted.
+ * tests/client/fake_daemon.h: a daemon in a thread of the test, which speaks the protocol and
+ * misbehaves on request. It keeps one slot size, never evicts, and forgets everything when it is
+ * restarted.
  */
 #ifndef KVTIER_TESTS_FAKE_DAEMON_H
 #define KVTIER_TESTS_FAKE_DAEMON_H
@@ -17,21 +18,21 @@
 /* What it does when a request of some type comes. */
 enum fake_way {
 	FAKE_RIGHT,
-	FAKE_SILENT,        /* no answer, ever */
-	FAKE_CLOSE,         /* closes this connection */
-	FAKE_GARBAGE,       /* answers with what is no frame */
-	FAKE_STRANGER,      /* answers with a right frame of a request that nobody made */
-	FAKE_LATE,          /* answers when the next request comes, just before it */
-	FAKE_REFUSE,        /* answers ERROR with fake->refusal */
-	FAKE_WRONG_BOOT,    /* answers with another boot id */
-	FAKE_DAMAGED,       /* LOAD: a byte of the payload is wrong */
-	FAKE_REUSED,        /* LOAD: the slot holds another block */
-	FAKE_OUTSIDE,       /* LOAD: the slot lies beyond the arena */
-	FAKE_TWICE,         /* LOAD, COMMIT: each event is sent twice */
-	FAKE_UNSEALED,      /* ATTACH: a window without seals */
-	FAKE_SHORT,         /* ATTACH: says more bytes than the arena has */
-	FAKE_WRONG_CANARY,  /* ATTACH */
-	FAKE_NO_FDS         /* ATTACH */
+	FAKE_SILENT,       /* no answer, ever */
+	FAKE_CLOSE,        /* closes this connection */
+	FAKE_GARBAGE,      /* answers with what is no frame */
+	FAKE_STRANGER,     /* answers with a right frame of a request that nobody made */
+	FAKE_LATE,         /* answers when the next request comes, just before it */
+	FAKE_REFUSE,       /* answers ERROR with fake->refusal */
+	FAKE_WRONG_BOOT,   /* answers with another boot id */
+	FAKE_DAMAGED,      /* LOAD: a byte of the payload is wrong */
+	FAKE_REUSED,       /* LOAD: the slot holds another block */
+	FAKE_OUTSIDE,      /* LOAD: the slot lies beyond the arena */
+	FAKE_TWICE,        /* LOAD, COMMIT: each event is sent twice */
+	FAKE_UNSEALED,     /* ATTACH: a window without seals */
+	FAKE_SHORT,        /* ATTACH: says more bytes than the arena has */
+	FAKE_WRONG_CANARY, /* ATTACH */
+	FAKE_NO_FDS        /* ATTACH */
 };
 
 struct fake_slot {
@@ -45,7 +46,7 @@ struct fake_daemon {
 	char path[96];
 	pthread_t thread;
 	int listen_fd, wake_fd;
-	pthread_mutex_t lock;           /* everything below */
+	pthread_mutex_t lock; /* everything below */
 	pthread_cond_t changed;
 	bool is_stopping, must_restart;
 	enum fake_way ways[FAKE_TYPES]; /* by request type */
@@ -69,15 +70,15 @@ struct fake_daemon {
 		unsigned batches_count;
 		uint8_t late[FRAME_BYTES_MAX];
 		uint32_t late_bytes;
-		uint32_t keys_count;    /* of the lookup being gathered */
+		uint32_t keys_count; /* of the lookup being gathered */
 		uint64_t lookup_request;
 		uint8_t present[FRAME_LOOKUP_KEYS_MAX / 8];
-	} *connections;                 /* FAKE_CONNECTIONS_MAX */
+	} * connections; /* FAKE_CONNECTIONS_MAX */
 	int arena_fd, arena_read_fd;
 	uint8_t *arena;
 	uint64_t arena_bytes, slot_bytes;
 	struct fake_slot slots[FAKE_SLOTS];
-	struct frame_group group;       /* the last one registered */
+	struct frame_group group; /* the last one registered */
 	uint8_t fingerprint[16];
 };
 

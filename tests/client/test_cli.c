@@ -1,6 +1,6 @@
 /* tests/client/test_cli.c: the kvtier command against a daemon in a thread. */
 #include "client/cli.h"
-#include "tests/client/fake_daemon.c"   /* the build gives each test one object */
+#include "tests/client/fake_daemon.c" /* the build gives each test one object */
 
 #include <jansson.h>
 #include <setjmp.h>
@@ -13,7 +13,8 @@
 
 static char *out_text, *error_text;
 
-/* Runs the command with words up to NULL; what it printed is in out_text and error_text until the next run. */
+/* Runs the command with words up to NULL; what it printed is in out_text and error_text until the
+ * next run. */
 static int run_words(const char *const *words)
 {
 	char *arguments[16] = { "kvtier" };
@@ -33,7 +34,7 @@ static int run_words(const char *const *words)
 	return result;
 }
 
-#define run(...) run_words((const char *const[]) { __VA_ARGS__, NULL })
+#define run(...) run_words((const char *const[]){ __VA_ARGS__, NULL })
 #define assert_said(text, words) assert_non_null(strstr(text, words))
 
 static void wrong_usage_names_what_would_be_right(void **unused)
@@ -104,12 +105,15 @@ static void explain_says_why_for_each_block(void **unused)
 
 	(void)unused;
 	fake_start(&fake, 4096);
-	assert_int_equal(run("-s", fake.path, "explain", "--space", SPACE, HASH, HASH, HASH, HASH), CLI_DONE);
+	assert_int_equal(run("-s", fake.path, "explain", "--space", SPACE, HASH, HASH, HASH, HASH),
+			 CLI_DONE);
 	assert_said(out_text, "hit-cpu");
 	assert_said(out_text, "evicted         4.5 s ago");
-	assert_int_equal(run("-s", fake.path, "explain", "-o", "json", "--space", SPACE, HASH), CLI_DONE);
+	assert_int_equal(run("-s", fake.path, "explain", "-o", "json", "--space", SPACE, HASH),
+			 CLI_DONE);
 	root = json_loads(out_text, 0, NULL);
-	assert_string_equal(json_string_value(json_object_get(json_array_get(root, 0), "reason")), "hit-cpu");
+	assert_string_equal(json_string_value(json_object_get(json_array_get(root, 0), "reason")),
+			    "hit-cpu");
 	json_decref(root);
 	fake_stop(&fake);
 }
@@ -159,8 +163,9 @@ static void a_tree_that_is_too_deep_or_directs_the_terminal_is_printed_harmlessl
 	char *text = NULL;
 	size_t bytes = 0;
 	FILE *out = open_memstream(&text, &bytes);
-	const char *wild = "{\"a\\u001b[31m\":\"b\\u001b[31m\",\"n\":[],\"l\":[1,{\"x_us\":2500000}],\"d\":"
-			   "[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]],\"o\":{\"o\":{\"o\":{}}}}";
+	const char *wild =
+		"{\"a\\u001b[31m\":\"b\\u001b[31m\",\"n\":[],\"l\":[1,{\"x_us\":2500000}],\"d\":"
+		"[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]],\"o\":{\"o\":{\"o\":{}}}}";
 
 	(void)unused;
 	assert_false(cli_print_tree("{", 1, out));
@@ -180,7 +185,8 @@ int main(void)
 		cmocka_unit_test(explain_says_why_for_each_block),
 		cmocka_unit_test(bypass_and_forget_are_done_or_refused),
 		cmocka_unit_test(doctor_says_what_to_do),
-		cmocka_unit_test(a_tree_that_is_too_deep_or_directs_the_terminal_is_printed_harmlessly),
+		cmocka_unit_test(
+			a_tree_that_is_too_deep_or_directs_the_terminal_is_printed_harmlessly),
 	};
 	int result = cmocka_run_group_tests(tests, NULL, NULL);
 

@@ -1,7 +1,7 @@
 /* tests/client/test_client.c: libkvtier against a daemon that misbehaves on request. */
 #include "client/client.h"
 #include "client/kvtier.h"
-#include "tests/client/fake_daemon.c"   /* the build gives each test one object */
+#include "tests/client/fake_daemon.c" /* the build gives each test one object */
 
 #include <semaphore.h>
 #include <setjmp.h>
@@ -12,8 +12,8 @@
 
 #define BLOCKS 40u
 #define PLANES 2u
-#define WAIT_US 5000000u        /* never reached unless something is broken */
-#define SHORT_US 20000u         /* where a bound itself is under test */
+#define WAIT_US 5000000u /* never reached unless something is broken */
+#define SHORT_US 20000u  /* where a bound itself is under test */
 
 static const uint64_t plane_bytes[PLANES] = { 3000, 5000 };
 static const uint64_t plane_stride[PLANES] = { 3072, 5000 };
@@ -40,14 +40,24 @@ static void rig_fill(struct rig *rig, uint64_t seed)
 static int rig_open_client(struct rig *rig, unsigned roles)
 {
 	struct kvtier_plane planes[PLANES];
-	struct kvtier_group group = { .kind = KVTIER_FULL, .tokens_per_block = 16, .segments_count = 4,
-				      .blocks_count = BLOCKS, .planes_count = PLANES, .planes = planes };
-	struct kvtier_options options = { .socket = rig->fake.path, .engine = "engine-1", .roles = roles,
-					  .identity = { .model_content = "digest", .dtype = "bf16" },
-					  .groups_count = 1, .groups = &group, .connect_us_max = WAIT_US };
+	struct kvtier_group group = { .kind = KVTIER_FULL,
+				      .tokens_per_block = 16,
+				      .segments_count = 4,
+				      .blocks_count = BLOCKS,
+				      .planes_count = PLANES,
+				      .planes = planes };
+	struct kvtier_options options = { .socket = rig->fake.path,
+					  .engine = "engine-1",
+					  .roles = roles,
+					  .identity = { .model_content = "digest",
+							.dtype = "bf16" },
+					  .groups_count = 1,
+					  .groups = &group,
+					  .connect_us_max = WAIT_US };
 
 	for (unsigned p = 0; p < PLANES; p++)
-		planes[p] = (struct kvtier_plane) { rig->planes[p], plane_stride[p], plane_bytes[p] };
+		planes[p] = (struct kvtier_plane){ rig->planes[p], plane_stride[p],
+						   plane_bytes[p] };
 	return kvtier_open(&rig->client, &options, rig->text, sizeof(rig->text));
 }
 
@@ -81,13 +91,15 @@ static void rig_finish(struct rig *rig)
 		free(rig->planes[p]);
 }
 
-static int rig_begin(struct rig *rig, bool is_store, unsigned count, uint64_t deadline_us, uint64_t *out_job)
+static int rig_begin(struct rig *rig, bool is_store, unsigned count, uint64_t deadline_us,
+		     uint64_t *out_job)
 {
-	struct kvtier_transfer transfer = { .count = count, .blocks = rig->blocks, .deadline_us = deadline_us,
-					    .user = rig };
+	struct kvtier_transfer transfer = {
+		.count = count, .blocks = rig->blocks, .deadline_us = deadline_us, .user = rig
+	};
 
-	return is_store ? kvtier_store(rig->client, &transfer, out_job) :
-			  kvtier_load(rig->client, &transfer, out_job);
+	return is_store ? kvtier_store(rig->client, &transfer, out_job)
+			: kvtier_load(rig->client, &transfer, out_job);
 }
 
 /* The next completion; there must be one. */
@@ -116,10 +128,14 @@ static struct kvtier_completion rig_run(struct rig *rig, bool is_store, unsigned
 	return completion;
 }
 
-static int rig_lookup(struct rig *rig, unsigned count, uint64_t wait_us, struct kvtier_found *out_found)
+static int rig_lookup(struct rig *rig, unsigned count, uint64_t wait_us,
+		      struct kvtier_found *out_found)
 {
-	struct kvtier_keys keys = { .count = count, .hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])rig->hashes };
-	struct kvtier_lookup lookup = { .sections_count = 1, .sections = &keys, .lease_us = 1000000 };
+	struct kvtier_keys keys = { .count = count,
+				    .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])rig->hashes };
+	struct kvtier_lookup lookup = { .sections_count = 1,
+					.sections = &keys,
+					.lease_us = 1000000 };
 
 	memset(out_found, 0, sizeof(*out_found));
 	return kvtier_lookup(rig->client, &lookup, wait_us, out_found);
@@ -151,8 +167,8 @@ static void stored_blocks_come_back_byte_for_byte(void **unused)
 	assert_int_equal(completion.good_count, BLOCKS);
 	for (unsigned p = 0; p < PLANES; p++) {
 		for (unsigned b = 0; b < BLOCKS; b++)
-			assert_memory_equal(rig.planes[p] + b * plane_stride[p], wanted[p] + b * plane_stride[p],
-					    plane_bytes[p]);
+			assert_memory_equal(rig.planes[p] + b * plane_stride[p],
+					    wanted[p] + b * plane_stride[p], plane_bytes[p]);
 		free(wanted[p]);
 	}
 	fake_wait_seen(&rig.fake, FRAME_RELEASE, 1);
@@ -179,7 +195,7 @@ static void a_window_smaller_than_the_job_is_used_again_and_again(void **unused)
 	struct rig rig;
 
 	(void)unused;
-	rig_init_closed(&rig, 20000);   /* two blocks of 8,000 bytes */
+	rig_init_closed(&rig, 20000); /* two blocks of 8,000 bytes */
 	assert_int_equal(rig_open_client(&rig, KVTIER_WORKER), 0);
 	assert_int_equal(rig_run(&rig, true, BLOCKS).good_count, BLOCKS);
 	rig_finish(&rig);
@@ -219,7 +235,7 @@ static void a_lookup_says_what_is_there(void **unused)
 static void a_long_lookup_goes_in_several_frames(void **unused)
 {
 	const unsigned counts[] = { 0, 1, 1024, 1025, 5000, FRAME_LOOKUP_KEYS_MAX };
-	uint8_t (*hashes)[KVTIER_HASH_BYTES] = calloc(FRAME_LOOKUP_KEYS_MAX + 1, KVTIER_HASH_BYTES);
+	uint8_t(*hashes)[KVTIER_HASH_BYTES] = calloc(FRAME_LOOKUP_KEYS_MAX + 1, KVTIER_HASH_BYTES);
 	uint8_t *present = malloc(FRAME_LOOKUP_KEYS_MAX);
 	struct rig rig;
 
@@ -227,11 +243,14 @@ static void a_long_lookup_goes_in_several_frames(void **unused)
 	rig_init(&rig);
 	rig_run(&rig, true, 1);
 	for (unsigned i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
-		struct kvtier_found found = { .present = present, .present_max = FRAME_LOOKUP_KEYS_MAX };
+		struct kvtier_found found = { .present = present,
+					      .present_max = FRAME_LOOKUP_KEYS_MAX };
 		struct kvtier_keys sections[2] = {
-			{ .count = counts[i] / 3, .hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])hashes },
-			{ .count = counts[i] - counts[i] / 3, .first_position = 7,
-			  .hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])hashes },
+			{ .count = counts[i] / 3,
+			  .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])hashes },
+			{ .count = counts[i] - counts[i] / 3,
+			  .first_position = 7,
+			  .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])hashes },
 		};
 		struct kvtier_lookup lookup = { .sections_count = 2, .sections = sections };
 		unsigned before = fake_seen(&rig.fake, FRAME_LOOKUP);
@@ -249,7 +268,7 @@ static void a_long_lookup_goes_in_several_frames(void **unused)
 	}
 	struct kvtier_found found = { .present = NULL };
 	struct kvtier_keys keys = { .count = FRAME_LOOKUP_KEYS_MAX + 1,
-				    .hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])hashes };
+				    .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])hashes };
 	struct kvtier_lookup lookup = { .sections_count = 1, .sections = &keys };
 	assert_int_equal(kvtier_lookup(rig.client, &lookup, WAIT_US, &found), -EINVAL);
 	rig_finish(&rig);
@@ -266,8 +285,9 @@ static void the_small_calls_are_answered(void **unused)
 
 	(void)unused;
 	rig_init(&rig);
-	keys.hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])rig.hashes;
-	assert_int_equal(kvtier_hint(rig.client, KVTIER_HINT_TOUCH, 0, &keys, 0, WAIT_US, &lease), KVTIER_ACCEPTED);
+	keys.hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])rig.hashes;
+	assert_int_equal(kvtier_hint(rig.client, KVTIER_HINT_TOUCH, 0, &keys, 0, WAIT_US, &lease),
+			 KVTIER_ACCEPTED);
 	assert_int_equal(kvtier_forget(rig.client, 0, WAIT_US), 0);
 	assert_int_equal(kvtier_forget(rig.client, KVTIER_SPACE_NONE, WAIT_US), 0);
 	assert_int_equal(kvtier_forget(rig.client, 3, WAIT_US), -EINVAL);
@@ -305,7 +325,8 @@ static void a_late_answer_is_not_taken_for_another_ones(void **unused)
 	fake_set(&rig.fake, FRAME_LOOKUP, FAKE_LATE, 1);
 	assert_int_equal(rig_lookup(&rig, 1, SHORT_US, &found), -ETIMEDOUT);
 	rig_run(&rig, true, 2);
-	assert_int_equal(rig_lookup(&rig, 2, WAIT_US, &found), 0);   /* the late one says: nothing there */
+	assert_int_equal(rig_lookup(&rig, 2, WAIT_US, &found),
+			 0); /* the late one says: nothing there */
 	assert_int_equal(found.usable_tokens, 32);
 	assert_int_equal(fake_seen(&rig.fake, FRAME_REGISTER), 1);
 	rig_finish(&rig);
@@ -332,11 +353,15 @@ static void whatever_breaks_the_connection_is_a_miss_and_the_client_comes_back(v
 
 static void whatever_breaks_a_job_fails_it_and_the_client_comes_back(void **unused)
 {
-	const struct { enum frame_type type; enum fake_way way; } cases[] = {
-		{ FRAME_STORE, FAKE_CLOSE }, { FRAME_STORE, FAKE_GARBAGE }, { FRAME_STORE, FAKE_WRONG_BOOT },
-		{ FRAME_COMMIT, FAKE_CLOSE }, { FRAME_COMMIT, FAKE_GARBAGE }, { FRAME_COMMIT, FAKE_TWICE },
-		{ FRAME_LOAD, FAKE_CLOSE }, { FRAME_LOAD, FAKE_GARBAGE }, { FRAME_LOAD, FAKE_OUTSIDE },
-		{ FRAME_LOAD, FAKE_WRONG_BOOT },
+	const struct {
+		enum frame_type type;
+		enum fake_way way;
+	} cases[] = {
+		{ FRAME_STORE, FAKE_CLOSE },      { FRAME_STORE, FAKE_GARBAGE },
+		{ FRAME_STORE, FAKE_WRONG_BOOT }, { FRAME_COMMIT, FAKE_CLOSE },
+		{ FRAME_COMMIT, FAKE_GARBAGE },   { FRAME_COMMIT, FAKE_TWICE },
+		{ FRAME_LOAD, FAKE_CLOSE },       { FRAME_LOAD, FAKE_GARBAGE },
+		{ FRAME_LOAD, FAKE_OUTSIDE },     { FRAME_LOAD, FAKE_WRONG_BOOT },
 	};
 	struct rig rig;
 
@@ -432,7 +457,8 @@ static void an_absent_daemon_is_a_miss_until_it_is_there(void **unused)
 	assert_false(kvtier_is_connected(rig.client));
 	assert_int_equal(rig_lookup(&rig, 1, WAIT_US, &found), -ENOTCONN);
 	assert_int_equal(rig_begin(&rig, true, 1, WAIT_US, &job), -ENOTCONN);
-	assert_int_equal(kvtier_connect(rig.client, SHORT_US, rig.text, sizeof(rig.text)), -ENOTCONN);
+	assert_int_equal(kvtier_connect(rig.client, SHORT_US, rig.text, sizeof(rig.text)),
+			 -ENOTCONN);
 	assert_non_null(strstr(rig.text, "cannot connect"));
 	assert_int_equal(rename(away, rig.fake.path), 0);
 	rig_reconnect(&rig);
@@ -461,8 +487,13 @@ static void an_engine_whose_ranks_are_missing_is_not_ready(void **unused)
 
 static void mappings_that_are_not_what_the_daemon_says_are_not_used(void **unused)
 {
-	const struct { enum fake_way way; const char *words; } cases[] = {
-		{ FAKE_UNSEALED, "not sealed" }, { FAKE_SHORT, "should have" }, { FAKE_WRONG_CANARY, "canary" },
+	const struct {
+		enum fake_way way;
+		const char *words;
+	} cases[] = {
+		{ FAKE_UNSEALED, "not sealed" },
+		{ FAKE_SHORT, "should have" },
+		{ FAKE_WRONG_CANARY, "canary" },
 		{ FAKE_NO_FDS, "descriptor" },
 	};
 	struct rig rig;
@@ -597,12 +628,15 @@ static void a_job_that_ends_inside_a_block_is_followed_by_one_more_completion(vo
 			sem_init(&hook_entered, 0, 0);
 			sem_init(&hook_may_leave, 0, 0);
 			atomic_store(&copier_block_hook, hook_hang);
-			assert_int_equal(rig_begin(&rig, is_store, 3, is_cancelled ? WAIT_US : SHORT_US, &job), 0);
+			assert_int_equal(rig_begin(&rig, is_store, 3,
+						   is_cancelled ? WAIT_US : SHORT_US, &job),
+					 0);
 			sem_wait(&hook_entered);
 			if (is_cancelled)
 				kvtier_cancel(rig.client, job);
 			completion = rig_next(&rig);
-			assert_int_equal(completion.state, is_cancelled ? KVTIER_CANCELLED : KVTIER_EXPIRED);
+			assert_int_equal(completion.state,
+					 is_cancelled ? KVTIER_CANCELLED : KVTIER_EXPIRED);
 			assert_int_equal(completion.quiesced, 0);
 			assert_true(completion.job == job);
 			assert_int_equal(kvtier_poll(rig.client, &completion, 1), 0);
@@ -610,7 +644,8 @@ static void a_job_that_ends_inside_a_block_is_followed_by_one_more_completion(vo
 			completion = rig_next(&rig);
 			assert_int_equal(completion.quiesced, 1);
 			assert_true(completion.job == job);
-			assert_int_equal(completion.state, is_cancelled ? KVTIER_CANCELLED : KVTIER_EXPIRED);
+			assert_int_equal(completion.state,
+					 is_cancelled ? KVTIER_CANCELLED : KVTIER_EXPIRED);
 			assert_int_equal(kvtier_poll(rig.client, &completion, 1), 0);
 			assert_int_equal(rig_run(&rig, true, 4).state, KVTIER_DONE);
 			rig_finish(&rig);
@@ -628,7 +663,7 @@ static void a_cancelled_job_ends_even_when_the_daemon_is_silent(void **unused)
 	fake_set(&rig.fake, FRAME_STORE, FAKE_SILENT, 1);
 	assert_int_equal(rig_begin(&rig, true, 3, WAIT_US, &job), 0);
 	fake_wait_seen(&rig.fake, FRAME_STORE, 1);
-	kvtier_cancel(rig.client, job + 256);   /* not ours */
+	kvtier_cancel(rig.client, job + 256); /* not ours */
 	kvtier_cancel(rig.client, job);
 	kvtier_cancel(rig.client, job);
 	assert_int_equal(rig_next(&rig).state, KVTIER_CANCELLED);
@@ -678,22 +713,26 @@ static void closing_a_client_with_jobs_under_way_leaves_nothing_behind(void **un
 static void wrong_options_are_refused_with_the_reason(void **unused)
 {
 	struct kvtier_group group = { .tokens_per_block = 16, .payload_bytes = 4096 };
-	const struct kvtier_options good = { .socket = "/nonexistent/kv.sock", .engine = "e",
-					     .roles = KVTIER_SCHEDULER, .identity = { .model_content = "d" },
-					     .groups_count = 1, .groups = &group };
+	const struct kvtier_options good = { .socket = "/nonexistent/kv.sock",
+					     .engine = "e",
+					     .roles = KVTIER_SCHEDULER,
+					     .identity = { .model_content = "d" },
+					     .groups_count = 1,
+					     .groups = &group };
 	struct kvtier_client *client = NULL;
 	char text[256];
 
 	(void)unused;
 	assert_int_equal(kvtier_open(&client, &good, text, sizeof(text)), 0);
 	kvtier_close(client);
-#define REFUSED(change, words) do { \
-		struct kvtier_options options = good; \
-		client = NULL; \
-		change; \
-		assert_int_equal(kvtier_open(&client, &options, text, sizeof(text)), -EINVAL); \
-		assert_non_null(strstr(text, words)); \
-		assert_null(client); \
+#define REFUSED(change, words)                                                                     \
+	do {                                                                                       \
+		struct kvtier_options options = good;                                              \
+		client = NULL;                                                                     \
+		change;                                                                            \
+		assert_int_equal(kvtier_open(&client, &options, text, sizeof(text)), -EINVAL);     \
+		assert_non_null(strstr(text, words));                                              \
+		assert_null(client);                                                               \
 	} while (0)
 	REFUSED(options.engine = "", "engine");
 	REFUSED(options.roles = 0, "roles");
@@ -724,7 +763,8 @@ static void a_forked_child_leaves_the_connection_alone(void **unused)
 		bool is_right = rig_lookup(&rig, 1, WAIT_US, &found) == -ECHILD &&
 				rig_begin(&rig, true, 1, WAIT_US, &job) == -ECHILD &&
 				kvtier_poll(rig.client, &completion, 1) == -ECHILD &&
-				kvtier_wait(rig.client, WAIT_US) == -ECHILD && !kvtier_is_connected(rig.client) &&
+				kvtier_wait(rig.client, WAIT_US) == -ECHILD &&
+				!kvtier_is_connected(rig.client) &&
 				atomic_load(&rig.client->control.fd) == -1;
 
 		kvtier_close(rig.client);
@@ -749,7 +789,7 @@ static void the_descriptor_is_readable_when_there_is_something_to_poll(void **un
 	assert_int_equal(poll(&fd, 1, 0), 0);
 	fake_set(&rig.fake, FRAME_STORE, FAKE_SILENT, 1);
 	assert_int_equal(rig_begin(&rig, true, 1, SHORT_US, &job), 0);
-	assert_int_equal(poll(&fd, 1, 5000), 1);    /* the deadline, or the copier that noticed it */
+	assert_int_equal(poll(&fd, 1, 5000), 1); /* the deadline, or the copier that noticed it */
 	while (kvtier_poll(rig.client, &completion, 1) == 0)
 		assert_int_equal(poll(&fd, 1, 5000), 1);
 	assert_int_equal(completion.state, KVTIER_EXPIRED);
@@ -821,7 +861,8 @@ static void route_keys_are_chained_and_extras_count(void **unused)
 	assert_true(first != kvtier_route_key(5, tokens, 4, NULL, 0));
 	assert_true(first != kvtier_route_key(4, tokens, 3, NULL, 0));
 	assert_true(kvtier_route_key(4, tokens, 4, extras, 2) != first);
-	assert_true(kvtier_route_key(4, tokens, 4, extras, 2) != kvtier_route_key(4, tokens, 4, joined, 1));
+	assert_true(kvtier_route_key(4, tokens, 4, extras, 2) !=
+		    kvtier_route_key(4, tokens, 4, joined, 1));
 }
 
 int main(void)
@@ -836,7 +877,8 @@ int main(void)
 		cmocka_unit_test(the_small_calls_are_answered),
 		cmocka_unit_test(a_silent_daemon_costs_a_lookup_its_bound_and_the_connection_stays),
 		cmocka_unit_test(a_late_answer_is_not_taken_for_another_ones),
-		cmocka_unit_test(whatever_breaks_the_connection_is_a_miss_and_the_client_comes_back),
+		cmocka_unit_test(
+			whatever_breaks_the_connection_is_a_miss_and_the_client_comes_back),
 		cmocka_unit_test(whatever_breaks_a_job_fails_it_and_the_client_comes_back),
 		cmocka_unit_test(a_restarted_daemon_is_noticed_and_spaces_keep_their_numbers),
 		cmocka_unit_test(a_refused_registration_is_final_and_says_why),
@@ -855,7 +897,8 @@ int main(void)
 		cmocka_unit_test(wrong_options_are_refused_with_the_reason),
 		cmocka_unit_test(a_forked_child_leaves_the_connection_alone),
 		cmocka_unit_test(the_descriptor_is_readable_when_there_is_something_to_poll),
-		cmocka_unit_test(several_threads_and_a_daemon_that_restarts_do_not_get_in_each_others_way),
+		cmocka_unit_test(
+			several_threads_and_a_daemon_that_restarts_do_not_get_in_each_others_way),
 		cmocka_unit_test(route_keys_are_chained_and_extras_count),
 	};
 

@@ -1,4 +1,5 @@
-/* tests/fuzz/fuzz_frames.c: any bytes as a frame, from either side: checked, then walked as a reader would. */
+/* tests/fuzz/fuzz_frames.c: any bytes as a frame, from either side: checked, then walked as a
+ * reader would. */
 #include "proto/frames.h"
 
 #include <stdlib.h>
@@ -11,7 +12,7 @@ static volatile uint64_t seen;
 static void walk(const void *frame)
 {
 	const struct frame_header *header = frame;
-	const uint8_t (*hashes)[FRAME_HASH_BYTES];
+	const uint8_t(*hashes)[FRAME_HASH_BYTES];
 	const struct frame_keys *keys;
 	const struct frame_commit_item *item;
 	const uint32_t *crcs;
@@ -27,7 +28,8 @@ static void walk(const void *frame)
 	if (header->type == FRAME_REGISTER) {
 		const struct frame_register *registration = frame;
 
-		seen += frame_register_groups(registration)[registration->groups_count - 1].payload_bytes;
+		seen += frame_register_groups(registration)[registration->groups_count - 1]
+				.payload_bytes;
 		for (unsigned i = 0; i < registration->fields_bytes; i++)
 			seen += frame_register_fields(registration)[i];
 	}
@@ -35,8 +37,8 @@ static void walk(const void *frame)
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
 {
-	/* A copy of exactly this size, aligned as the sockets' buffers are; the header's magic and size are given, or
-	 * nothing would ever get past them. */
+	/* A copy of exactly this size, aligned as the sockets' buffers are; the header's magic and
+	 * size are given, or nothing would ever get past them. */
 	uint8_t *frame = malloc(bytes == 0 ? 1 : bytes);
 	struct error error;
 

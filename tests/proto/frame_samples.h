@@ -10,7 +10,8 @@
 
 static inline bool sample_type_exists(unsigned type)
 {
-	return (type >= FRAME_HELLO && type <= FRAME_BYPASS) || (type >= FRAME_HELLO_REPLY && type < FRAME_TYPES_END);
+	return (type >= FRAME_HELLO && type <= FRAME_BYPASS) ||
+	       (type >= FRAME_HELLO_REPLY && type < FRAME_TYPES_END);
 }
 
 static inline size_t sample_register(uint8_t *memory, unsigned items)
@@ -22,9 +23,13 @@ static inline size_t sample_register(uint8_t *memory, unsigned items)
 	frame->roles = FRAME_ROLE_WORKER;
 	frame->world = 2;
 	frame->shard = 1;
-	frame->groups_count = (uint16_t)(items < 1 ? 1 : items > FRAME_GROUPS_MAX ? FRAME_GROUPS_MAX : items);
+	frame->groups_count = (uint16_t)(items < 1                  ? 1
+					 : items > FRAME_GROUPS_MAX ? FRAME_GROUPS_MAX
+								    : items);
 	for (unsigned i = 0; i < frame->groups_count; i++)
-		groups[i] = (struct frame_group) { .tokens_per_block = 16, .payload_bytes = 4096, .segments_count = 2 };
+		groups[i] = (struct frame_group){ .tokens_per_block = 16,
+						  .payload_bytes = 4096,
+						  .segments_count = 2 };
 	frame->fields_count = 1;
 	frame->fields_bytes = 9;
 	memcpy(groups + frame->groups_count, field, sizeof(field));
@@ -96,8 +101,8 @@ static inline size_t sample_counted(uint8_t *memory, unsigned type, unsigned ite
 	case FRAME_FOUND:
 		((struct frame_found *)memory)->keys_count = items;
 		((struct frame_found *)memory)->runs_count = items % (FRAME_RUNS_MAX + 1);
-		return sizeof(struct frame_found) + items % (FRAME_RUNS_MAX + 1) * sizeof(struct frame_run) +
-		       (items + 7) / 8;
+		return sizeof(struct frame_found) +
+		       items % (FRAME_RUNS_MAX + 1) * sizeof(struct frame_run) + (items + 7) / 8;
 	default:
 		return 0;
 	}
@@ -137,7 +142,8 @@ static inline size_t sample_fixed_bytes(unsigned type)
 	}
 }
 
-/* Builds a good frame into `memory` (FRAME_BYTES_MAX, aligned); returns its bytes. `items` <= FRAME_KEYS_MAX. */
+/* Builds a good frame into `memory` (FRAME_BYTES_MAX, aligned); returns its bytes. `items` <=
+ * FRAME_KEYS_MAX. */
 static inline uint32_t sample_frame(uint8_t *memory, unsigned type, unsigned items)
 {
 	size_t bytes;

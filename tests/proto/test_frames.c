@@ -1,4 +1,5 @@
-/* tests/proto/test_frames.c: what frame_check() lets through, and what the steppers may then touch. */
+/* tests/proto/test_frames.c: what frame_check() lets through, and what the steppers may then touch.
+ */
 #include "proto/frames.h"
 
 #include "base/random.h"
@@ -23,7 +24,7 @@ static bool is_reply(unsigned type)
 static uint64_t walk(const void *frame)
 {
 	const struct frame_header *header = frame;
-	const uint8_t (*hashes)[FRAME_HASH_BYTES];
+	const uint8_t(*hashes)[FRAME_HASH_BYTES];
 	const struct frame_keys *keys;
 	const struct frame_commit_item *item;
 	const uint32_t *crcs;
@@ -73,8 +74,10 @@ static void every_type_has_a_good_frame_and_a_name(void **unused)
 
 	(void)unused;
 	for (unsigned type = 0; type < FRAME_TYPES_END + 5; type++) {
-		assert_int_equal(strcmp(frame_type_name(type), "unknown type") != 0, sample_type_exists(type));
-		for (unsigned i = 0; sample_type_exists(type) && i < sizeof(items) / sizeof(items[0]); i++) {
+		assert_int_equal(strcmp(frame_type_name(type), "unknown type") != 0,
+				 sample_type_exists(type));
+		for (unsigned i = 0;
+		     sample_type_exists(type) && i < sizeof(items) / sizeof(items[0]); i++) {
 			uint32_t bytes = sample_frame(memory, type, items[i]);
 
 			assert_int_equal(check_exact(memory, bytes, is_reply(type)), 0);
@@ -95,7 +98,8 @@ static void a_length_that_is_off_by_one_is_refused(void **unused)
 			assert_int_equal(check_exact(memory, bytes, is_reply(type)), -EPROTO);
 			/* The header says it, the counts do not. Texts have any length. */
 			((struct frame_header *)memory)->bytes = bytes;
-			assert_int_equal(check_exact(memory, bytes, is_reply(type)), is_text ? 0 : -EPROTO);
+			assert_int_equal(check_exact(memory, bytes, is_reply(type)),
+					 is_text ? 0 : -EPROTO);
 		}
 	}
 	for (unsigned bytes = 0; bytes < sizeof(struct frame_header); bytes++) {
@@ -112,12 +116,13 @@ static int check_changed(unsigned type)
 static void a_count_beyond_its_limit_is_refused_whatever_the_length(void **unused)
 {
 	(void)unused;
-#define TOO_MANY(type, structure, member, value) do { \
-		sample_frame(memory, type, 3); \
-		((struct structure *)memory)->member = (value); \
-		assert_int_equal(check_changed(type), -EPROTO); \
-		((struct frame_header *)memory)->bytes = FRAME_BYTES_MAX; \
-		assert_int_equal(check_changed(type), -EPROTO); \
+#define TOO_MANY(type, structure, member, value)                                                   \
+	do {                                                                                       \
+		sample_frame(memory, type, 3);                                                     \
+		((struct structure *)memory)->member = (value);                                    \
+		assert_int_equal(check_changed(type), -EPROTO);                                    \
+		((struct frame_header *)memory)->bytes = FRAME_BYTES_MAX;                          \
+		assert_int_equal(check_changed(type), -EPROTO);                                    \
 	} while (0)
 	TOO_MANY(FRAME_REGISTER, frame_register, groups_count, FRAME_GROUPS_MAX + 1);
 	TOO_MANY(FRAME_REGISTER, frame_register, groups_count, 0);
@@ -155,13 +160,15 @@ static void a_count_beyond_its_limit_is_refused_whatever_the_length(void **unuse
 	TOO_MANY(FRAME_STATS, frame_header, magic, 1);
 #undef TOO_MANY
 	sample_frame(memory, FRAME_TEXT, 0);
-	((struct frame_header *)memory)->bytes = FRAME_TEXT_BYTES_MAX + sizeof(struct frame_text) + 1;
+	((struct frame_header *)memory)->bytes = FRAME_TEXT_BYTES_MAX + sizeof(struct frame_text) +
+						 1;
 	assert_int_equal(check_changed(FRAME_TEXT), -EPROTO);
 }
 
 static void counts_inside_items_are_checked_too(void **unused)
 {
-	struct frame_commit_item *item = (struct frame_commit_item *)(memory + sizeof(struct frame_commit));
+	struct frame_commit_item *item = (struct frame_commit_item *)(memory +
+								      sizeof(struct frame_commit));
 	struct frame_keys *keys = (struct frame_keys *)(memory + sizeof(struct frame_lookup));
 
 	(void)unused;
@@ -220,7 +227,7 @@ static void a_frame_with_random_changes_is_never_read_outside(void **unused)
 			((struct frame_header *)memory)->bytes = bytes;
 		good += check_exact(memory, bytes, is_reply(type)) == 0;
 	}
-	assert_true(good > 1000);    /* the changes leave something to walk through */
+	assert_true(good > 1000); /* the changes leave something to walk through */
 	assert_true(good < 90000);
 }
 

@@ -1,4 +1,5 @@
-/* tests/proto/test_json_text.c: what is written can be read back, and nothing is written beyond the buffer. */
+/* tests/proto/test_json_text.c: what is written can be read back, and nothing is written beyond the
+ * buffer. */
 #include "proto/json_text.h"
 
 #include <jansson.h>
@@ -45,8 +46,10 @@ static void what_is_written_can_be_read_back(void **unused)
 	root = json_loads(text, 0, &error);
 	assert_non_null(root);
 	assert_string_equal(json_string_value(json_object_get(root, "id")), "0aff");
-	assert_non_null(strstr(json_string_value(json_object_get(root, "text")), "a \"b\" \\ \n \x01 \xc3\xa4 "));
-	assert_int_equal(json_integer_value(json_array_get(json_object_get(root, "numbers"), 1)), -5);
+	assert_non_null(strstr(json_string_value(json_object_get(root, "text")),
+			       "a \"b\" \\ \n \x01 \xc3\xa4 "));
+	assert_int_equal(json_integer_value(json_array_get(json_object_get(root, "numbers"), 1)),
+			 -5);
 	assert_true(json_is_null(json_array_get(json_object_get(root, "numbers"), 3)));
 	assert_true(json_is_true(json_object_get(root, "yes")));
 	json_decref(root);
