@@ -51,11 +51,12 @@ static int register_build(struct kvtier_client *client, const struct kvtier_opti
 		[FRAME_FIELD_WEIGHTS_VERSION] = identity->weights_version,
 	};
 	struct frame_register *frame = calloc(1, FRAME_BYTES_MAX);
-	struct frame_group *groups = (struct frame_group *)(frame + 1);
+	struct frame_group *groups;
 
 	client->register_frame = (uint8_t *)frame;
 	if (frame == NULL)
 		return error_set(error, -ENOMEM, "no memory for the registration");
+	groups = (struct frame_group *)(frame + 1);
 	frame_start(&frame->header, FRAME_REGISTER,
 		    (uint32_t)(sizeof(*frame) + client->groups_count * sizeof(*groups)), 0, 0);
 	strcpy(frame->engine, options->engine);
