@@ -119,7 +119,8 @@ bool session_may_use_space(const struct session *session, uint32_t space)
 		return false;
 	if (space == session->engine->space)
 		return true;
-	return cache_space_tenant(session->daemon->cache, space) == session->tenant->handle;
+	return cache_space_is_known(session->daemon->cache, space) &&
+	       cache_space_tenant(session->daemon->cache, space) == session->tenant->handle;
 }
 
 static void hello(struct session *session, const struct frame_hello *frame)

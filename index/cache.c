@@ -226,6 +226,11 @@ int cache_space_open(struct cache *cache, uint32_t tenant,
 	return 0;
 }
 
+bool cache_space_is_known(const struct cache *cache, uint32_t space)
+{
+	return space < cache->spaces_count;
+}
+
 uint32_t cache_space_tenant(const struct cache *cache, uint32_t space)
 {
 	assert(space < cache->spaces_count);

@@ -145,6 +145,8 @@ must_check int cache_space_open(struct cache *cache, uint32_t tenant,
 /* -ENOENT when never opened. */
 must_check int cache_space_find(const struct cache *cache, uint32_t tenant,
 				const uint8_t fingerprint[SPACE_ID_BYTES], uint32_t *out_space);
+/* Whether a number from outside is a space's at all; what follows asserts it. */
+bool cache_space_is_known(const struct cache *cache, uint32_t space);
 uint32_t cache_space_tenant(const struct cache *cache, uint32_t space);
 const uint8_t *cache_space_fingerprint(const struct cache *cache, uint32_t space);
 /* Everything of the space with an epoch below `floor` is a miss from now on, for ever; its slots
