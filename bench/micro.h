@@ -52,6 +52,8 @@ void micro_engine_close(struct micro_engine *engine);
 /* Stores or loads `count` blocks with identities from `identity` on, engine block i % blocks each, as one chain; waits.
  * Returns how many were good, or a negative errno. */
 int64_t micro_engine_move(struct micro_engine *engine, bool is_store, uint64_t identity, uint64_t count);
+/* A counter of the daemon's status by its name, or 0. */
+uint64_t micro_engine_count(struct micro_engine *engine, const char *name);
 /* Waits until nothing is left to be written down. */
 must_check int micro_engine_settle(struct micro_engine *engine, struct error *error);
 /* Seconds since some point. */

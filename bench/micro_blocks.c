@@ -10,18 +10,19 @@
 #include <sys/mman.h>
 
 #define SAMPLE_BYTES   (UINT64_C(256) << 20)
-#define CPU_BYTES      (UINT64_C(256) << 20)
-#define RING_SAMPLES   4u                      /* loads go round so many samples: none is in the cpu tier when it comes */
-#define NVME_BYTES     (UINT64_C(4) << 30)
+#define CPU_BYTES      (UINT64_C(128) << 20)   /* small, so that next to nothing is loaded from there */
+#define RING_SAMPLES   6u                      /* loads go round so many samples */
+#define NVME_BYTES     (UINT64_C(5) << 30)
 #define QUEUE_DEPTH    16u                     /* the daemon's default */
 #define WARM_UP_PAIRS  1u
 
-static int raw_run(const struct micro_node *node, bool is_write, uint64_t seed, double *out_blocks, struct error *error)
+static int raw_run(const struct micro_node *node, bool is_write, uint64_t sample, double *out_blocks, struct error *error)
 {
 	struct raw_io raw = {
 		.path = node->device, .offset = NVME_BYTES / 2, .range_bytes = NVME_BYTES / 4,
 		.block_bytes = (uint32_t)(node->block_bytes + 4096), .queue_depth = QUEUE_DEPTH, .is_write = is_write,
-		.blocks_count = SAMPLE_BYTES / node->block_bytes, .seed = seed,
+		.blocks_count = SAMPLE_BYTES / node->block_bytes,
+		.first_block = sample * (SAMPLE_BYTES / node->block_bytes),
 	};
 
 	return raw_io_run(&raw, out_blocks, error);
@@ -43,13 +44,18 @@ static int store_sample(struct micro_engine *engine, double *out_blocks, struct 
 	return result;
 }
 
-static int load_sample(struct micro_engine *engine, uint64_t identity, double *out_blocks, struct error *error)
+/* `from_nvme`: only blocks that came from there count, what the cpu tier had is time lost. */
+static int load_sample(struct micro_engine *engine, bool from_nvme, uint64_t identity, double *out_blocks,
+		       struct error *error)
 {
 	uint64_t count = SAMPLE_BYTES / engine->block_bytes;
+	uint64_t before = from_nvme ? micro_engine_count(engine, "hit_blocks_nvme") : 0;
 	double began = micro_now();
 	int64_t good = micro_engine_move(engine, false, identity, count);
+	double took = micro_now() - began;
+	uint64_t counted = from_nvme ? micro_engine_count(engine, "hit_blocks_nvme") - before : count;
 
-	*out_blocks = (double)count / (micro_now() - began);
+	*out_blocks = (double)counted / took;
 	if (good != (int64_t)count)
 		return error_set(error, -EIO, "%lld of %llu blocks were loaded", (long long)good,
 				 (unsigned long long)count);
@@ -77,12 +83,11 @@ static int nvme_pairs(struct micro *micro, struct micro_node *node, struct micro
 		if (result == 0 && i >= WARM_UP_PAIRS)
 			measure_pairs_add(&stores, ours, ceiling);
 	}
-	/* The last samples stored are on nvme, and all but the very last are no longer in cpu. */
 	uint64_t first = engine->next_identity - RING_SAMPLES * sample_blocks;
 	for (uint64_t i = 0; result == 0 && i < micro->pairs + WARM_UP_PAIRS; i++) {
 		result = raw_run(node, false, i, &ceiling, error);
 		if (result == 0)
-			result = load_sample(engine, first + i % RING_SAMPLES * sample_blocks, &ours, error);
+			result = load_sample(engine, true, first + i % RING_SAMPLES * sample_blocks, &ours, error);
 		if (result == 0 && i >= WARM_UP_PAIRS)
 			measure_pairs_add(&loads, ours, ceiling);
 	}
@@ -163,7 +168,7 @@ static int cpu_pairs(struct micro *micro, struct micro_engine *engine, uint8_t *
 		copy_choice_set(chosen);
 		result = store_sample(engine, &stored, error);
 		if (result == 0)
-			result = load_sample(engine, engine->next_identity - count, &loaded, error);
+			result = load_sample(engine, false, engine->next_identity - count, &loaded, error);
 		if (result < 0 || i < WARM_UP_PAIRS)
 			continue;
 		measure_pairs_add(&stores, stored, copied);
@@ -182,7 +187,7 @@ int micro_cpu(struct micro *micro, struct error *error)
 	uint64_t block_bytes = UINT64_C(1) << 20;
 	struct micro_node node;
 	struct micro_engine engine = { 0 };
-	int result = micro_node_start(&node, micro, 4 * CPU_BYTES, 0, block_bytes, error);
+	int result = micro_node_start(&node, micro, 4 * SAMPLE_BYTES, 0, block_bytes, error);
 	uint8_t *memory = mmap(NULL, 2 * SAMPLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (result == 0 && memory == MAP_FAILED)

@@ -216,6 +216,19 @@ int64_t micro_engine_move(struct micro_engine *engine, bool is_store, uint64_t i
 	return jobs > 0 ? -ETIMEDOUT : (int64_t)good;
 }
 
+uint64_t micro_engine_count(struct micro_engine *engine, const char *name)
+{
+	static char text[STATS_BYTES];
+	char key[80];
+	const char *found;
+
+	snprintf(key, sizeof(key), "\"%s\":", name);
+	if (kvtier_stats(engine->client, text, sizeof(text), 1000000) < 0)
+		return 0;
+	found = strstr(text, key);
+	return found == NULL ? 0 : strtoull(found + strlen(key), NULL, 10);
+}
+
 int micro_engine_settle(struct micro_engine *engine, struct error *error)
 {
 	double until = micro_now() + MOVE_US_MAX / 1e6;

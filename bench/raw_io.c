@@ -2,7 +2,6 @@
 #include "bench/raw_io.h"
 
 #include "base/clock.h"
-#include "base/random.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -121,9 +120,8 @@ static int ring_open(struct raw_ring *ring, const struct raw_io *raw, struct err
 	return result;
 }
 
-/* Puts a transfer of buffer `place` at a place chosen at random into the ring; the caller enters
- * it. */
-static void block_start(struct raw_ring *ring, const struct raw_io *raw, struct random *random,
+/* Puts the transfer of one block through buffer `place` into the ring; the caller enters it. */
+static void block_start(struct raw_ring *ring, const struct raw_io *raw, uint64_t block,
 			uint32_t place)
 {
 	uint32_t tail = *ring->sq_tail;
@@ -134,7 +132,7 @@ static void block_start(struct raw_ring *ring, const struct raw_io *raw, struct 
 	memset(sqe, 0, sizeof(*sqe));
 	sqe->opcode = raw->is_write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
 	sqe->flags = IOSQE_FIXED_FILE;
-	sqe->off = raw->offset + random_below(random, blocks) * raw->block_bytes;
+	sqe->off = raw->offset + (raw->first_block + block) % blocks * raw->block_bytes;
 	sqe->addr = (uint64_t)(uintptr_t)(ring->memory + (size_t)place * raw->block_bytes);
 	sqe->len = raw->block_bytes;
 	sqe->user_data = place;
@@ -147,11 +145,9 @@ static int blocks_run(struct raw_ring *ring, const struct raw_io *raw)
 {
 	uint64_t started = 0, ended = 0;
 	uint32_t entering = 0;
-	struct random random;
 
-	random_init(&random, raw->seed);
 	for (; started < raw->queue_depth && started < raw->blocks_count; started++, entering++)
-		block_start(ring, raw, &random, (uint32_t)started);
+		block_start(ring, raw, started, (uint32_t)started);
 	while (ended < raw->blocks_count) {
 		int entered = (int)syscall(__NR_io_uring_enter, ring->fd, entering, 1,
 					   IORING_ENTER_GETEVENTS, NULL, 0);
@@ -167,7 +163,7 @@ static int blocks_run(struct raw_ring *ring, const struct raw_io *raw)
 				return cqe->res < 0 ? cqe->res : -EIO;
 			if (started == raw->blocks_count)
 				continue;
-			block_start(ring, raw, &random, (uint32_t)cqe->user_data);
+			block_start(ring, raw, started, (uint32_t)cqe->user_data);
 			started++;
 			entering++;
 		}

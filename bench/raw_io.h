@@ -20,8 +20,8 @@ struct raw_io {
 	uint32_t block_bytes; /* multiple of 4 KiB */
 	uint32_t queue_depth;
 	bool is_write;         /* overwrites the range */
-	uint64_t blocks_count; /* how many to move, at places chosen at random from `seed` */
-	uint64_t seed;
+	uint64_t blocks_count; /* how many to move, one behind the other as a chain lies on disk */
+	uint64_t first_block;  /* where to begin in the range; goes round */
 };
 
 /* Blocks. -ENOSYS, -EPERM: no io_uring here. */
