@@ -344,18 +344,21 @@ static void headers_ended(struct restore *restore)
 		 (unsigned long long)daemon->counters.restored[TIER_NVME]);
 }
 
-/* Blocks that came in before nvme took any, or were not written when an earlier life ended, go down now. */
-static void down_step(struct restore *restore)
+/* Blocks that came in before nvme took any, or were not written when an earlier life ended, go down now. False: the
+ * moves under way have to end first, and wake us. */
+static bool down_step(struct restore *restore)
 {
 	struct daemon *daemon = restore->daemon;
+	uint32_t before = restore->down_next;
 
 	for (unsigned i = 0; i < DOWNS_A_STEP && restore->down_next < daemon->cpu_slots_max; i++) {
 		if (mover_moves_count(daemon) >= DOWN_MOVES_MAX)
-			return;
+			return restore->down_next != before;
 		mover_lower(daemon, restore->down_next++);
 	}
 	if (restore->down_next >= daemon->cpu_slots_max)
 		phase_begin(restore, RESTORE_DONE);
+	return true;
 }
 
 static bool restore_arenas_step(struct daemon *daemon)
@@ -389,10 +392,8 @@ bool restore_step(struct daemon *daemon)
 		catalog_begin(restore);
 		return true;
 	}
-	if (restore->phase == RESTORE_DOWN) {
-		down_step(restore);
-		return true;
-	}
+	if (restore->phase == RESTORE_DOWN)
+		return down_step(restore);
 	if (restore->is_milling)
 		return false;
 	if (restore->number == daemon->devices_count) {
