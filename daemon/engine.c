@@ -33,6 +33,8 @@ static const char *groups_fit(const struct session *session, const struct frame_
 	for (unsigned i = 0; i < frame->groups_count; i++) {
 		uint64_t bytes = groups[i].payload_bytes;
 
+		if (bytes < daemon->settings.block_bytes_min)
+			return "a block is smaller than block_bytes_min, which the index is sized for: lower it";
 		if (bytes >= SLOT_BYTES_MAX || slot_bytes_for(bytes) > session->tenant->arena.bytes)
 			return "a block of this size does not fit the tenant's cpu tier: raise cpu_bytes";
 		if (bytes > daemon->settings.window_bytes)

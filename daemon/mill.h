@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define MILLS_MAX     16
+#define MILLS_MAX     64       /* as many as settings allow */
 #define MILL_OPS_MAX  8192u
 
 struct mill_op {

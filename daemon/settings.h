@@ -56,7 +56,7 @@ struct settings {
 	uint32_t queue_depth;        /* of each device; 16 */
 	uint32_t mills;              /* threads for checksums and copies; 0: chosen from the CPUs */
 	uint64_t index_blocks_max;   /* 0: from the tiers' sizes and block_bytes_min */
-	uint64_t block_bytes_min;    /* the smallest block that the index is sized for; 64 KiB */
+	uint64_t block_bytes_min;    /* the smallest block that the index is sized for; 0: chosen */
 	uint32_t connections_max;    /* 256 */
 	uint32_t spaces_max;         /* 1024 */
 	uint32_t leases_max;         /* 4096 */

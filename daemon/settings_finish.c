@@ -14,6 +14,8 @@
 
 #define CPU_BYTES_DEFAULT "1GiB"
 #define MILLS_CHOSEN_MAX 4
+#define BYTES_SMALL      (UINT64_C(16) << 30)
+#define BYTES_MEDIUM     (UINT64_C(256) << 30)
 
 static int finish_required(struct settings *settings, struct error *error)
 {
@@ -181,11 +183,14 @@ static void finish_chosen(struct settings *settings)
 
 	if (settings->mills == 0)
 		settings->mills = mills_choose();
+	for (uint32_t i = 0; i < settings->tenants_count; i++)
+		bytes += settings->tenants[i].cpu_bytes + settings->tenants[i].nvme_bytes;
+	/* An index takes about 130 bytes a block: small nodes can afford small blocks, large ones need not. */
+	if (settings->block_bytes_min == 0)
+		settings->block_bytes_min = bytes <= BYTES_SMALL ? 4096 : bytes <= BYTES_MEDIUM ? 16384 : 65536;
 	if (settings->index_blocks_max > 0)
 		return;
 	/* A block in both tiers takes one entry, so this is more than enough. */
-	for (uint32_t i = 0; i < settings->tenants_count; i++)
-		bytes += settings->tenants[i].cpu_bytes + settings->tenants[i].nvme_bytes;
 	blocks = bytes / slot_bytes_for(settings->block_bytes_min);
 	if (blocks < 1024)
 		blocks = 1024;

@@ -50,7 +50,9 @@ const struct setting settings_rows[] = {
 	  BETWEEN(1024, UINT32_MAX / 2), .zero_allowed = true, .initial = "0",
 	  .help = "Blocks that the index has room for; 0 computes it from the tiers and block_bytes_min." },
 	{ "block_bytes_min", SETTING_SIZE, FIELD(settings, block_bytes_min), BETWEEN(4 * KIB, GIB),
-	  .initial = "64KiB", .help = "The smallest block that the index is sized for." },
+	  .zero_allowed = true, .initial = "0",
+	  .help = "The smallest block that the index is sized for, smaller ones are refused; 0 chooses 4KiB, "
+		  "16KiB or 64KiB from the tiers' sizes." },
 	{ "connections_max", SETTING_COUNT, FIELD(settings, connections_max), BETWEEN(1, 4096),
 	  .initial = "256", .help = "Client connections at once; more are refused." },
 	{ "spaces_max", SETTING_COUNT, FIELD(settings, spaces_max), BETWEEN(1, 65536),
