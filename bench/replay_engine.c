@@ -136,6 +136,7 @@ int engine_open(struct engine **out_engine, const struct trace *trace,
 		engine_close(engine);
 		return result;
 	}
+	engine_warm(engine);
 	*out_engine = engine;
 	return 0;
 }

@@ -40,4 +40,8 @@ static inline uint64_t now_us(void)
  * missed otherwise. */
 void engine_boot_check(struct engine *engine);
 
+/* Waits, at most as long as for the daemon, until loads are served: a client is connected before
+ * they are. */
+void engine_warm(struct engine *engine);
+
 #endif
