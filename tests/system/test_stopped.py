@@ -4,6 +4,7 @@ Each call's time beyond its deadline is measured; the promise is 10 ms, and buil
 of this machine. What fails the test is generous (a loaded machine schedules late): LATE_SECONDS. After a job has said
 that it is quiescent its engine memory is made untouchable: a copy that still came would end the process by SIGSEGV.
 """
+import contextlib
 import errno
 import os
 import random
@@ -45,9 +46,13 @@ class Duty(threading.Thread):
     def run(self):
         while True:
             for number, seconds in self.turns:
-                os.kill(self.pid, number)
+                try:
+                    os.kill(self.pid, number)
+                except ProcessLookupError:
+                    return
                 if select.select([self.end_read], [], [], seconds)[0]:
-                    os.kill(self.pid, signal.SIGCONT)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(self.pid, signal.SIGCONT)
                     return
 
     def stop(self):
