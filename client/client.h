@@ -50,6 +50,8 @@ struct link {
 	bool is_broken;   /* nothing can be said on it any more */
 	uint64_t boot_id; /* 0: not known yet; frames of another one break the link */
 	uint64_t request; /* the last one used */
+	uint64_t receive_us; /* the receive time-out that the socket has; 0: none set yet */
+	bool is_blocking;    /* the next receive waits in the system call itself */
 	uint8_t *incoming; /* FRAME_BYTES_MAX, the frame received last */
 	uint8_t *outgoing; /* FRAME_BYTES_MAX, for the owner */
 };
