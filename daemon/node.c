@@ -163,19 +163,24 @@ static int areas_add(struct daemon *daemon, struct error *error)
 {
 	const struct settings *settings = &daemon->settings;
 	uint32_t units[NVME_DEVICES_MAX];
+	uint64_t nvme_units = 0;
 	int result = 0;
 
 	daemon->nvme_area = UINT32_MAX;
-	for (unsigned i = 0; i < daemon->devices_count; i++)
+	for (unsigned i = 0; i < daemon->devices_count; i++) {
 		units[i] = daemon->devices[i].units;
+		nvme_units += units[i];
+	}
 	if (daemon->devices_count > 0)
 		result = cache_area_add(daemon->cache, TIER_NVME, settings->extent_bytes, units,
 					daemon->devices_count, &daemon->nvme_area);
 	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++) {
 		struct tenant *tenant = &daemon->tenants[i];
 		uint32_t cpu_units = (uint32_t)(tenant->arena.bytes / settings->extent_bytes);
+		uint64_t quota = settings->tenants[i].nvme_bytes / settings->extent_bytes;
+		/* A device's superblock and tables take a unit of what its size promised. */
 		uint32_t units_max[TIERS] = { cpu_units,
-			(uint32_t)(settings->tenants[i].nvme_bytes / settings->extent_bytes) };
+					      (uint32_t)(quota < nvme_units ? quota : nvme_units) };
 		uint32_t areas[TIERS];
 
 		result = cache_area_add(daemon->cache, TIER_CPU, settings->extent_bytes, &cpu_units, 1,
