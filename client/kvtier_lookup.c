@@ -153,6 +153,18 @@ static void note_ready(struct kvtier_client *client, bool ranks_are_missing)
 	pthread_mutex_unlock(&client->lock);
 }
 
+static bool client_can_load(struct kvtier_client *client)
+{
+	bool can_load;
+
+	if ((client->roles & KVTIER_WORKER) == 0)
+		return true;   /* the workers of a scheduler are other clients */
+	pthread_mutex_lock(&client->lock);
+	can_load = client->is_attached;
+	pthread_mutex_unlock(&client->lock);
+	return can_load;
+}
+
 int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *lookup,
 		  uint64_t wait_us_max, struct kvtier_found *out_found)
 {
@@ -170,6 +182,10 @@ int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *look
 	if (result < 0)
 		return result;
 	result = client_space_handle(client, lookup->space, &handle);
+	/* What could not be loaded is not promised: after a restart the copy thread attaches a moment
+	 * later than the callers' own connection. */
+	if (result == 0 && !client_can_load(client))
+		result = -ENOTCONN;
 	if (result == 0)
 		result = lookup_ask(client, lookup, handle, keys_count, deadline_us);
 	if (result == 0)
