@@ -108,20 +108,23 @@ void move_store_start(struct move *move)
 int mover_store(struct daemon *daemon, const struct store_order *order)
 {
 	struct move *move = move_take(daemon, MOVE_STORE, order->tenant, order->entry, order->shard);
-	uint32_t slot;
 
 	if (move == NULL)
 		return -EAGAIN;
+	/* By number, not through the entry: a slot whose entry was dropped meanwhile is still ours to give back. */
+	assert(cache_slot(daemon->cache, order->tier, order->slot)->state == SLOT_FILLING);
 	move->source = order->source;
 	move->identity = *order->identity;
 	move->deadline_us = order->deadline_us;
 	move->slot_bytes = (uint32_t)slot_bytes_for(order->identity->payload_bytes);
 	move_add_waiter(move, order->waiter);
-	slot = cache_copy_slot(daemon->cache, order->entry, TIER_NVME, order->shard);
-	if (slot != SLOT_NONE) {
-		move->nvme_slot = slot;
-		move->nvme_generation = cache_slot(daemon->cache, TIER_NVME, slot)->generation;
+	if (order->tier == TIER_CPU) {
+		move_has_cpu_slot(move, order->slot);
+		move_store_start(move);
+		return 0;
 	}
+	move->nvme_slot = order->slot;
+	move->nvme_generation = cache_slot(daemon->cache, TIER_NVME, order->slot)->generation;
 	move_become(move, MOVE_SLOTLESS);
 	return 0;
 }

@@ -24,6 +24,8 @@ struct store_order {
 	struct tenant *tenant;
 	uint32_t entry;
 	unsigned shard;
+	enum tier_id tier;                /* of the slot that admission reserved, FILLING: the move's from now on */
+	uint32_t slot;
 	const uint8_t *source;            /* payload, in the window; stays mapped until the waiter was told */
 	const struct slot_identity *identity;   /* with the committed segment checksums; sealed by us */
 	uint64_t deadline_us;             /* for a cpu slot to become free */

@@ -233,6 +233,7 @@ static void item_commit(struct batch *batch, const struct frame_commit_item *com
 	struct slot_identity identity;
 	struct store_order order = {
 		.tenant = session->tenant, .entry = item->entry, .shard = session->shard,
+		.tier = item->tier, .slot = item->slot,
 		.source = session->window + commit->window_offset, .identity = &identity,
 		.deadline_us = batch->deadline_us, .waiter = &item->waiter,
 	};
