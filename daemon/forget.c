@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SPACE_ALL UINT32_MAX
+#define SPACE_ALL           UINT32_MAX
+#define FORGETS_A_SESSION_MAX 4u   /* under way; each waits for a sync, so they come in faster than they go */
 
 struct forgetting {
 	struct mill_op mill;
@@ -98,6 +99,16 @@ static int forget_space(struct session *session, const struct frame_forget *fram
 	return session_may_use_space(session, frame->space) ? 0 : -ENOENT;
 }
 
+static unsigned forgettings_of(const struct session *session)
+{
+	struct list *list = &session->daemon->forgettings;
+	unsigned count = 0;
+
+	for (struct list_node *node = list_first(list); node != NULL; node = list_after(list, node))
+		count += list_item(node, struct forgetting, link)->session == session;
+	return count;
+}
+
 void forget_frame(struct session *session, const struct frame_forget *frame)
 {
 	struct daemon *daemon = session->daemon;
@@ -106,6 +117,10 @@ void forget_frame(struct session *session, const struct frame_forget *frame)
 
 	if (session->tenant == NULL || forget_space(session, frame, &space) < 0) {
 		session_reply_done(session, frame->header.request, -ENOENT);
+		return;
+	}
+	if (forgettings_of(session) >= FORGETS_A_SESSION_MAX) {
+		session_reply_done(session, frame->header.request, -EAGAIN);
 		return;
 	}
 	/* A rare call of an operator: not the data path. */
