@@ -136,7 +136,10 @@ void load_frame(struct session *session, const struct frame_load *frame)
 		return;
 	}
 	batch->deadline_us = daemon->now_us + frame->deadline_us;
-	batch->lease = frame->lease;
+	/* Of somebody else, or over: as without one. */
+	batch->lease = cache_lease_is_of(daemon->cache, frame->lease, session->tenant->handle)
+			       ? frame->lease
+			       : LEASE_NONE;
 	batch->space = frame->space;
 	batch->group = frame->group;
 	batch->payload_bytes = session->engine->groups[frame->group].payload_bytes;

@@ -151,8 +151,11 @@ static void hello(struct session *session, const struct frame_hello *frame)
 
 static void lease_release(struct session *session, const struct frame_lease_release *frame)
 {
-	if (session->engine != NULL)
-		cache_lease_release(session->daemon->cache, frame->lease);
+	struct cache *cache = session->daemon->cache;
+
+	if (session->engine != NULL &&
+	    cache_lease_is_of(cache, frame->lease, session->tenant->handle))
+		cache_lease_release(cache, frame->lease);
 }
 
 static void serve(struct session *session, const void *frame, const struct frame_header *header)

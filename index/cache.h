@@ -282,6 +282,8 @@ must_check int cache_lease_grant(struct cache *cache, uint32_t tenant, const uin
 /* Idempotent: an unknown lease (released or expired) is nothing. */
 void cache_lease_release(struct cache *cache, uint64_t lease);
 bool cache_lease_is_live(const struct cache *cache, uint64_t lease);
+/* Whether it is a live lease of this tenant: handles come from clients, and can be guessed. */
+bool cache_lease_is_of(const struct cache *cache, uint64_t lease, uint32_t tenant);
 /* Gives up one entry of the lease (it was delivered); false: not in it. */
 bool cache_lease_release_entry(struct cache *cache, uint64_t lease, uint32_t entry);
 /* Releases leases whose deadline is at or before `now_us`; returns how many. Call each pass. */

@@ -246,6 +246,13 @@ void cache_lease_release(struct cache *cache, uint64_t handle)
 	lease_end(cache, lease);
 }
 
+bool cache_lease_is_of(const struct cache *cache, uint64_t handle, uint32_t tenant)
+{
+	const struct lease *lease = lease_find(cache, handle);
+
+	return lease != NULL && lease->tenant == tenant;
+}
+
 bool cache_lease_is_live(const struct cache *cache, uint64_t handle)
 {
 	return lease_find(cache, handle) != NULL;
