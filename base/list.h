@@ -1,4 +1,4 @@
-/* base/list.h: a doubly linked list whose nodes lie inside what they link. Not for several threads. */
+/* base/list.h: a doubly linked list whose nodes lie inside what they link. For one thread. */
 #ifndef KVTIER_BASE_LIST_H
 #define KVTIER_BASE_LIST_H
 
@@ -13,7 +13,7 @@ struct list_node {
 };
 
 struct list {
-	struct list_node head;   /* its next is the first, its previous the last */
+	struct list_node head; /* its next is the first, its previous the last */
 	uint64_t count;
 };
 

@@ -4,8 +4,8 @@
  * Runs on:  one sender thread, one receiver thread.
  * Owns:     the ring and the eventfd; what the pointers mean is ownership passed from sender to
  *           receiver.
- * Limit:    `capacity` items; the ops that travel come from pools, so a mailbox sized to the pool is
- *           never full.
+ * Limit:    `capacity` items; the ops that travel come from pools, so a mailbox sized to the pool
+ *           is never full.
  */
 #ifndef KVTIER_BASE_MAILBOX_H
 #define KVTIER_BASE_MAILBOX_H
@@ -23,13 +23,13 @@ struct mailbox {
 	/* Gaps, not alignment, keep the sides off each other's cache lines: malloc() may give the
 	 * memory. */
 	uint8_t gap_sender[64];
-	_Atomic uint32_t tail;       /* the sender's */
-	uint32_t head_seen;          /* the sender's last look at head */
+	_Atomic uint32_t tail; /* the sender's */
+	uint32_t head_seen;    /* the sender's last look at head */
 	uint8_t gap_receiver[64];
-	_Atomic uint32_t head;       /* the receiver's */
-	uint32_t tail_seen;          /* the receiver's last look at tail */
+	_Atomic uint32_t head; /* the receiver's */
+	uint32_t tail_seen;    /* the receiver's last look at tail */
 	uint8_t gap_sleeping[64];
-	_Atomic uint32_t sleeping;   /* 1 while the receiver waits on wake_fd */
+	_Atomic uint32_t sleeping; /* 1 while the receiver waits on wake_fd */
 	uint8_t gap_end[64];
 };
 

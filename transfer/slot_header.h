@@ -1,9 +1,10 @@
 /*
- * transfer/slot_header.h: the first 4 KiB of a slot, the same in every tier (docs/DESIGN.md, "A slot").
+ * transfer/slot_header.h: the first 4 KiB of a slot, the same in every tier (docs/DESIGN.md,
+ * "A slot").
  *
- * The identity part says what the payload is and proves it; the address part of a tier says where this very
- * copy lies. Integers are little-endian. Each part ends with its own CRC32C, taken with that field as zero.
- * Pure functions over memory the caller owns; any thread.
+ * The identity part says what the payload is and proves it; the address part of a tier says where
+ * this very copy lies. Integers are little-endian. Each part ends with its own CRC32C, taken with
+ * that field as zero. Pure functions over memory the caller owns; any thread.
  */
 #ifndef KVTIER_TRANSFER_SLOT_HEADER_H
 #define KVTIER_TRANSFER_SLOT_HEADER_H
@@ -14,14 +15,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SLOT_HEADER_BYTES   4096u
-#define SLOT_ALIGN_BYTES    4096u
-#define SLOT_MAGIC          UINT64_C(0x31544f4c5354564b)   /* "KVTSLOT1" */
+#define SLOT_HEADER_BYTES 4096u
+#define SLOT_ALIGN_BYTES 4096u
+#define SLOT_MAGIC UINT64_C(0x31544f4c5354564b) /* "KVTSLOT1" */
 #define SLOT_FORMAT_VERSION 1u
-#define SLOT_SEGMENTS_MAX   256u
-#define BLOCK_HASH_BYTES    32u
-#define SPACE_ID_BYTES      16u
-#define DEVICE_ID_BYTES     16u
+#define SLOT_SEGMENTS_MAX 256u
+#define BLOCK_HASH_BYTES 32u
+#define SPACE_ID_BYTES 16u
+#define DEVICE_ID_BYTES 16u
 
 enum tier_id { TIER_CPU, TIER_NVME, TIERS };
 
@@ -29,35 +30,35 @@ enum tier_id { TIER_CPU, TIER_NVME, TIERS };
 struct slot_identity {
 	uint64_t magic;
 	uint32_t format_version;
-	uint32_t crc;                        /* of this struct, with crc = 0 */
+	uint32_t crc; /* of this struct, with crc = 0 */
 	uint8_t space[SPACE_ID_BYTES];
 	uint64_t epoch;
 	uint16_t group;
 	uint16_t shard;
-	uint32_t tokens;                     /* that the block stands for */
+	uint32_t tokens; /* that the block stands for */
 	uint8_t hash[BLOCK_HASH_BYTES];
-	uint8_t parent[BLOCK_HASH_BYTES];    /* all zero: the first block of a prefix */
+	uint8_t parent[BLOCK_HASH_BYTES]; /* all zero: the first block of a prefix */
 	uint64_t route_key;
 	uint64_t payload_bytes;
-	uint64_t stored_at_us;               /* since 1970, for people */
-	uint32_t segments_count;             /* 1..SLOT_SEGMENTS_MAX */
-	uint32_t key_id;                     /* 0: in the clear */
-	uint8_t nonce[16];                   /* 12 used */
+	uint64_t stored_at_us;   /* since 1970, for people */
+	uint32_t segments_count; /* 1..SLOT_SEGMENTS_MAX */
+	uint32_t key_id;         /* 0: in the clear */
+	uint8_t nonce[16];       /* 12 used */
 	uint8_t tag[16];
-	uint32_t first_position;             /* index of the block in its group's chain */
-	uint16_t shards_count;               /* of the key: how many shards make it whole */
-	uint16_t reserved;                   /* zero */
-	uint32_t segment_crcs[SLOT_SEGMENTS_MAX];   /* plaintext; unused ones are zero */
+	uint32_t first_position;                  /* index of the block in its group's chain */
+	uint16_t shards_count;                    /* of the key: how many shards make it whole */
+	uint16_t reserved;                        /* zero */
+	uint32_t segment_crcs[SLOT_SEGMENTS_MAX]; /* plaintext; unused ones are zero */
 };
 
 /* Where this copy lies. */
 struct slot_address {
 	uint8_t device[DEVICE_ID_BYTES];
-	uint64_t offset;                     /* bytes from the start of the arena or device */
+	uint64_t offset; /* bytes from the start of the arena or device */
 	uint32_t extent_generation;
 	uint32_t slot_generation;
-	uint32_t reserved[7];                /* zero */
-	uint32_t crc;                        /* of this struct, with crc = 0 */
+	uint32_t reserved[7]; /* zero */
+	uint32_t crc;         /* of this struct, with crc = 0 */
 };
 
 struct slot_header {
@@ -72,7 +73,8 @@ _Static_assert(sizeof(struct slot_address) == 64, "an address part is one cache 
 /* Header and padded payload: what a slot of a block takes in a tier. */
 static inline uint64_t slot_bytes_for(uint64_t payload_bytes)
 {
-	return SLOT_HEADER_BYTES + (payload_bytes + SLOT_ALIGN_BYTES - 1) / SLOT_ALIGN_BYTES * SLOT_ALIGN_BYTES;
+	return SLOT_HEADER_BYTES +
+	       (payload_bytes + SLOT_ALIGN_BYTES - 1) / SLOT_ALIGN_BYTES * SLOT_ALIGN_BYTES;
 }
 
 /* All segments but the last have this many bytes: ceil(payload / segments). */
@@ -81,7 +83,8 @@ static inline uint64_t slot_segment_bytes(uint64_t payload_bytes, uint32_t segme
 	return (payload_bytes + segments_count - 1) / segments_count;
 }
 
-/* Completes magic, version, padding and the part's CRC. The header's other parts are left as they are. */
+/* Completes magic, version, padding and the part's CRC. The header's other parts are left as they
+ * are. */
 void slot_identity_seal(struct slot_header *header);
 void slot_address_seal(struct slot_address *address);
 /* Makes a header that nothing accepts (before its payload is overwritten). */
@@ -89,28 +92,29 @@ void slot_header_clear(struct slot_header *header);
 
 /* What a reader expects; fields it cannot know are left out by the flags. */
 struct slot_expectation {
-	const uint8_t *space;            /* NULL: any */
-	const uint8_t *hash;             /* NULL: any */
+	const uint8_t *space; /* NULL: any */
+	const uint8_t *hash;  /* NULL: any */
 	const uint8_t *device;
 	uint64_t offset;
-	uint64_t slot_bytes;             /* payload must fit */
+	uint64_t slot_bytes; /* payload must fit */
 	uint64_t epoch_min;
-	uint32_t group, shard;           /* used when hash is given */
-	uint32_t slot_generation;        /* 0: any */
-	uint32_t extent_generation;      /* 0: any */
+	uint32_t group, shard;      /* used when hash is given */
+	uint32_t slot_generation;   /* 0: any */
+	uint32_t extent_generation; /* 0: any */
 };
 
 enum slot_verdict {
 	SLOT_GOOD,
-	SLOT_STALE,      /* a valid header of another key, generation, place or epoch: drop the entry */
-	SLOT_DAMAGED,    /* a part's or the payload's checksum is wrong: quarantine the slot */
-	SLOT_EMPTY       /* no magic: never written or cleared */
+	SLOT_STALE, /* a valid header of another key, generation, place or epoch: drop the entry */
+	SLOT_DAMAGED, /* a part's or the payload's checksum is wrong: quarantine the slot */
+	SLOT_EMPTY    /* no magic: never written or cleared */
 };
 
 /* Checks identity and the address part of `tier`; not the payload. */
 enum slot_verdict slot_header_check(const struct slot_header *header, enum tier_id tier,
 				    const struct slot_expectation *expected);
-/* Checks the payload that follows the header against its segment checksums (SLOT_GOOD or SLOT_DAMAGED). */
+/* Checks the payload that follows the header against its segment checksums (SLOT_GOOD or
+ * SLOT_DAMAGED). */
 enum slot_verdict slot_payload_check(const struct slot_header *header);
 const char *slot_verdict_name(enum slot_verdict verdict);
 

@@ -1,8 +1,8 @@
 /*
  * tests/proto/frame_samples.h: one good frame of every type, with as many items as the caller says.
  */
-#ifndef KVTIER_TESTS_FRAME_SAMPLES_H
-#define KVTIER_TESTS_FRAME_SAMPLES_H
+#ifndef KVTIER_TESTS_PROTO_FRAME_SAMPLES_H
+#define KVTIER_TESTS_PROTO_FRAME_SAMPLES_H
 
 #include "proto/frames.h"
 
