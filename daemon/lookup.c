@@ -160,6 +160,13 @@ static void worth_weigh(const struct session *session, const struct frame_lookup
 	answer->worth_tokens = worth_tokens(&cost, answer->runs, answer->runs_count, answer->usable_tokens);
 }
 
+/* Each tenant has an equal part of the leases, so that none can leave another without. */
+static bool lease_is_left(const struct daemon *daemon, const struct tenant *tenant)
+{
+	return cache_leases_count(daemon->cache, tenant->handle) <
+	       daemon->settings.leases_max / daemon->tenants_count;
+}
+
 /* A lease on what is usable. One that is refused or clipped makes less usable, never a promise that is not kept. */
 static void lease_grant(struct session *session, const struct lookup *lookup, uint64_t lease_us,
 			struct answer *answer)
@@ -182,7 +189,8 @@ static void lease_grant(struct session *session, const struct lookup *lookup, ui
 		return;
 	if (lease_us > daemon->settings.lease_us_max)
 		lease_us = daemon->settings.lease_us_max;
-	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, count, daemon->now_us + lease_us,
+	if (!lease_is_left(daemon, session->tenant) ||
+	    cache_lease_grant(daemon->cache, session->tenant->handle, wanted, count, daemon->now_us + lease_us,
 			      &answer->lease, &granted) < 0) {
 		daemon->counters.leases_refused++;
 		answer->usable_tokens = 0;
@@ -376,7 +384,7 @@ static unsigned pin(struct session *session, const struct frame_hint *frame, uns
 	for (unsigned i = 0; i < count; i++)
 		if (wanted[i] != ENTRY_NONE)
 			wanted[present++] = wanted[i];
-	if (present == 0 || lease_us == 0)
+	if (present == 0 || lease_us == 0 || !lease_is_left(daemon, session->tenant))
 		return 0;
 	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, present, daemon->now_us + lease_us,
 			      out_lease, &granted) < 0)
