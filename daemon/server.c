@@ -15,6 +15,7 @@
 
 #define EVENTS_A_PASS 64
 #define ACCEPTS_A_PASS 16
+#define ADMIN_SESSIONS_KEPT 4u   /* for the operator, when tenants have taken all of theirs */
 
 struct listener {
 	int fd;
@@ -209,6 +210,22 @@ struct session *server_adopt(struct daemon *daemon, const struct wire *wire, str
 	return session;
 }
 
+/* Each tenant has an equal part, so that none can shut another or the operator out. */
+static bool session_is_left(const struct daemon *daemon, const struct listener *listener)
+{
+	unsigned all = daemon->server->sessions_max;
+	unsigned kept = all > 2 * ADMIN_SESSIONS_KEPT ? ADMIN_SESSIONS_KEPT : 0;
+	unsigned part = (all - kept) / daemon->tenants_count;
+	unsigned open = 0;
+
+	if (listener->tenant == NULL)
+		return true;
+	for (const struct session *session = server_session_after(daemon, NULL); session != NULL;
+	     session = server_session_after(daemon, session))
+		open += session->tenant == listener->tenant;
+	return open < (part == 0 ? 1 : part);
+}
+
 static void accept_some(struct daemon *daemon, struct listener *listener)
 {
 	for (unsigned i = 0; i < ACCEPTS_A_PASS; i++) {
@@ -219,9 +236,12 @@ static void accept_some(struct daemon *daemon, struct listener *listener)
 
 		if (fd < 0)
 			return;
-		struct session *session = server_adopt(daemon, &wire, listener->tenant, listener->tenant == NULL);
+		struct session *session = NULL;
+		if (session_is_left(daemon, listener))
+			session = server_adopt(daemon, &wire, listener->tenant,
+					       listener->tenant == NULL);
 		if (session == NULL) {
-			log_line(LOG_WARNING, "client_rejected", "pid=%d reason=\"connections_max reached\"",
+			log_line(LOG_WARNING, "client_rejected", "pid=%d reason=\"connections_max, or a tenant's part of it, reached\"",
 				 (int)pid);
 			close(fd);
 			continue;
