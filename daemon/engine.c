@@ -85,7 +85,7 @@ void engine_register(struct session *session, const struct frame_register *frame
 	}
 	fingerprint_space(session->tenant->name, frame, reply.fingerprint);
 	engine = server_engine_place(daemon, session->tenant, frame->engine);
-	if (engine == NULL || cache_space_open(daemon->cache, session->tenant->handle, reply.fingerprint, &space) < 0) {
+	if (engine == NULL || session_space_open(session, reply.fingerprint, &space) < 0) {
 		session_refuse(session, frame->header.request, -ENOSPC, "too many engines or spaces: raise "
 			       "connections_max or spaces_max");
 		return;
@@ -264,7 +264,6 @@ void engine_canary(struct session *session, const struct frame_canary *frame)
 void engine_space(struct session *session, const struct frame_space *frame)
 {
 	struct frame_space_reply reply = { 0 };
-	struct daemon *daemon = session->daemon;
 	int result;
 
 	if (session->engine == NULL || frame->space != session->engine->space) {
@@ -272,6 +271,6 @@ void engine_space(struct session *session, const struct frame_space *frame)
 		return;
 	}
 	fingerprint_adapter(session->engine->fingerprint, frame->adapter, reply.fingerprint);
-	result = cache_space_open(daemon->cache, session->tenant->handle, reply.fingerprint, &reply.space);
+	result = session_space_open(session, reply.fingerprint, &reply.space);
 	session_reply(session, &reply, sizeof(reply), FRAME_SPACE_REPLY, frame->header.request, result);
 }

@@ -89,11 +89,10 @@ static void floor_raise(struct session *session, struct forgetting *forgetting, 
 static int forget_space(struct session *session, const struct frame_forget *frame, uint32_t *out_space)
 {
 	static const uint8_t none[SPACE_ID_BYTES];
-	struct daemon *daemon = session->daemon;
 
 	*out_space = frame->space;
 	if (memcmp(frame->fingerprint, none, sizeof(none)) != 0)
-		return cache_space_open(daemon->cache, session->tenant->handle, frame->fingerprint, out_space);
+		return session_space_open(session, frame->fingerprint, out_space);
 	if (frame->space == SPACE_ALL)
 		return 0;
 	return session_may_use_space(session, frame->space) ? 0 : -ENOENT;

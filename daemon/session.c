@@ -123,6 +123,19 @@ bool session_may_use_space(const struct session *session, uint32_t space)
 	       cache_space_tenant(session->daemon->cache, space) == session->tenant->handle;
 }
 
+int session_space_open(struct session *session, const uint8_t *fingerprint, uint32_t *out_space)
+{
+	struct daemon *daemon = session->daemon;
+	uint32_t tenant = session->tenant->handle;
+
+	if (cache_space_find(daemon->cache, tenant, fingerprint, out_space) == 0)
+		return 0;
+	if (cache_spaces_count(daemon->cache, tenant) >=
+	    daemon->settings.spaces_max / daemon->tenants_count)
+		return -ENOSPC;
+	return cache_space_open(daemon->cache, tenant, fingerprint, out_space);
+}
+
 static void hello(struct session *session, const struct frame_hello *frame)
 {
 	struct frame_hello_reply reply = { .version = FRAME_VERSION_MAX };

@@ -125,6 +125,10 @@ void stats_frame(struct session *session, const struct frame_header *frame);
 void explain_frame(struct session *session, const struct frame_explain *frame);
 void bypass_frame(struct session *session, const struct frame_bypass *frame);
 
+/* A space of the session's tenant, opened for it if need be. Each tenant has an equal part of
+ * spaces_max: -ENOSPC beyond it. */
+must_check int session_space_open(struct session *session, const uint8_t *fingerprint,
+				  uint32_t *out_space);
 /* The tenant that owns `space` is the session's, and the engine's shards are what the space says. */
 bool session_may_use_space(const struct session *session, uint32_t space);
 

@@ -226,6 +226,15 @@ int cache_space_open(struct cache *cache, uint32_t tenant,
 	return 0;
 }
 
+uint32_t cache_spaces_count(const struct cache *cache, uint32_t tenant)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < cache->spaces_count; i++)
+		count += cache->spaces[i].tenant == tenant;
+	return count;
+}
+
 bool cache_space_is_known(const struct cache *cache, uint32_t space)
 {
 	return space < cache->spaces_count;

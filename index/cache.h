@@ -145,6 +145,8 @@ must_check int cache_space_open(struct cache *cache, uint32_t tenant,
 /* -ENOENT when never opened. */
 must_check int cache_space_find(const struct cache *cache, uint32_t tenant,
 				const uint8_t fingerprint[SPACE_ID_BYTES], uint32_t *out_space);
+/* How many spaces of the tenant there are: as many as all spaces to look at. */
+uint32_t cache_spaces_count(const struct cache *cache, uint32_t tenant);
 /* Whether a number from outside is a space's at all; what follows asserts it. */
 bool cache_space_is_known(const struct cache *cache, uint32_t space);
 uint32_t cache_space_tenant(const struct cache *cache, uint32_t space);
