@@ -11,15 +11,18 @@
 
 #define SAMPLE_BYTES   (UINT64_C(256) << 20)
 #define CPU_BYTES      (UINT64_C(128) << 20)   /* small, so that next to nothing is loaded from there */
-#define RING_SAMPLES   6u                      /* loads go round so many samples */
+#define RING_SAMPLES   9u                      /* loads go round all that nvme holds, as raw reads do */
 #define NVME_BYTES     (UINT64_C(5) << 30)
 #define QUEUE_DEPTH    16u                     /* the daemon's default */
+#define NVME_META_BYTES (UINT64_C(32) << 20)    /* more than a device's superblock and tables take */
 #define WARM_UP_PAIRS  1u
 
 static int raw_run(const struct micro_node *node, bool is_write, uint64_t sample, double *out_blocks, struct error *error)
 {
 	struct raw_io raw = {
-		.path = node->device, .offset = NVME_BYTES / 2, .range_bytes = NVME_BYTES / 4,
+		/* Reads the very bytes that ours reads, and writes beside them. */
+		.path = node->device, .offset = is_write ? NVME_BYTES / 2 : NVME_META_BYTES,
+		.range_bytes = is_write ? NVME_BYTES / 4 : NVME_BYTES / 2 - 2 * NVME_META_BYTES,
 		.block_bytes = (uint32_t)(node->block_bytes + 4096), .queue_depth = QUEUE_DEPTH, .is_write = is_write,
 		.blocks_count = SAMPLE_BYTES / node->block_bytes,
 		.first_block = sample * (SAMPLE_BYTES / node->block_bytes),

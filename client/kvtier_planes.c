@@ -132,8 +132,7 @@ static void plane_copy(const struct group *group, uint64_t position, uint8_t *ta
 
 		if (piece > PIECE_BYTES)
 			piece = PIECE_BYTES;
-		copy_bytes(target, source, piece);
-		*crc = crc32c_more(into_segment == 0 ? 0 : *crc, target, piece);
+		*crc = copy_with_checksum_more(into_segment == 0 ? 0 : *crc, target, source, piece);
 		target += piece;
 		source += piece;
 		position += piece;
