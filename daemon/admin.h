@@ -1,5 +1,6 @@
 /*
- * daemon/admin.h: what people and machines ask of the daemon itself: STATS as JSON, /livez, /readyz, /metrics.
+ * daemon/admin.h: what people and machines ask of the daemon itself: STATS as JSON, /livez,
+ * /readyz, /metrics.
  * Runs on: the loop thread.
  */
 #ifndef KVTIER_DAEMON_ADMIN_H

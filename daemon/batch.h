@@ -1,8 +1,9 @@
 /*
  * daemon/batch.h: a STORE or a LOAD of up to 1,024 blocks: the daemon's part of a job.
  *
- * Every item ends exactly once, by done, deadline, cancel or the connection's end; an end is reported once, by an
- * event, when the socket has room. The batch is freed when all items have ended, were reported, and hold nothing.
+ * Every item ends exactly once, by done, deadline, cancel or the connection's end; an end is
+ * reported once, by an event, when the socket has room. The batch is freed when all items have
+ * ended, were reported, and hold nothing.
  * Runs on: the loop thread. Limit: BATCHES_MAX over all sessions, settings.batches_max a session.
  */
 #ifndef KVTIER_DAEMON_BATCH_H
@@ -24,16 +25,19 @@ enum item_state {
 };
 
 struct batch_item {
-	struct waiter waiter;             /* MOVING; on the batch's `unsaid` list when ENDED or DELIVERED and not reported */
+	/* MOVING; on the batch's `unsaid` list when ENDED or DELIVERED and not reported */
+	struct waiter waiter;
 	struct list_node attached;        /* ATTACHED: on the daemon's list */
 	uint8_t hash[BLOCK_HASH_BYTES];
 	uint64_t route_key;
 	uint32_t entry;
-	uint32_t slot, generation;        /* store WANTED: the reserved slot; load DELIVERED: the held cpu slot */
+	/* store WANTED: the reserved slot; load DELIVERED: the held cpu slot */
+	uint32_t slot, generation;
 	int32_t result;
 	uint16_t index;
 	uint8_t state;                    /* enum item_state */
-	uint8_t tier;                     /* store: of the reserved slot; load: where it was found */
+	/* store: of the reserved slot; load: where it was found */
+	uint8_t tier;
 };
 
 struct batch {
@@ -50,7 +54,8 @@ struct batch {
 	uint16_t next;                    /* load: the next item to begin */
 	uint16_t moving;                  /* items that a move works for */
 	uint16_t delivered;               /* load: slots held */
-	uint16_t open;                    /* items not ENDED (DELIVERED counts as open until released) */
+	/* items not ENDED (DELIVERED counts as open until released) */
+	uint16_t open;
 	uint32_t tokens_per_block;
 	uint64_t payload_bytes;
 	uint8_t tag[FRAME_TAG_BYTES];
@@ -74,7 +79,8 @@ static inline struct batch *batch_of_item(struct batch_item *item)
 void batch_item_end(struct batch_item *item, int result);
 /* A load's item is to be reported as delivered. */
 void batch_item_say(struct batch_item *item);
-/* Reports what there is to say; frees the batch when it is over. Returns whether it did anything. */
+/* Reports what there is to say; frees the batch when it is over. Returns whether it did
+ * anything. */
 bool batch_step(struct batch *batch);
 /* All batches: deadlines, reports, next loads. */
 bool batches_step(struct daemon *daemon);

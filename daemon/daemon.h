@@ -1,8 +1,9 @@
 /*
  * daemon/daemon.h: the node: what the rooms of daemon/ share.
  *
- * One way round: server -> session -> {lookup, store, load, admin} -> mover -> tier and mills; results come back as
- * done() from daemon_step(). Rooms know this header and the rooms below them, never those above.
+ * One way round: server -> session -> {lookup, store, load, admin} -> mover -> tier and mills;
+ * results come back as done() from daemon_step(). Rooms know this header and the rooms below them,
+ * never those above.
  * Runs on: the loop thread, all of it, but for what mills and devices are handed.
  */
 #ifndef KVTIER_DAEMON_DAEMON_H
@@ -109,7 +110,8 @@ struct daemon {
 	uint64_t boot_id;
 	uint64_t started_us;
 	uint64_t now_us;                       /* of this pass */
-	uint64_t looked_us, catalog_us;        /* when daemon.c last looked at what seldom has anything */
+	/* when daemon.c last looked at what seldom has anything */
+	uint64_t looked_us, catalog_us;
 	bool is_catalog_busy;
 	enum daemon_phase phase;
 	enum frame_bypass_mode bypass;
@@ -131,7 +133,8 @@ struct daemon {
 	int lock_fd;                           /* of the state directory; workers inherit it */
 	struct journal *journal;
 	uint64_t epoch;                        /* of what is stored from now on */
-	struct list forgettings;               /* FORGETs on their way to the journal, one at a time */
+	/* FORGETs on their way to the journal, one at a time */
+	struct list forgettings;
 	bool is_forgetting, is_sweeping;
 
 	struct mills mills;
@@ -141,13 +144,16 @@ struct daemon {
 	struct admin_http *http;
 	struct restore *restore;
 	struct graveyard *graveyard;
-	struct list attached;                  /* store items that wait for another store of their shard */
+	/* store items that wait for another store of their shard */
+	struct list attached;
 	struct counters counters;
 	struct tier_speed speeds[TIERS];
-	struct histogram *call_us;             /* [CALLS_COUNT], by frame type: how long the loop worked on a frame */
+	/* [CALLS_COUNT], by frame type: how long the loop worked on a frame */
+	struct histogram *call_us;
 };
 
-/* Opens everything; may block; nothing runs yet. On failure leaves nothing behind. The settings are copied. */
+/* Opens everything; may block; nothing runs yet. On failure leaves nothing behind. The settings are
+ * copied. */
 must_check int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 			     const struct daemon_seams *seams, struct error *error);
 /* One pass; never blocks. Returns whether it did anything. */
@@ -179,6 +185,7 @@ static inline unsigned daemon_leases_count(const struct daemon *daemon)
 }
 
 /* Whether calls of this tenant and space are served, observed or passed by. */
-enum frame_bypass_mode daemon_bypass_of(const struct daemon *daemon, const struct tenant *tenant, uint32_t space);
+enum frame_bypass_mode daemon_bypass_of(const struct daemon *daemon, const struct tenant *tenant,
+					uint32_t space);
 
 #endif

@@ -1,6 +1,7 @@
 /*
- * daemon/extents.h: keeps the extent tables in the arenas' heads and on the devices as the cache has them.
- * A table may lag behind: a slot whose extent the table does not know, or knows with another generation, is not restored.
+ * daemon/extents.h: keeps the extent tables in the arenas' heads and on the devices as the cache
+ * has them. A table may lag behind: a slot whose extent the table does not know, or knows with
+ * another generation, is not restored.
  * Runs on: the loop thread.
  */
 #ifndef KVTIER_DAEMON_EXTENTS_H

@@ -1,8 +1,10 @@
 /*
- * daemon/mill.h: the threads that touch many bytes, so that the loop does not: copies, checksums, journal writes.
+ * daemon/mill.h: the threads that touch many bytes, so that the loop does not: copies, checksums,
+ * journal writes.
  *
- * Runs on: mills_submit, mills_poll, mills_sleep: the loop thread. mill_step, mill_wait: the mill's own thread.
- * An op is the mill's from submit until `done`, which runs once, on the loop, from mills_poll().
+ * Runs on: mills_submit, mills_poll, mills_sleep: the loop thread. mill_step, mill_wait: the mill's
+ * own thread. An op is the mill's from submit until `done`, which runs once, on the loop, from
+ * mills_poll().
  * Limit: each mill's mailbox holds MILL_OPS_MAX ops; a full one answers false.
  */
 #ifndef KVTIER_DAEMON_MILL_H

@@ -1,8 +1,10 @@
 /*
  * daemon/mover.h: moves one block's shard at a time: window -> cpu, cpu -> nvme, nvme -> cpu.
  *
- * A move is made of at most one mill op and one tier op at a time. Every waiter of a move is told exactly once.
- * Runs on: the loop thread; the mill part of a move touches only its slot (FILLING, so nobody else's) and the window.
+ * A move is made of at most one mill op and one tier op at a time. Every waiter of a move is told
+ * exactly once.
+ * Runs on: the loop thread; the mill part of a move touches only its slot (FILLING, so nobody
+ * else's) and the window.
  * Limit:   MOVES_MAX moves; none free is -EAGAIN.
  */
 #ifndef KVTIER_DAEMON_MOVER_H
@@ -24,10 +26,13 @@ struct store_order {
 	struct tenant *tenant;
 	uint32_t entry;
 	unsigned shard;
-	enum tier_id tier;                /* of the slot that admission reserved, FILLING: the move's from now on */
+	/* of the slot that admission reserved, FILLING: the move's from now on */
+	enum tier_id tier;
 	uint32_t slot;
-	const uint8_t *source;            /* payload, in the window; stays mapped until the waiter was told */
-	const struct slot_identity *identity;   /* with the committed segment checksums; sealed by us */
+	/* payload, in the window; stays mapped until the waiter was told */
+	const uint8_t *source;
+	/* with the committed segment checksums; sealed by us */
+	const struct slot_identity *identity;
 	uint64_t deadline_us;             /* for a cpu slot to become free */
 	struct waiter *waiter;
 };
@@ -38,15 +43,18 @@ void mover_destroy(struct mover *mover);
 /* Copies a committed block into its slot, then down to nvme. -EAGAIN: no move is free. */
 must_check int mover_store(struct daemon *daemon, const struct store_order *order);
 /*
- * Brings one shard of an entry into the cpu tier. `waiter` (NULL: a prefetch) is told. 0: under way. -EALREADY: it is
- * READY there (nothing will be told). -ENOENT: in no tier. -EAGAIN: no move is free.
+ * Brings one shard of an entry into the cpu tier. `waiter` (NULL: a prefetch) is told. 0: under
+ * way. -EALREADY: it is READY there (nothing will be told). -ENOENT: in no tier. -EAGAIN: no move
+ * is free.
  */
-must_check int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry, unsigned shard,
-			   uint64_t deadline_us, struct waiter *waiter);
+must_check int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry,
+			   unsigned shard, uint64_t deadline_us, struct waiter *waiter);
 /* The waiter is not to be told any more (its owner goes away); the move goes on. */
 void mover_forget_waiter(struct waiter *waiter);
-/* A client found a wrong checksum: proves the cpu slot again and quarantines it if it is damaged. */
-void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot, uint32_t generation);
+/* A client found a wrong checksum: proves the cpu slot again and quarantines it if it is
+ * damaged. */
+void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot,
+		 uint32_t generation);
 /* Writes a READY cpu slot down that has no copy below; anything else is passed over. */
 void mover_lower(struct daemon *daemon, uint32_t cpu_slot);
 /* Whether new blocks are to be written down now. */

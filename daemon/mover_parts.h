@@ -3,7 +3,8 @@
  *
  *   store:  SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told -> becomes a down
  *   down:   QUEUED -> IO (write; holds the cpu slot) -> nvme slot READY
- *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check) -> cpu slot READY, waiters told
+ *   up: SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check) -> cpu slot READY,
+ *   waiters told
  *   proof:  MILLED (check of a READY slot, held)
  */
 #ifndef KVTIER_DAEMON_MOVER_PARTS_H
@@ -67,8 +68,8 @@ static inline struct move *move_of_io(struct tier_op *op)
 }
 
 /* Takes a free move, or NULL. */
-struct move *move_take(struct daemon *daemon, enum move_kind kind, struct tenant *tenant, uint32_t entry,
-		       uint32_t shard);
+struct move *move_take(struct daemon *daemon, enum move_kind kind, struct tenant *tenant,
+		       uint32_t entry, uint32_t shard);
 /* Puts it back; its waiters have been told. */
 void move_give(struct move *move);
 /* The one place that writes the state; keeps the move on the list of it. */

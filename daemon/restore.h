@@ -1,8 +1,9 @@
 /*
- * daemon/restore.h: what was there before a restart: floors, then warm arenas by their headers, then nvme by the
- * catalogue; without a catalogue, by the headers on the devices, in the background.
- * Runs on: the loop thread, in bounded steps; lookups are served meanwhile, nvme takes no new blocks until the
- * catalogue has been read.
+ * daemon/restore.h: what was there before a restart: floors, then warm arenas by their headers,
+ * then nvme by the catalogue; without a catalogue, by the headers on the devices, in the
+ * background.
+ * Runs on: the loop thread, in bounded steps; lookups are served meanwhile, nvme takes no new
+ * blocks until the catalogue has been read.
  */
 #ifndef KVTIER_DAEMON_RESTORE_H
 #define KVTIER_DAEMON_RESTORE_H

@@ -1,6 +1,7 @@
 /*
  * daemon/server.h: listens, accepts, reads frames, writes what did not fit before.
- * Runs on: the loop thread. Limit: settings.connections_max sessions; one more is accepted and closed at once.
+ * Runs on: the loop thread. Limit: settings.connections_max sessions; one more is accepted and
+ * closed at once.
  */
 #ifndef KVTIER_DAEMON_SERVER_H
 #define KVTIER_DAEMON_SERVER_H
@@ -12,16 +13,21 @@
 /* Sockets: RUN/t/TENANT/kv.sock (folder 0750, socket 0660) and RUN/admin.sock (0600). */
 must_check int server_create(struct daemon *daemon, struct error *error);
 void server_destroy(struct server *server);
-/* The epoll descriptor that daemon_wait() waits on; other parts may add theirs with `data.ptr` NULL. */
+/* The epoll descriptor that daemon_wait() waits on; other parts may add theirs with `data.ptr`
+ * NULL. */
 int server_epoll_fd(const struct server *server);
 must_check int server_watch(struct server *server, int fd, struct error *error);
 /* Waits at most `wait_us_max`, then serves what is ready. */
 bool server_step(struct daemon *daemon, uint64_t wait_us_max);
-/* Whether one of the watched descriptors was readable in the last step: else nothing needs to be drained. */
+/* Whether one of the watched descriptors was readable in the last step: else nothing needs to be
+ * drained. */
 bool server_has_fired(const struct daemon *daemon);
-/* Takes a connection that is open already (tests); the wire is the session's from now on. NULL: no room. */
-struct session *server_adopt(struct daemon *daemon, const struct wire *wire, struct tenant *tenant, bool is_admin);
-/* Reads and serves at most FRAMES_A_PASS_MAX frames of one session; for wires without a descriptor. */
+/* Takes a connection that is open already (tests); the wire is the session's from now on. NULL: no
+ * room. */
+struct session *server_adopt(struct daemon *daemon, const struct wire *wire, struct tenant *tenant,
+			     bool is_admin);
+/* Reads and serves at most FRAMES_A_PASS_MAX frames of one session; for wires without a
+ * descriptor. */
 bool server_serve(struct session *session);
 void server_stop(struct daemon *daemon);
 unsigned server_sessions_count(const struct daemon *daemon);

@@ -9,7 +9,8 @@
 #include "daemon/wire.h"
 
 #define LOOKUP_SECTIONS_MAX 1024u
-#define LOOKUPS_MAX         16u       /* lookups of several frames under way at once, over all sessions */
+/* lookups of several frames under way at once, over all sessions */
+#define LOOKUPS_MAX         16u
 
 enum session_state {
 	SESSION_FREE,
@@ -50,7 +51,8 @@ struct lookup {
 	uint32_t sections_count;
 	struct lookup_section sections[LOOKUP_SECTIONS_MAX];
 	uint32_t entries[FRAME_LOOKUP_KEYS_MAX];
-	uint64_t names[FRAME_LOOKUP_KEYS_MAX];   /* first bytes of the hashes: an entry may change hands between frames */
+	/* first bytes of the hashes: an entry may change hands between frames */
+	uint64_t names[FRAME_LOOKUP_KEYS_MAX];
 };
 
 struct session {
@@ -74,7 +76,8 @@ struct session {
 	int window_fd;
 	struct list batches;
 	unsigned batches_count;
-	unsigned users;                 /* moves and mill ops that read the window or will answer here */
+	/* moves and mill ops that read the window or will answer here */
+	unsigned users;
 	/* what the socket did not take yet: one reply; while it is there nothing is read */
 	uint8_t *out;
 	uint32_t out_bytes;
@@ -85,15 +88,16 @@ struct session {
 struct batch;
 
 /* Answers. A full socket keeps the reply and pauses reading; -EPIPE closes later. */
-void session_reply(struct session *session, void *frame, uint32_t bytes, enum frame_type type, uint64_t request,
-		   int result);
+void session_reply(struct session *session, void *frame, uint32_t bytes, enum frame_type type,
+		   uint64_t request, int result);
 void session_reply_fds(struct session *session, void *frame, uint32_t bytes, enum frame_type type,
 		       uint64_t request, const int *fds, unsigned fds_count);
 void session_reply_done(struct session *session, uint64_t request, int result);
 void session_reply_text(struct session *session, enum frame_type type, uint64_t request, int result,
 			const char *text, size_t text_bytes);
 /* An event: 0, or -EAGAIN: full, try again when writable. */
-must_check int session_event(struct session *session, void *frame, uint32_t bytes, enum frame_type type);
+must_check int session_event(struct session *session, void *frame, uint32_t bytes,
+			     enum frame_type type);
 /* Closes for a reason that the client is told, if it can be. */
 void session_refuse(struct session *session, uint64_t request, int result, const char *reason);
 /* Ends everything of the session; it is freed when nothing refers to it any more. */
@@ -129,7 +133,8 @@ void bypass_frame(struct session *session, const struct frame_bypass *frame);
  * spaces_max: -ENOSPC beyond it. */
 must_check int session_space_open(struct session *session, const uint8_t *fingerprint,
 				  uint32_t *out_space);
-/* The tenant that owns `space` is the session's, and the engine's shards are what the space says. */
+/* The tenant that owns `space` is the session's, and the engine's shards are what the space
+ * says. */
 bool session_may_use_space(const struct session *session, uint32_t space);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * daemon/wire.h: a client's socket as a table, so that tests can put clients and the daemon in one thread.
+ * daemon/wire.h: a client's socket as a table, so that tests can put clients and the daemon in one
+ * thread.
  * Runs on: the loop thread. Never blocks.
  */
 #ifndef KVTIER_DAEMON_WIRE_H
@@ -18,17 +19,20 @@ struct wire {
 
 struct wire_ops {
 	const char *name;
-	/* One packet. > 0: bytes (a longer packet is cut: -EMSGSIZE); 0: the other side has closed; -EAGAIN. */
+	/* One packet. > 0: bytes (a longer packet is cut: -EMSGSIZE); 0: the other side has closed;
+	 * -EAGAIN. */
 	ssize_t (*receive)(struct wire *wire, void *target, size_t bytes_max);
 	/* One packet, whole or not at all. 0; -EAGAIN: full; -EPIPE and others: gone. */
-	int (*send)(struct wire *wire, const void *packet, size_t bytes, const int *fds, unsigned fds_count);
+	int (*send)(struct wire *wire, const void *packet, size_t bytes, const int *fds,
+		    unsigned fds_count);
 	void (*close)(struct wire *wire);
 };
 
 /* SOCK_SEQPACKET. */
 extern const struct wire_ops wire_unix;
 
-/* A listening socket at `path` (an old one is removed if it is a socket), mode `mode`. Returns the descriptor. */
+/* A listening socket at `path` (an old one is removed if it is a socket), mode `mode`. Returns the
+ * descriptor. */
 must_check int wire_listen(const char *path, unsigned mode, struct error *error);
 /* A non-blocking, close-on-exec connection, or -EAGAIN. *out_pid: SO_PEERCRED, 0 when not known. */
 must_check int wire_accept(int listen_fd, pid_t *out_pid, uid_t *out_uid);
