@@ -103,7 +103,7 @@ void stats_frame(struct session *session, const struct frame_header *frame)
 
 	text_init(&text, FRAME_TEXT_BYTES_MAX);
 	stats_write(daemon, session->is_admin ? NULL : session->tenant, &text);
-	session_reply_text(session, FRAME_TEXT, frame->request, text.is_cut ? -E2BIG : 0, text_words(&text),
-			   text.length);
+	session_reply_text(session, FRAME_TEXT, frame->request, text.is_cut ? -E2BIG : 0,
+			   text_words(&text), text.length);
 	text_finish(&text);
 }

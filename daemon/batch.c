@@ -1,4 +1,5 @@
-/* daemon/batch.c: the pool of batches, and what stores and loads have in common: ends, deadlines, reports. */
+/* daemon/batch.c: the pool of batches, and what stores and loads have in common: ends, deadlines,
+ * reports. */
 #include "daemon/batch.h"
 #include "daemon/server.h"
 
@@ -61,7 +62,8 @@ struct batch *batch_take(struct session *session, uint64_t id, unsigned count)
 	struct daemon *daemon = session->daemon;
 
 	assert(count >= 1 && count <= FRAME_KEYS_MAX);
-	if (session->batches_count >= daemon->settings.batches_max || batch_find(session, id) != NULL)
+	if (session->batches_count >= daemon->settings.batches_max ||
+	    batch_find(session, id) != NULL)
 		return NULL;
 	struct list_node *node = list_take_first(&daemon->batches->free);
 	if (node == NULL)
@@ -129,17 +131,20 @@ static uint32_t report_fill(struct batch *batch, void *frame, uint32_t *out_coun
 	struct frame_committed *committed = frame;
 	uint32_t count = 0;
 
-	for (struct list_node *node = list_first(&batch->unsaid); node != NULL && count < REPORT_ITEMS_MAX;
+	for (struct list_node *node = list_first(&batch->unsaid);
+	     node != NULL && count < REPORT_ITEMS_MAX;
 	     node = list_after(&batch->unsaid, node), count++) {
 		struct batch_item *item = list_item(node, struct batch_item, waiter.link);
 
 		if (batch->is_store) {
-			struct frame_result *result = (struct frame_result *)(committed + 1) + count;
+			struct frame_result *result = (struct frame_result *)(committed + 1) +
+						      count;
 			result->index = item->index;
 			result->result = item->result;
 			continue;
 		}
-		struct frame_loaded_item *delivered = (struct frame_loaded_item *)(loaded + 1) + count;
+		struct frame_loaded_item *delivered = (struct frame_loaded_item *)(loaded + 1) +
+						      count;
 		memset(delivered, 0, sizeof(*delivered));
 		delivered->index = item->index;
 		delivered->result = item->result;
@@ -147,7 +152,8 @@ static uint32_t report_fill(struct batch *batch, void *frame, uint32_t *out_coun
 		if (item->state == ITEM_DELIVERED) {
 			struct slot_place place;
 
-			cache_slot_place(batch->session->daemon->cache, TIER_CPU, item->slot, &place);
+			cache_slot_place(batch->session->daemon->cache, TIER_CPU, item->slot,
+					 &place);
 			delivered->offset = place.offset;
 			delivered->slot_generation = item->generation;
 		}
@@ -156,8 +162,9 @@ static uint32_t report_fill(struct batch *batch, void *frame, uint32_t *out_coun
 	committed->count = count;
 	committed->reserved = 0;
 	*out_count = count;
-	return batch->is_store ? (uint32_t)(sizeof(*committed) + count * sizeof(struct frame_result))
-			       : (uint32_t)(sizeof(*loaded) + count * sizeof(struct frame_loaded_item));
+	return batch->is_store
+		       ? (uint32_t)(sizeof(*committed) + count * sizeof(struct frame_result))
+		       : (uint32_t)(sizeof(*loaded) + count * sizeof(struct frame_loaded_item));
 }
 
 static bool batch_report(struct batch *batch)
@@ -165,8 +172,10 @@ static bool batch_report(struct batch *batch)
 	void *frame = server_scratch(batch->session->daemon);
 	bool did_work = false;
 
-	static_assert(offsetof(struct frame_loaded, count) == offsetof(struct frame_committed, count) &&
-		      sizeof(struct frame_loaded) == sizeof(struct frame_committed), "one head for both");
+	static_assert(offsetof(struct frame_loaded, count) ==
+				      offsetof(struct frame_committed, count) &&
+			      sizeof(struct frame_loaded) == sizeof(struct frame_committed),
+		      "one head for both");
 	while (!list_is_empty(&batch->unsaid)) {
 		uint32_t count;
 		uint32_t bytes = report_fill(batch, frame, &count);
@@ -196,14 +205,16 @@ static void item_end_now(struct batch_item *item, int result)
 	if (item->state == ITEM_ENDED)
 		return;
 	if (item->state == ITEM_MOVING) {
-		/* A store's move reads the window: its own end tells. A load's goes on without us. */
+		/* A store's move reads the window: its own end tells. A load's goes on without
+		 * us. */
 		if (batch->is_store)
 			return;
 		mover_forget_waiter(&item->waiter);
 	}
 	if (item->state == ITEM_ATTACHED)
 		store_detach(daemon, item);
-	if (was_wanted && cache_slot_is_current(daemon->cache, item->tier, item->slot, item->generation))
+	if (was_wanted &&
+	    cache_slot_is_current(daemon->cache, item->tier, item->slot, item->generation))
 		cache_slot_drop(daemon->cache, item->tier, item->slot);
 	batch_item_end(item, result);
 	if (was_wanted)

@@ -8,26 +8,34 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define CATALOG_STALL_US (UINT64_C(20) * 1000000)   /* a compaction may take the worker's thread for long */
+/* a compaction may take the worker's thread for long */
+#define CATALOG_STALL_US (UINT64_C(20) * 1000000)
 
-static void place_fill(const struct daemon *daemon, const struct slot_place *place, struct catalog_record *record)
+static void place_fill(const struct daemon *daemon, const struct slot_place *place,
+		       struct catalog_record *record)
 {
-	memcpy(record->device, nvme_device_id(daemon->devices[place->device].device), DEVICE_ID_BYTES);
+	memcpy(record->device, nvme_device_id(daemon->devices[place->device].device),
+	       DEVICE_ID_BYTES);
 	record->offset = place->offset;
 	record->slot_bytes = place->slot_bytes;
 	record->extent_generation = place->extent_generation;
 	record->slot_generation = place->slot_generation;
 }
 
-void catalog_put_header(struct daemon *daemon, const struct slot_header *header, uint32_t slot_bytes,
-			const struct slot_place *place)
+void catalog_put_header(struct daemon *daemon, const struct slot_header *header,
+			uint32_t slot_bytes, const struct slot_place *place)
 {
 	const struct slot_identity *identity = &header->identity;
 	struct catalog_record record = {
-		.epoch = identity->epoch, .route_key = identity->route_key,
-		.payload_bytes = identity->payload_bytes, .stored_at_us = identity->stored_at_us,
-		.tokens = identity->tokens, .first_position = identity->first_position,
-		.group = identity->group, .shard = identity->shard, .shards_count = identity->shards_count,
+		.epoch = identity->epoch,
+		.route_key = identity->route_key,
+		.payload_bytes = identity->payload_bytes,
+		.stored_at_us = identity->stored_at_us,
+		.tokens = identity->tokens,
+		.first_position = identity->first_position,
+		.group = identity->group,
+		.shard = identity->shard,
+		.shards_count = identity->shards_count,
 		.segments_count = (uint16_t)identity->segments_count,
 	};
 
@@ -68,7 +76,8 @@ static bool resend(void *owner, uint64_t *cursor, unsigned limit)
 	for (; *cursor < daemon->nvme_slots_max && limit > 0 && looks > 0; (*cursor)++, looks--) {
 		const struct slot *slot = cache_slot(daemon->cache, TIER_NVME, (uint32_t)*cursor);
 
-		if (slot->state != SLOT_READY || slot->entry == ENTRY_NONE || slot->sibling == SLOT_NONE)
+		if (slot->state != SLOT_READY || slot->entry == ENTRY_NONE ||
+		    slot->sibling == SLOT_NONE)
 			continue;
 		catalog_put_slot(daemon, (uint32_t)*cursor);
 		limit--;
@@ -80,8 +89,13 @@ int catalog_open(struct daemon *daemon, const struct daemon_seams *seams, struct
 {
 	char path[2 * SETTINGS_PATH_BYTES];
 	struct catalog_link_config config = {
-		.path = path, .ops = seams->catalog_ops, .clock = daemon->clock, .stall_us_max = CATALOG_STALL_US,
-		.lock_fd = daemon->lock_fd, .resend = resend, .owner = daemon,
+		.path = path,
+		.ops = seams->catalog_ops,
+		.clock = daemon->clock,
+		.stall_us_max = CATALOG_STALL_US,
+		.lock_fd = daemon->lock_fd,
+		.resend = resend,
+		.owner = daemon,
 	};
 
 	snprintf(path, sizeof(path), "%s/catalog", daemon->settings.state_directory);

@@ -12,9 +12,11 @@
 #include <assert.h>
 
 #define OPS_A_PASS        256u
-#define BUSY_WAIT_US      10000u    /* while deadlines are running: how late one is noticed at most */
+/* while deadlines are running: how late one is noticed at most */
+#define BUSY_WAIT_US      10000u
 #define CATALOG_STEP_US   1000u
-#define LOOK_US           50000u    /* what nobody wakes us for: deadlines of HTTP clients, signals */
+/* what nobody wakes us for: deadlines of HTTP clients, signals */
+#define LOOK_US           50000u
 #define IDLE_WAIT_US      200000u   /* heartbeats of workers need to be younger than 1 s */
 
 static bool devices_look_after(struct daemon *daemon)
@@ -40,8 +42,8 @@ static bool catalog_step(struct daemon *daemon)
 {
 	if (daemon->catalog == NULL)
 		return false;
-	if (catalog_link_fd(daemon->catalog) >= 0 && !daemon->is_catalog_busy && !server_has_fired(daemon) &&
-	    daemon->now_us - daemon->catalog_us < CATALOG_STEP_US)
+	if (catalog_link_fd(daemon->catalog) >= 0 && !daemon->is_catalog_busy &&
+	    !server_has_fired(daemon) && daemon->now_us - daemon->catalog_us < CATALOG_STEP_US)
 		return false;
 	daemon->catalog_us = daemon->now_us;
 	daemon->is_catalog_busy = catalog_link_step(daemon->catalog, daemon->now_us);
@@ -95,7 +97,8 @@ void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
 	if (bound_us > 0 && !sleep_begin(daemon))
 		bound_us = 0;
 	server_step(daemon, bound_us);
-	/* Nobody woke us: what stays armed costs its sender one wake-up, draining it would cost us a call each. */
+	/* Nobody woke us: what stays armed costs its sender one wake-up, draining it would cost us
+	 * a call each. */
 	if (server_has_fired(daemon)) {
 		mills_awake(&daemon->mills);
 		if (daemon->catalog != NULL)
@@ -121,6 +124,6 @@ bool daemon_is_drained(const struct daemon *daemon)
 {
 	return daemon->phase == DAEMON_DRAINING && server_sessions_count(daemon) == 0 &&
 	       mover_moves_count(daemon) == 0 && mills_in_flight(&daemon->mills) == 0 &&
-	       list_is_empty(&((struct daemon *)daemon)->forgettings) && !extents_are_busy(daemon) &&
-	       (daemon->nvme == NULL || daemon->nvme->in_flight == 0);
+	       list_is_empty(&((struct daemon *)daemon)->forgettings) &&
+	       !extents_are_busy(daemon) && (daemon->nvme == NULL || daemon->nvme->in_flight == 0);
 }

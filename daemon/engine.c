@@ -1,5 +1,5 @@
-/* daemon/engine.c: registration: which space an engine's blocks belong to, which ranks are there, and proof that both
- * sides see the same memory. */
+/* daemon/engine.c: registration: which space an engine's blocks belong to, which ranks are there,
+ * and proof that both sides see the same memory. */
 #include "daemon/batch.h"
 #include "daemon/fingerprint.h"
 #include "daemon/guard.h"
@@ -43,7 +43,8 @@ static const char *groups_fit(const struct session *session, const struct frame_
 	return NULL;
 }
 
-static const char *register_refused(const struct session *session, const struct frame_register *frame)
+static const char *register_refused(const struct session *session,
+				    const struct frame_register *frame)
 {
 	if (session->tenant == NULL)
 		return "REGISTER belongs on a tenant's socket, not on the admin socket";
@@ -53,13 +54,16 @@ static const char *register_refused(const struct session *session, const struct 
 }
 
 /* Ranks that stand for one engine must agree on everything that names its blocks. */
-static bool engine_agrees(const struct engine *engine, const struct frame_register *frame, const uint8_t *fingerprint)
+static bool engine_agrees(const struct engine *engine, const struct frame_register *frame,
+			  const uint8_t *fingerprint)
 {
-	return engine->world == frame->world && memcmp(engine->fingerprint, fingerprint, SPACE_ID_BYTES) == 0;
+	return engine->world == frame->world &&
+	       memcmp(engine->fingerprint, fingerprint, SPACE_ID_BYTES) == 0;
 }
 
-static void engine_begin(struct engine *engine, struct session *session, const struct frame_register *frame,
-			 const uint8_t *fingerprint, uint32_t space)
+static void engine_begin(struct engine *engine, struct session *session,
+			 const struct frame_register *frame, const uint8_t *fingerprint,
+			 uint32_t space)
 {
 	memset(engine, 0, sizeof(*engine));
 	memcpy(engine->name, frame->engine, sizeof(engine->name));
@@ -68,7 +72,8 @@ static void engine_begin(struct engine *engine, struct session *session, const s
 	engine->space = space;
 	engine->world = frame->world;
 	engine->groups_count = frame->groups_count;
-	memcpy(engine->groups, frame_register_groups(frame), frame->groups_count * sizeof(struct frame_group));
+	memcpy(engine->groups, frame_register_groups(frame),
+	       frame->groups_count * sizeof(struct frame_group));
 }
 
 void engine_register(struct session *session, const struct frame_register *frame)
@@ -125,14 +130,16 @@ void engine_leave(struct session *session)
 	if (session->connection == FRAME_CONTROL && (session->roles & FRAME_ROLE_WORKER))
 		engine->ranks &= ~(UINT64_C(1) << session->shard);
 	engine->sessions--;
-	/* Batches that are not over still ask for the groups; a closing session keeps its engine. */
+	/* Batches that are not over still ask for the groups; a closing session keeps its
+	 * engine. */
 	if (engine->sessions == 0) {
 		log_line(LOG_INFO, "engine_left", "engine=%s tenant=%s", engine->name, engine->tenant->name);
 		engine->tenant = NULL;
 	}
 }
 
-static struct session *session_by_token(struct daemon *daemon, const struct tenant *tenant, uint64_t token)
+static struct session *session_by_token(struct daemon *daemon, const struct tenant *tenant,
+					uint64_t token)
 {
 	struct session *session = NULL;
 
@@ -143,7 +150,8 @@ static struct session *session_by_token(struct daemon *daemon, const struct tena
 	return NULL;
 }
 
-/* A memfd that neither side can resize; holes that the client punches read as zeros and fail the checksum. */
+/* A memfd that neither side can resize; holes that the client punches read as zeros and fail the
+ * checksum. */
 static int window_open(struct session *session)
 {
 	uint64_t bytes = session->daemon->settings.window_bytes;
@@ -174,8 +182,8 @@ void engine_attach(struct session *session, const struct frame_attach *frame)
 	struct frame_attached reply = { 0 };
 	int fds[2];
 
-	if (session->state != SESSION_OPEN || session->connection != FRAME_DATA || control == NULL ||
-	    !(control->roles & FRAME_ROLE_WORKER)) {
+	if (session->state != SESSION_OPEN || session->connection != FRAME_DATA ||
+	    control == NULL || !(control->roles & FRAME_ROLE_WORKER)) {
 		session_refuse(session, frame->header.request, -EINVAL, "ATTACH is said once, on a data connection, "
 			       "with the token of a registered worker");
 		return;
@@ -196,7 +204,8 @@ void engine_attach(struct session *session, const struct frame_attach *frame)
 	reply.window_bytes = session->window_bytes;
 	fds[0] = session->tenant->arena.read_fd;
 	fds[1] = session->window_fd;
-	session_reply_fds(session, &reply, sizeof(reply), FRAME_ATTACHED, frame->header.request, fds, 2);
+	session_reply_fds(session, &reply, sizeof(reply), FRAME_ATTACHED, frame->header.request,
+			  fds, 2);
 }
 
 struct canary {
@@ -272,5 +281,6 @@ void engine_space(struct session *session, const struct frame_space *frame)
 	}
 	fingerprint_adapter(session->engine->fingerprint, frame->adapter, reply.fingerprint);
 	result = session_space_open(session, reply.fingerprint, &reply.space);
-	session_reply(session, &reply, sizeof(reply), FRAME_SPACE_REPLY, frame->header.request, result);
+	session_reply(session, &reply, sizeof(reply), FRAME_SPACE_REPLY, frame->header.request,
+		      result);
 }

@@ -12,21 +12,24 @@
 static const uint8_t no_fingerprint[SPACE_ID_BYTES];
 static const char *const mode_names[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
 
-static unsigned shards_present(const struct daemon *daemon, uint32_t entry, enum tier_id tier, unsigned shards)
+static unsigned shards_present(const struct daemon *daemon, uint32_t entry, enum tier_id tier,
+			       unsigned shards)
 {
 	unsigned count = 0;
 
 	for (unsigned shard = 0; shard < shards; shard++) {
 		uint32_t slot = cache_copy_slot(daemon->cache, entry, tier, shard);
-		enum slot_state state = slot == SLOT_NONE ? SLOT_FREE
-							  : cache_slot(daemon->cache, tier, slot)->state;
+		enum slot_state state = slot == SLOT_NONE
+						? SLOT_FREE
+						: cache_slot(daemon->cache, tier, slot)->state;
 
 		count += state == SLOT_READY || state == SLOT_LEAVING;
 	}
 	return count;
 }
 
-static void explain_entry(const struct daemon *daemon, uint32_t index, struct frame_explained_item *item)
+static void explain_entry(const struct daemon *daemon, uint32_t index,
+			  struct frame_explained_item *item)
 {
 	const struct entry *entry = cache_entry(daemon->cache, index);
 	unsigned cpu = shards_present(daemon, index, TIER_CPU, entry->shards_count);
@@ -47,7 +50,10 @@ static void explain_one(struct daemon *daemon, uint32_t space, uint16_t group, c
 			struct frame_explained_item *item)
 {
 	struct cache_query query = {
-		.space = space, .group = group, .hashes = (const uint8_t (*)[BLOCK_HASH_BYTES])hash, .count = 1,
+		.space = space,
+		.group = group,
+		.hashes = (const uint8_t(*)[BLOCK_HASH_BYTES])hash,
+		.count = 1,
 	};
 	uint32_t found = ENTRY_NONE;
 	uint32_t any;
@@ -58,7 +64,8 @@ static void explain_one(struct daemon *daemon, uint32_t space, uint16_t group, c
 	if (any != ENTRY_NONE)
 		explain_entry(daemon, any, item);
 	else
-		item->reason = graveyard_find(daemon->graveyard, space, hash, daemon->now_us, &item->age_us);
+		item->reason = graveyard_find(daemon->graveyard, space, hash, daemon->now_us,
+					      &item->age_us);
 	/* Whole in a tier and yet not found: its epoch is below a floor. */
 	if (found == ENTRY_NONE && any != ENTRY_NONE &&
 	    (item->reason == FRAME_REASON_HIT_CPU || item->reason == FRAME_REASON_HIT_NVME))
@@ -75,13 +82,14 @@ void explain_frame(struct session *session, const struct frame_explain *frame)
 	bool is_known = session->tenant != NULL;
 
 	if (is_known && memcmp(frame->fingerprint, no_fingerprint, SPACE_ID_BYTES) != 0)
-		is_known = cache_space_find(daemon->cache, session->tenant->handle, frame->fingerprint,
-					    &space) == 0;
+		is_known = cache_space_find(daemon->cache, session->tenant->handle,
+					    frame->fingerprint, &space) == 0;
 	else
 		is_known = is_known && session_may_use_space(session, space);
 	for (unsigned i = 0; i < frame->count; i++) {
 		if (is_known)
-			explain_one(daemon, space, frame->group, hashes + (size_t)i * BLOCK_HASH_BYTES, &items[i]);
+			explain_one(daemon, space, frame->group,
+				    hashes + (size_t)i * BLOCK_HASH_BYTES, &items[i]);
 		else
 			items[i] = (struct frame_explained_item){ .reason = FRAME_REASON_NO_SPACE };
 		if (is_known && daemon_bypass_of(daemon, session->tenant, space) == FRAME_BYPASS_ON)
@@ -89,11 +97,12 @@ void explain_frame(struct session *session, const struct frame_explain *frame)
 	}
 	reply->count = frame->count;
 	reply->reserved = 0;
-	session_reply(session, reply, (uint32_t)(sizeof(*reply) + frame->count * sizeof(*items)), FRAME_EXPLAINED,
-		      frame->header.request, 0);
+	session_reply(session, reply, (uint32_t)(sizeof(*reply) + frame->count * sizeof(*items)),
+		      FRAME_EXPLAINED, frame->header.request, 0);
 }
 
-enum frame_bypass_mode daemon_bypass_of(const struct daemon *daemon, const struct tenant *tenant, uint32_t space)
+enum frame_bypass_mode daemon_bypass_of(const struct daemon *daemon, const struct tenant *tenant,
+					uint32_t space)
 {
 	enum frame_bypass_mode mode = daemon->bypass;
 
@@ -104,7 +113,8 @@ enum frame_bypass_mode daemon_bypass_of(const struct daemon *daemon, const struc
 		const struct space_bypass *bypass = &daemon->space_bypasses[i];
 
 		if (&daemon->tenants[bypass->tenant] == tenant &&
-		    memcmp(bypass->fingerprint, cache_space_fingerprint(daemon->cache, space), SPACE_ID_BYTES) == 0)
+		    memcmp(bypass->fingerprint, cache_space_fingerprint(daemon->cache, space),
+			   SPACE_ID_BYTES) == 0)
 			mode = bypass->mode;
 	}
 	return mode;
@@ -118,14 +128,16 @@ static struct tenant *tenant_by_name(struct daemon *daemon, const char *name)
 	return NULL;
 }
 
-static int bypass_space(struct daemon *daemon, const struct tenant *tenant, const struct frame_bypass *frame)
+static int bypass_space(struct daemon *daemon, const struct tenant *tenant,
+			const struct frame_bypass *frame)
 {
 	struct space_bypass *bypass = daemon->space_bypasses;
 	struct space_bypass *end = bypass + daemon->space_bypasses_count;
 	uint32_t number = (uint32_t)(tenant - daemon->tenants);
 
-	while (bypass < end && (bypass->tenant != number ||
-				memcmp(bypass->fingerprint, frame->fingerprint, SPACE_ID_BYTES) != 0))
+	while (bypass < end &&
+	       (bypass->tenant != number ||
+		memcmp(bypass->fingerprint, frame->fingerprint, SPACE_ID_BYTES) != 0))
 		bypass++;
 	if (bypass == end && daemon->space_bypasses_count == SPACES_BYPASSED_MAX)
 		return -ENOSPC;

@@ -21,9 +21,9 @@ int extents_create(struct daemon *daemon, struct error *error)
 		struct daemon_device *device = &daemon->devices[i];
 		uint64_t bytes = nvme_extents_image_bytes(device->device);
 
-		device->extents_image = aligned_alloc(TABLE_ALIGN_BYTES,
-						      (bytes + TABLE_ALIGN_BYTES - 1) / TABLE_ALIGN_BYTES *
-							      TABLE_ALIGN_BYTES);
+		device->extents_image = aligned_alloc(
+			TABLE_ALIGN_BYTES,
+			(bytes + TABLE_ALIGN_BYTES - 1) / TABLE_ALIGN_BYTES * TABLE_ALIGN_BYTES);
 		if (device->extents_image == NULL)
 			return error_set(error, -ENOMEM, "no memory for the extent table of %s",
 					 nvme_device_path(device->device));
@@ -59,8 +59,10 @@ static const struct tenant *tenant_of(const struct daemon *daemon, uint32_t hand
 	return NULL;
 }
 
-/* The rows of an area that lie in [first_unit, first_unit + units), as a device or arena keeps them. */
-static unsigned table_make(struct daemon *daemon, uint32_t area, uint32_t first_unit, uint32_t units)
+/* The rows of an area that lie in [first_unit, first_unit + units), as a device or arena keeps
+ * them. */
+static unsigned table_make(struct daemon *daemon, uint32_t area, uint32_t first_unit,
+			   uint32_t units)
 {
 	unsigned rows = cache_extents(daemon->cache, area, cache_rows, NVME_EXTENTS_MAX);
 	unsigned count = 0;
@@ -69,7 +71,8 @@ static unsigned table_make(struct daemon *daemon, uint32_t area, uint32_t first_
 		const struct cache_extent *extent = &cache_rows[i];
 		const struct tenant *tenant = tenant_of(daemon, extent->tenant);
 
-		if (tenant == NULL || extent->first_unit < first_unit || extent->first_unit >= first_unit + units)
+		if (tenant == NULL || extent->first_unit < first_unit ||
+		    extent->first_unit >= first_unit + units)
 			continue;
 		memcpy(table_rows[count].tenant, tenant->digest, TENANT_DIGEST_BYTES);
 		table_rows[count].first_unit = extent->first_unit - first_unit;
@@ -91,7 +94,8 @@ static void table_written(struct tier_op *op)
 		return;
 	log_line(LOG_WARNING, "extent_table_failed", "device=%s result=%d", nvme_device_path(device->device),
 		 op->result);
-	/* Again, or a restart would not find what lies in the new extents; a device that goes on failing is fenced. */
+	/* Again, or a restart would not find what lies in the new extents; a device that goes on
+	 * failing is fenced. */
 	device->extents_changed = true;
 }
 

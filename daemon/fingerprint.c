@@ -1,4 +1,5 @@
-/* daemon/fingerprint.c: tagged, length-prefixed digests, so that no two lists of fields give the same bytes. */
+/* daemon/fingerprint.c: tagged, length-prefixed digests, so that no two lists of fields give the
+ * same bytes. */
 #include "daemon/fingerprint.h"
 
 #include <assert.h>
@@ -54,7 +55,8 @@ void fingerprint_tenant(const char *name, uint8_t out_digest[16])
 	end(digest, out_digest);
 }
 
-void fingerprint_space(const char *tenant, const struct frame_register *frame, uint8_t out_fingerprint[16])
+void fingerprint_space(const char *tenant, const struct frame_register *frame,
+		       uint8_t out_fingerprint[16])
 {
 	EVP_MD_CTX *digest = begin("kvtier/space/1");
 	const struct frame_group *groups = frame_register_groups(frame);
@@ -76,7 +78,8 @@ void fingerprint_space(const char *tenant, const struct frame_register *frame, u
 	end(digest, out_fingerprint);
 }
 
-void fingerprint_adapter(const uint8_t base[16], const uint8_t adapter[32], uint8_t out_fingerprint[16])
+void fingerprint_adapter(const uint8_t base[16], const uint8_t adapter[32],
+			 uint8_t out_fingerprint[16])
 {
 	EVP_MD_CTX *digest = begin("kvtier/adapter/1");
 

@@ -1,4 +1,5 @@
-/* daemon/forget.c: FORGET: the floor of a space or tenant goes up, durable before the caller is told. */
+/* daemon/forget.c: FORGET: the floor of a space or tenant goes up, durable before the caller is
+ * told. */
 #include "daemon/batch.h"
 #include "daemon/server.h"
 
@@ -11,7 +12,8 @@
 #include <string.h>
 
 #define SPACE_ALL           UINT32_MAX
-#define FORGETS_A_SESSION_MAX 4u   /* under way; each waits for a sync, so they come in faster than they go */
+/* under way; each waits for a sync, so they come in faster than they go */
+#define FORGETS_A_SESSION_MAX 4u
 
 struct forgetting {
 	struct mill_op mill;
@@ -74,10 +76,12 @@ static void floor_raise(struct session *session, struct forgetting *forgetting, 
 	memcpy(forgetting->record.tenant, session->tenant->digest, TENANT_DIGEST_BYTES);
 	if (space == SPACE_ALL) {
 		forgetting->record.kind = JOURNAL_TENANT;
-		cache_tenant_forget(daemon->cache, session->tenant->handle, (uint32_t)daemon->epoch);
+		cache_tenant_forget(daemon->cache, session->tenant->handle,
+				    (uint32_t)daemon->epoch);
 	} else {
 		forgetting->record.kind = JOURNAL_SPACE;
-		memcpy(forgetting->record.space, cache_space_fingerprint(daemon->cache, space), SPACE_ID_BYTES);
+		memcpy(forgetting->record.space, cache_space_fingerprint(daemon->cache, space),
+		       SPACE_ID_BYTES);
 		cache_space_forget(daemon->cache, space, (uint32_t)daemon->epoch);
 	}
 	daemon->counters.forgets++;
@@ -86,7 +90,8 @@ static void floor_raise(struct session *session, struct forgetting *forgetting, 
 }
 
 /* The space that the frame means, or SPACE_ALL; -ENOENT. */
-static int forget_space(struct session *session, const struct frame_forget *frame, uint32_t *out_space)
+static int forget_space(struct session *session, const struct frame_forget *frame,
+			uint32_t *out_space)
 {
 	static const uint8_t none[SPACE_ID_BYTES];
 

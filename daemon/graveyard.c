@@ -40,8 +40,8 @@ void graveyard_destroy(struct graveyard *graveyard)
 	free(graveyard);
 }
 
-void graveyard_bury(struct graveyard *graveyard, uint32_t space, const uint8_t *hash, enum frame_reason reason,
-		    uint64_t now_us)
+void graveyard_bury(struct graveyard *graveyard, uint32_t space, const uint8_t *hash,
+		    enum frame_reason reason, uint64_t now_us)
 {
 	uint64_t name = name_of(space, hash);
 	struct grave *grave = &graveyard->graves[name % GRAVES_MAX];
@@ -52,8 +52,8 @@ void graveyard_bury(struct graveyard *graveyard, uint32_t space, const uint8_t *
 	grave->reason = reason;
 }
 
-enum frame_reason graveyard_find(const struct graveyard *graveyard, uint32_t space, const uint8_t *hash,
-				 uint64_t now_us, uint64_t *out_age_us)
+enum frame_reason graveyard_find(const struct graveyard *graveyard, uint32_t space,
+				 const uint8_t *hash, uint64_t now_us, uint64_t *out_age_us)
 {
 	uint64_t name = name_of(space, hash);
 	const struct grave *grave = &graveyard->graves[name % GRAVES_MAX];

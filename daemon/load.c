@@ -57,8 +57,8 @@ static bool item_begin(struct batch *batch, struct batch_item *item)
 	cache_find(daemon->cache, &query, &item->entry);
 	if (item->entry != ENTRY_NONE) {
 		item->waiter.done = raised;
-		result = mover_raise(daemon, session->tenant, item->entry, session->shard, batch->deadline_us,
-				     &item->waiter);
+		result = mover_raise(daemon, session->tenant, item->entry, session->shard,
+				     batch->deadline_us, &item->waiter);
 	}
 	if (result == -EAGAIN)
 		return false;
@@ -67,7 +67,8 @@ static bool item_begin(struct batch *batch, struct batch_item *item)
 		item->state = ITEM_MOVING;
 		batch->moving++;
 	} else if (result == -EALREADY) {
-		deliver(item, cache_copy_slot(daemon->cache, item->entry, TIER_CPU, session->shard));
+		deliver(item,
+			cache_copy_slot(daemon->cache, item->entry, TIER_CPU, session->shard));
 	} else {
 		daemon->counters.miss_blocks++;
 		batch_item_end(item, -ENOENT);
@@ -94,7 +95,8 @@ static int load_check(const struct session *session, const struct frame_load *fr
 {
 	if (session->state != SESSION_ATTACHED)
 		return -ENOTCONN;
-	if (frame->group >= session->engine->groups_count || !session_may_use_space(session, frame->space))
+	if (frame->group >= session->engine->groups_count ||
+	    !session_may_use_space(session, frame->space))
 		return -EINVAL;
 	return 0;
 }
@@ -111,8 +113,8 @@ static void load_all_missed(struct session *session, const struct frame_load *fr
 		items[i].index = i;
 		items[i].result = -ENOENT;
 	}
-	session_reply(session, loaded, (uint32_t)(sizeof(*loaded) + frame->count * sizeof(*items)), FRAME_LOADED,
-		      0, 0);
+	session_reply(session, loaded, (uint32_t)(sizeof(*loaded) + frame->count * sizeof(*items)),
+		      FRAME_LOADED, 0, 0);
 }
 
 void load_frame(struct session *session, const struct frame_load *frame)
@@ -146,7 +148,8 @@ void load_frame(struct session *session, const struct frame_load *frame)
 	batch->tokens_per_block = session->engine->groups[frame->group].tokens_per_block;
 	memcpy(batch->tag, frame->tag, FRAME_TAG_BYTES);
 	for (unsigned i = 0; i < frame->count; i++)
-		memcpy(batch->items[i].hash, hashes + (size_t)i * BLOCK_HASH_BYTES, BLOCK_HASH_BYTES);
+		memcpy(batch->items[i].hash, hashes + (size_t)i * BLOCK_HASH_BYTES,
+		       BLOCK_HASH_BYTES);
 	(void)load_begin_next(batch);
 }
 
@@ -167,12 +170,15 @@ void load_release_item(struct batch *batch, struct batch_item *item)
 void release_frame(struct session *session, const struct frame_release *frame)
 {
 	const struct frame_release_item *items = (const struct frame_release_item *)(frame + 1);
-	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch) : NULL;
+	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch)
+								 : NULL;
 
 	if (batch == NULL || batch->is_store)
 		return;   /* over by its deadline: the holds are gone */
 	for (unsigned i = 0; i < frame->count; i++) {
-		struct batch_item *item = items[i].index < batch->count ? &batch->items[items[i].index] : NULL;
+		struct batch_item *item = items[i].index < batch->count
+						  ? &batch->items[items[i].index]
+						  : NULL;
 
 		if (item == NULL || item->state != ITEM_DELIVERED)
 			continue;
@@ -185,7 +191,8 @@ void release_frame(struct session *session, const struct frame_release *frame)
 
 void cancel_frame(struct session *session, const struct frame_cancel *frame)
 {
-	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch) : NULL;
+	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch)
+								 : NULL;
 
 	if (batch != NULL)
 		batch_end_all(batch, -ECANCELED);

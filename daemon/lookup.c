@@ -1,4 +1,5 @@
-/* daemon/lookup.c: LOOKUP and HINT: what is there, how much of it is worth loading, and a lease on it. */
+/* daemon/lookup.c: LOOKUP and HINT: what is there, how much of it is worth loading, and a lease on
+ * it. */
 #include "daemon/mover.h"
 #include "daemon/server.h"
 
@@ -32,13 +33,15 @@ static void lookup_begin(struct lookup *lookup, const struct frame_lookup *frame
 	lookup->sections_count = 0;
 }
 
-static void names_keep(struct lookup *lookup, const uint8_t (*hashes)[FRAME_HASH_BYTES], unsigned count)
+static void names_keep(struct lookup *lookup, const uint8_t (*hashes)[FRAME_HASH_BYTES],
+		       unsigned count)
 {
 	for (unsigned i = 0; i < count; i++)
 		memcpy(&lookup->names[lookup->keys_count + i], hashes[i], sizeof(uint64_t));
 }
 
-static int sections_add(struct session *session, struct lookup *lookup, const struct frame_lookup *frame)
+static int sections_add(struct session *session, struct lookup *lookup,
+			const struct frame_lookup *frame)
 {
 	const uint8_t (*hashes)[FRAME_HASH_BYTES];
 	const struct frame_keys *keys;
@@ -46,7 +49,10 @@ static int sections_add(struct session *session, struct lookup *lookup, const st
 
 	while ((keys = frame_lookup_next(frame, &position, &hashes)) != NULL) {
 		struct cache_query query = {
-			.space = frame->space, .group = keys->group, .hashes = hashes, .count = keys->count,
+			.space = frame->space,
+			.group = keys->group,
+			.hashes = hashes,
+			.count = keys->count,
 		};
 
 		if (lookup->sections_count == LOOKUP_SECTIONS_MAX ||
@@ -66,7 +72,8 @@ static int sections_add(struct session *session, struct lookup *lookup, const st
 	return 0;
 }
 
-/* The frames before the last found entries that may have gone, or changed hands, since: those are misses by now. */
+/* The frames before the last found entries that may have gone, or changed hands, since: those are
+ * misses by now. */
 static void entries_look_again(struct daemon *daemon, struct lookup *lookup)
 {
 	for (uint32_t i = 0; i < lookup->keys_count; i++) {
@@ -76,7 +83,8 @@ static void entries_look_again(struct daemon *daemon, struct lookup *lookup)
 			continue;
 		entry = cache_entry(daemon->cache, lookup->entries[i]);
 		if (memcmp(entry->hash, &lookup->names[i], sizeof(uint64_t)) != 0 ||
-		    entry->space != lookup->space || cache_entry_tier(daemon->cache, lookup->entries[i]) == TIERS)
+		    entry->space != lookup->space ||
+		    cache_entry_tier(daemon->cache, lookup->entries[i]) == TIERS)
 			lookup->entries[i] = ENTRY_NONE;
 	}
 }
@@ -85,7 +93,8 @@ static void touch(struct daemon *daemon, const struct lookup *lookup)
 {
 	/* Deepest first: the last section's last key is touched first. */
 	for (uint32_t i = lookup->sections_count; i-- > 0;)
-		cache_touch(daemon->cache, lookup->entries + lookup->sections[i].first, lookup->sections[i].count);
+		cache_touch(daemon->cache, lookup->entries + lookup->sections[i].first,
+			    lookup->sections[i].count);
 }
 
 static uint32_t usable_of(const struct session *session, const struct lookup *lookup)
@@ -104,14 +113,18 @@ static uint32_t usable_of(const struct session *session, const struct lookup *lo
 		};
 	for (uint32_t i = 0; i < lookup->sections_count; i++)
 		runs[i] = (struct usable_run){
-			.group = lookup->sections[i].group, .first_position = lookup->sections[i].first_position,
-			.count = lookup->sections[i].count, .present = presence + lookup->sections[i].first,
+			.group = lookup->sections[i].group,
+			.first_position = lookup->sections[i].first_position,
+			.count = lookup->sections[i].count,
+			.present = presence + lookup->sections[i].first,
 		};
 	return usable_tokens(groups, engine->groups_count, runs, lookup->sections_count);
 }
 
-/* Runs of tokens of one tier, of the group whose blocks cover the usable tokens: the first full one, else the first. */
-static void runs_make(const struct session *session, const struct lookup *lookup, struct answer *answer)
+/* Runs of tokens of one tier, of the group whose blocks cover the usable tokens: the first full
+ * one, else the first. */
+static void runs_make(const struct session *session, const struct lookup *lookup,
+		      struct answer *answer)
 {
 	struct daemon *daemon = session->daemon;
 	const struct engine *engine = session->engine;
@@ -127,14 +140,18 @@ static void runs_make(const struct session *session, const struct lookup *lookup
 
 		for (uint32_t key = 0; section->group == group && key < section->count; key++) {
 			uint32_t entry = lookup->entries[section->first + key];
-			uint64_t begin = (uint64_t)(section->first_position + key) * tokens_per_block;
+			uint64_t begin = (uint64_t)(section->first_position + key) *
+					 tokens_per_block;
 			enum tier_id tier;
 
 			if (entry == ENTRY_NONE || begin >= answer->usable_tokens)
 				continue;
 			tier = cache_entry_tier(daemon->cache, entry);
-			struct worth_run *run = answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1] : NULL;
-			if (run == NULL || (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
+			struct worth_run *run = answer->runs_count > 0
+							? &answer->runs[answer->runs_count - 1]
+							: NULL;
+			if (run == NULL ||
+			    (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
 				run = &answer->runs[answer->runs_count++];
 				*run = (struct worth_run){ .tier = tier };
 			}
@@ -144,11 +161,14 @@ static void runs_make(const struct session *session, const struct lookup *lookup
 	}
 }
 
-static void worth_weigh(const struct session *session, const struct frame_lookup *frame, struct answer *answer)
+static void worth_weigh(const struct session *session, const struct frame_lookup *frame,
+			struct answer *answer)
 {
 	const struct daemon *daemon = session->daemon;
 	struct worth_cost cost = { .a = frame->cost_a, .b = frame->cost_b, .c = frame->cost_c };
-	double queued_bytes = daemon->nvme == NULL ? 0.0 : (double)daemon->nvme->in_flight * NVME_OP_BYTES;
+	double queued_bytes = daemon->nvme == NULL
+				      ? 0.0
+				      : (double)daemon->nvme->in_flight * NVME_OP_BYTES;
 
 	for (uint32_t i = 0; i < answer->runs_count; i++) {
 		struct worth_run *run = &answer->runs[i];
@@ -157,7 +177,8 @@ static void worth_weigh(const struct session *session, const struct frame_lookup
 		run->restore_us = worth_restore_us(run->bytes, speed->latency_us, speed->bytes_us,
 						   run->tier == TIER_NVME ? queued_bytes : 0.0);
 	}
-	answer->worth_tokens = worth_tokens(&cost, answer->runs, answer->runs_count, answer->usable_tokens);
+	answer->worth_tokens = worth_tokens(&cost, answer->runs, answer->runs_count,
+					    answer->usable_tokens);
 }
 
 /* Each tenant has an equal part of the leases, so that none can leave another without. */
@@ -167,7 +188,8 @@ static bool lease_is_left(const struct daemon *daemon, const struct tenant *tena
 	       daemon->settings.leases_max / daemon->tenants_count;
 }
 
-/* A lease on what is usable. One that is refused or clipped makes less usable, never a promise that is not kept. */
+/* A lease on what is usable. One that is refused or clipped makes less usable, never a promise that
+ * is not kept. */
 static void lease_grant(struct session *session, const struct lookup *lookup, uint64_t lease_us,
 			struct answer *answer)
 {
@@ -182,7 +204,8 @@ static void lease_grant(struct session *session, const struct lookup *lookup, ui
 
 		for (uint32_t key = 0; key < section->count; key++)
 			if (lookup->entries[section->first + key] != ENTRY_NONE &&
-			    (uint64_t)(section->first_position + key) * tokens_per_block < answer->usable_tokens)
+			    (uint64_t)(section->first_position + key) * tokens_per_block <
+				    answer->usable_tokens)
 				wanted[count++] = lookup->entries[section->first + key];
 	}
 	if (count == 0)
@@ -190,20 +213,22 @@ static void lease_grant(struct session *session, const struct lookup *lookup, ui
 	if (lease_us > daemon->settings.lease_us_max)
 		lease_us = daemon->settings.lease_us_max;
 	if (!lease_is_left(daemon, session->tenant) ||
-	    cache_lease_grant(daemon->cache, session->tenant->handle, wanted, count, daemon->now_us + lease_us,
-			      &answer->lease, &granted) < 0) {
+	    cache_lease_grant(daemon->cache, session->tenant->handle, wanted, count,
+			      daemon->now_us + lease_us, &answer->lease, &granted) < 0) {
 		daemon->counters.leases_refused++;
 		answer->usable_tokens = 0;
 		return;
 	}
 	answer->lease_us = lease_us;
 	if (granted < count)
-		answer->usable_tokens = engine->groups_count > 1 ? 0 : granted * engine->groups[0].tokens_per_block;
+		answer->usable_tokens = engine->groups_count > 1
+						? 0
+						: granted * engine->groups[0].tokens_per_block;
 	(void)failpoint(lease_granted);
 }
 
-static void found_send(struct session *session, const struct lookup *lookup, const struct answer *answer,
-		       uint64_t request)
+static void found_send(struct session *session, const struct lookup *lookup,
+		       const struct answer *answer, uint64_t request)
 {
 	struct frame_found *reply = server_scratch(session->daemon);
 	struct frame_run *runs = (struct frame_run *)(reply + 1);
@@ -224,12 +249,13 @@ static void found_send(struct session *session, const struct lookup *lookup, con
 	memset(bits, 0, bits_bytes);
 	for (uint32_t i = 0; i < lookup->keys_count; i++)
 		bits[i / 8] |= (uint8_t)((lookup->entries[i] != ENTRY_NONE) << (i % 8));
-	session_reply(session, reply, (uint32_t)(sizeof(*reply) + answer->runs_count * sizeof(*runs) + bits_bytes),
+	session_reply(session, reply,
+		      (uint32_t)(sizeof(*reply) + answer->runs_count * sizeof(*runs) + bits_bytes),
 		      FRAME_FOUND, request, 0);
 }
 
-static void lookup_count(struct daemon *daemon, const struct session *session, const struct lookup *lookup,
-			 const struct answer *answer)
+static void lookup_count(struct daemon *daemon, const struct session *session,
+			 const struct lookup *lookup, const struct answer *answer)
 {
 	struct counters *counters = &daemon->counters;
 
@@ -244,7 +270,8 @@ static void lookup_count(struct daemon *daemon, const struct session *session, c
 	counters->lookup_hits += answer->usable_tokens > 0;
 }
 
-static void lookup_answer(struct session *session, struct lookup *lookup, const struct frame_lookup *frame)
+static void lookup_answer(struct session *session, struct lookup *lookup,
+			  const struct frame_lookup *frame)
 {
 	struct daemon *daemon = session->daemon;
 	struct answer answer = { 0 };
@@ -299,7 +326,8 @@ static struct lookup *lookup_of(struct session *session, const struct frame_look
 {
 	bool is_last = frame->header.flags & FRAME_LAST;
 
-	if (session->lookup != NULL && memcmp(session->lookup->tag, frame->tag, FRAME_TAG_BYTES) == 0 &&
+	if (session->lookup != NULL &&
+	    memcmp(session->lookup->tag, frame->tag, FRAME_TAG_BYTES) == 0 &&
 	    session->lookup->space == frame->space)
 		return session->lookup;
 	lookup_abandon(session);
@@ -361,11 +389,14 @@ static unsigned prefetch(struct session *session, unsigned count, bool *out_defe
 	unsigned begun = 0;
 
 	for (unsigned i = 0; i < count; i++) {
-		unsigned shards = wanted[i] == ENTRY_NONE ? 0 : cache_entry(daemon->cache, wanted[i])->shards_count;
+		unsigned shards = wanted[i] == ENTRY_NONE
+					  ? 0
+					  : cache_entry(daemon->cache, wanted[i])->shards_count;
 
 		for (unsigned shard = 0; shard < shards; shard++) {
 			int result = mover_raise(daemon, session->tenant, wanted[i], shard,
-						 daemon->now_us + daemon->settings.lease_us_max, NULL);
+						 daemon->now_us + daemon->settings.lease_us_max,
+						 NULL);
 
 			*out_deferred = *out_deferred || result == -EAGAIN;
 			begun += result == 0 || result == -EALREADY;
@@ -374,11 +405,13 @@ static unsigned prefetch(struct session *session, unsigned count, bool *out_defe
 	return begun;
 }
 
-static unsigned pin(struct session *session, const struct frame_hint *frame, unsigned count, uint64_t *out_lease)
+static unsigned pin(struct session *session, const struct frame_hint *frame, unsigned count,
+		    uint64_t *out_lease)
 {
 	struct daemon *daemon = session->daemon;
-	uint64_t lease_us = frame->retain_us < daemon->settings.lease_us_max ? frame->retain_us
-									     : daemon->settings.lease_us_max;
+	uint64_t lease_us = frame->retain_us < daemon->settings.lease_us_max
+				    ? frame->retain_us
+				    : daemon->settings.lease_us_max;
 	unsigned present = 0, granted = 0;
 
 	for (unsigned i = 0; i < count; i++)
@@ -386,8 +419,8 @@ static unsigned pin(struct session *session, const struct frame_hint *frame, uns
 			wanted[present++] = wanted[i];
 	if (present == 0 || lease_us == 0 || !lease_is_left(daemon, session->tenant))
 		return 0;
-	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, present, daemon->now_us + lease_us,
-			      out_lease, &granted) < 0)
+	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, present,
+			      daemon->now_us + lease_us, out_lease, &granted) < 0)
 		return 0;
 	return granted;
 }
@@ -425,13 +458,15 @@ void hint_frame(struct session *session, const struct frame_hint *frame)
 	case FRAME_HINT_PREFETCH:
 		reply.blocks = prefetch(session, count, &is_deferred);
 		break;
-	default:   /* RETAIN and PIN: a lease; RETAIN's nobody gives back, so its deadline ends it */
+	/* RETAIN and PIN: a lease; RETAIN's nobody gives back, so its deadline ends it */
+	default:
 		reply.blocks = pin(session, frame, count, &reply.lease);
 		break;
 	}
 	reply.outcome = reply.blocks == 0 ? FRAME_HINT_REJECTED
-			: is_deferred ? FRAME_HINT_DEFERRED
-			: reply.blocks < present && frame->kind != FRAME_HINT_END ? FRAME_HINT_CLIPPED
-			: FRAME_HINT_ACCEPTED;
+			: is_deferred     ? FRAME_HINT_DEFERRED
+			: reply.blocks < present && frame->kind != FRAME_HINT_END
+				? FRAME_HINT_CLIPPED
+				: FRAME_HINT_ACCEPTED;
 	session_reply(session, &reply, sizeof(reply), FRAME_HINT_REPLY, frame->header.request, 0);
 }

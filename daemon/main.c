@@ -1,4 +1,5 @@
-/* daemon/main.c: kvtierd: reads settings, builds the node, starts the threads, turns the loop until told to stop. */
+/* daemon/main.c: kvtierd: reads settings, builds the node, starts the threads, turns the loop until
+ * told to stop. */
 #include "base/checksum.h"
 #include "base/copy.h"
 #include "base/failpoint.h"
@@ -28,7 +29,14 @@
 #define CALIBRATE_BYTES (UINT64_C(1) << 20)
 #define SETS_MAX        64
 
-enum { OPTION_WORKER = 256, OPTION_CHECK, OPTION_PRINT, OPTION_FAILPOINTS, OPTION_DESCRIBE, OPTION_SET };
+enum {
+	OPTION_WORKER = 256,
+	OPTION_CHECK,
+	OPTION_PRINT,
+	OPTION_FAILPOINTS,
+	OPTION_DESCRIBE,
+	OPTION_SET
+};
 
 static const struct option options[] = {
 	{ "config", required_argument, NULL, 'c' },
@@ -147,7 +155,8 @@ static int set_one(struct settings *settings, const char *assignment, struct err
 	return settings_set(settings, name, equals + 1, "--set", error);
 }
 
-static int settings_load(struct settings *settings, const struct command_line *line, struct error *error)
+static int settings_load(struct settings *settings, const struct command_line *line,
+			 struct error *error)
 {
 	int result = 0;
 
@@ -217,7 +226,8 @@ static void run(struct daemon *daemon, int signal_fd)
 		if (stop_us != 0 && daemon->now_us >= stop_us) {
 			log_line(LOG_WARNING, "drain_incomplete", "after_ms=%llu",
 				 (unsigned long long)(DRAIN_US_MAX / 1000));
-			/* What is still under way belongs to a device that does not answer: leave as kill -9 would. */
+			/* What is still under way belongs to a device that does not answer: leave
+			 * as kill -9 would. */
 			log_close();
 			_exit(EXIT_FAILURE);
 		}

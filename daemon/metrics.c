@@ -13,7 +13,8 @@ static const char *const tier_names[TIERS] = { "cpu", "nvme" };
 static const char *const state_names[SLOT_STATES] = { "free", "filling", "ready", "leaving", "bad" };
 static const char *const bypass_names[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
 #define VALUE(metric, value) metrics_value(page, METRIC_##metric, METRIC_NO_LABELS, (value))
-#define LABELLED(metric, value, ...) metrics_value(page, METRIC_##metric, METRIC_LABELS(__VA_ARGS__), (value))
+#define LABELLED(metric, value, ...)                                                               \
+	metrics_value(page, METRIC_##metric, METRIC_LABELS(__VA_ARGS__), (value))
 
 static void daemon_metrics(struct daemon *daemon, struct metrics_page *page)
 {
@@ -23,7 +24,8 @@ static void daemon_metrics(struct daemon *daemon, struct metrics_page *page)
 	struct session *session = NULL;
 	const struct engine *engine;
 
-	LABELLED(build_info, 1, KVTIER_VERSION, io, crc32c_way(), copy_way_name(copy_choice_get().copy));
+	LABELLED(build_info, 1, KVTIER_VERSION, io, crc32c_way(),
+		 copy_way_name(copy_choice_get().copy));
 	VALUE(uptime_seconds, (daemon->now_us - daemon->started_us) / 1000000);
 	VALUE(ready, daemon_unready_reason(daemon) == NULL);
 	for (unsigned mode = 0; mode < FRAME_BYPASS_MODES; mode++)
@@ -33,7 +35,8 @@ static void daemon_metrics(struct daemon *daemon, struct metrics_page *page)
 	LABELLED(connections, counts[0], "control");
 	LABELLED(connections, counts[1], "data");
 	for (unsigned i = 0; (engine = server_engine_at(daemon, i)) != NULL; i++)
-		engines += engine->tenant != NULL && __builtin_popcountll(engine->ranks) == engine->world;
+		engines += engine->tenant != NULL &&
+			   __builtin_popcountll(engine->ranks) == engine->world;
 	VALUE(engines, engines);
 	VALUE(leases, daemon_leases_count(daemon));
 	VALUE(moves, mover_moves_count(daemon));
@@ -106,12 +109,15 @@ static void share_metrics(struct daemon *daemon, struct metrics_page *page, enum
 
 			cache_share_figures(daemon->cache, tenant->handle, tier, &figures);
 			if (metric == METRIC_tier_bytes)
-				LABELLED(tier_bytes, figures.units_max * unit, tenant->name, tier_names[tier]);
+				LABELLED(tier_bytes, figures.units_max * unit, tenant->name,
+					 tier_names[tier]);
 			else if (metric == METRIC_tier_used_bytes)
-				LABELLED(tier_used_bytes, figures.bytes_ready, tenant->name, tier_names[tier]);
-			for (unsigned state = 0; metric == METRIC_slots && state < SLOT_STATES; state++)
-				LABELLED(slots, figures.slots[state], tenant->name, tier_names[tier],
-					 state_names[state]);
+				LABELLED(tier_used_bytes, figures.bytes_ready, tenant->name,
+					 tier_names[tier]);
+			for (unsigned state = 0; metric == METRIC_slots && state < SLOT_STATES;
+			     state++)
+				LABELLED(slots, figures.slots[state], tenant->name,
+					 tier_names[tier], state_names[state]);
 		}
 }
 
@@ -153,10 +159,12 @@ static void catalog_metrics(struct daemon *daemon, struct metrics_page *page)
 
 void metrics_write(struct daemon *daemon, struct text *text)
 {
-	static const enum metric share_rows[] = { METRIC_slots, METRIC_tier_bytes, METRIC_tier_used_bytes };
-	static const enum metric device_rows[] = { METRIC_nvme_ops_total, METRIC_nvme_written_bytes_total,
-						   METRIC_nvme_read_bytes_total, METRIC_nvme_in_flight,
-						   METRIC_nvme_fenced };
+	static const enum metric share_rows[] = { METRIC_slots, METRIC_tier_bytes,
+						  METRIC_tier_used_bytes };
+	static const enum metric device_rows[] = { METRIC_nvme_ops_total,
+						   METRIC_nvme_written_bytes_total,
+						   METRIC_nvme_read_bytes_total,
+						   METRIC_nvme_in_flight, METRIC_nvme_fenced };
 	struct metrics_page page_memory;
 	struct metrics_page *page = &page_memory;
 

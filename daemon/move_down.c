@@ -22,7 +22,8 @@ static void down_ended(struct move *move)
 	move_give(move);
 }
 
-/* The nvme slot of this block: what admission reserved, or one taken now; false: it stays above only. */
+/* The nvme slot of this block: what admission reserved, or one taken now; false: it stays above
+ * only. */
 static bool nvme_slot_found(struct move *move)
 {
 	struct daemon *daemon = move->daemon;
@@ -35,8 +36,8 @@ static bool nvme_slot_found(struct move *move)
 		       cache_slot(daemon->cache, TIER_NVME, move->nvme_slot)->state == SLOT_FILLING;
 	if (!mover_lower_is_wanted(daemon, move->slot_bytes))
 		return false;
-	if (cache_slot_take(daemon->cache, move->entry, TIER_NVME, move->shard, move->slot_bytes, ENTRY_NONE,
-			    &move->nvme_slot, &leaving) < 0) {
+	if (cache_slot_take(daemon->cache, move->entry, TIER_NVME, move->shard, move->slot_bytes,
+			    ENTRY_NONE, &move->nvme_slot, &leaving) < 0) {
 		move->nvme_slot = SLOT_NONE;
 		return false;
 	}
@@ -56,7 +57,8 @@ void move_down_start(struct move *move)
 		return;
 	}
 	cache_slot_place(daemon->cache, TIER_NVME, move->nvme_slot, &move->nvme_place);
-	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device), DEVICE_ID_BYTES);
+	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
+	       DEVICE_ID_BYTES);
 	cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_PENDING);
 	budget_spend(&daemon->write_budget, daemon->now_us, move->slot_bytes);
 	move->kind = MOVE_DOWN;
@@ -74,7 +76,8 @@ void mover_lower(struct daemon *daemon, uint32_t cpu_slot)
 	if (slot->state != SLOT_READY || slot->entry == ENTRY_NONE || slot->sibling == SLOT_NONE ||
 	    cache_copy_slot(daemon->cache, slot->entry, TIER_NVME, slot->shard) != SLOT_NONE)
 		return;
-	uint32_t handle = cache_space_tenant(daemon->cache, cache_entry(daemon->cache, slot->entry)->space);
+	uint32_t handle = cache_space_tenant(daemon->cache,
+					     cache_entry(daemon->cache, slot->entry)->space);
 	struct tenant *tenant = daemon_tenant(daemon, handle);
 	move = move_take(daemon, MOVE_STORE, tenant, slot->entry, slot->shard);
 	if (move == NULL)
@@ -127,9 +130,11 @@ void move_down_done(struct tier_op *op)
 		if (!was_written && move_nvme_is_current(move))
 			cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
 	}
-	/* Held since it was submitted, so the cpu slot is what it was, unless it was found damaged. */
+	/* Held since it was submitted, so the cpu slot is what it was, unless it was found
+	 * damaged. */
 	if (move_cpu_is_readable(move))
-		cache_slot_set_lower(daemon->cache, move->cpu_slot, is_good ? LOWER_WRITTEN : LOWER_NONE);
+		cache_slot_set_lower(daemon->cache, move->cpu_slot,
+				     is_good ? LOWER_WRITTEN : LOWER_NONE);
 	cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
 	down_ended(move);
 }

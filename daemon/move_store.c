@@ -22,12 +22,14 @@ static void copy_payload(void *owner)
 	struct move *move = copying->move;
 	const struct slot_identity *identity = &move->identity;
 
-	copy_with_checksums((uint8_t *)move->memory + SLOT_HEADER_BYTES, move->source, identity->payload_bytes,
-			    slot_segment_bytes(identity->payload_bytes, identity->segments_count), copying->crcs);
+	copy_with_checksums((uint8_t *)move->memory + SLOT_HEADER_BYTES, move->source,
+			    identity->payload_bytes,
+			    slot_segment_bytes(identity->payload_bytes, identity->segments_count),
+			    copying->crcs);
 }
 
-/* On a mill. The header goes first and comes back last, so that whoever finds this slot after a death of ours finds
- * either no header or all of the payload. */
+/* On a mill. The header goes first and comes back last, so that whoever finds this slot after a
+ * death of ours finds either no header or all of the payload. */
 static void store_work(struct mill_op *op)
 {
 	struct move *move = move_of_mill(op);
@@ -44,7 +46,8 @@ static void store_work(struct mill_op *op)
 	op->result = guard_run(copy_payload, &copying);
 	if (op->result < 0)
 		return;
-	if (memcmp(copying.crcs, identity->segment_crcs, identity->segments_count * sizeof(uint32_t)) != 0) {
+	if (memcmp(copying.crcs, identity->segment_crcs,
+		   identity->segments_count * sizeof(uint32_t)) != 0) {
 		op->result = -EBADMSG;
 		return;
 	}
@@ -85,7 +88,8 @@ static void store_done(struct mill_op *op)
 	struct daemon *daemon = move->daemon;
 
 	if (op->result == 0 && !cache_slot_ready(daemon->cache, TIER_CPU, move->cpu_slot)) {
-		op->result = -ECANCELED;   /* dropped or forgotten meanwhile; the slot is free again */
+		/* dropped or forgotten meanwhile; the slot is free again */
+		op->result = -ECANCELED;
 		move->cpu_slot = SLOT_NONE;
 	}
 	if (op->result < 0) {
@@ -107,11 +111,13 @@ void move_store_start(struct move *move)
 
 int mover_store(struct daemon *daemon, const struct store_order *order)
 {
-	struct move *move = move_take(daemon, MOVE_STORE, order->tenant, order->entry, order->shard);
+	struct move *move = move_take(daemon, MOVE_STORE, order->tenant, order->entry,
+				      order->shard);
 
 	if (move == NULL)
 		return -EAGAIN;
-	/* By number, not through the entry: a slot whose entry was dropped meanwhile is still ours to give back. */
+	/* By number, not through the entry: a slot whose entry was dropped meanwhile is still ours
+	 * to give back. */
 	assert(cache_slot(daemon->cache, order->tier, order->slot)->state == SLOT_FILLING);
 	move->source = order->source;
 	move->identity = *order->identity;

@@ -1,4 +1,5 @@
-/* daemon/move_up.c: nvme slot -> cpu slot, believed only when header, address, key, epoch and checksums are right. */
+/* daemon/move_up.c: nvme slot -> cpu slot, believed only when header, address, key, epoch and
+ * checksums are right. */
 #include "daemon/mover_parts.h"
 
 #include "base/failpoint.h"
@@ -15,9 +16,14 @@ static void check_work(struct mill_op *op)
 	struct move *move = move_of_mill(op);
 	const struct slot_identity *identity = &move->identity;
 	struct slot_expectation expected = {
-		.space = identity->space, .hash = identity->hash, .device = move->device_id,
-		.offset = move->nvme_place.offset, .slot_bytes = move->slot_bytes, .epoch_min = identity->epoch,
-		.group = identity->group, .shard = identity->shard,
+		.space = identity->space,
+		.hash = identity->hash,
+		.device = move->device_id,
+		.offset = move->nvme_place.offset,
+		.slot_bytes = move->slot_bytes,
+		.epoch_min = identity->epoch,
+		.group = identity->group,
+		.shard = identity->shard,
 		.slot_generation = move->nvme_place.slot_generation,
 		.extent_generation = move->nvme_place.extent_generation,
 	};
@@ -52,7 +58,8 @@ static void check_done(struct mill_op *op)
 	struct daemon *daemon = move->daemon;
 
 	cache_slot_release(daemon->cache, TIER_NVME, move->nvme_slot);
-	if (move->verdict == SLOT_GOOD && cache_slot_ready(daemon->cache, TIER_CPU, move->cpu_slot)) {
+	if (move->verdict == SLOT_GOOD &&
+	    cache_slot_ready(daemon->cache, TIER_CPU, move->cpu_slot)) {
 		cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_WRITTEN);
 		daemon->counters.up_blocks++;
 		daemon->counters.up_bytes += move->slot_bytes;
@@ -61,7 +68,8 @@ static void check_done(struct mill_op *op)
 		return;
 	}
 	if (move->verdict == SLOT_GOOD)
-		move->cpu_slot = SLOT_NONE;   /* dropped or forgotten meanwhile; the slot is free again */
+		/* dropped or forgotten meanwhile; the slot is free again */
+		move->cpu_slot = SLOT_NONE;
 	if (move_nvme_is_readable(move) && move->verdict == SLOT_DAMAGED) {
 		daemon->counters.damaged[TIER_NVME]++;
 		cache_slot_quarantine(daemon->cache, TIER_NVME, move->nvme_slot);
@@ -75,7 +83,9 @@ static void check_done(struct mill_op *op)
 static void speed_learned(struct daemon *daemon, const struct tier_op *op)
 {
 	struct tier_speed *speed = &daemon->speeds[TIER_NVME];
-	double took_us = op->finished_us > op->submitted_us ? (double)(op->finished_us - op->submitted_us) : 1.0;
+	double took_us = op->finished_us > op->submitted_us
+				 ? (double)(op->finished_us - op->submitted_us)
+				 : 1.0;
 	double bytes_us = (double)op->memory_bytes / took_us * (daemon->nvme->in_flight + 1);
 
 	speed->bytes_us += SPEED_WEIGHT * (bytes_us - speed->bytes_us);
@@ -108,7 +118,8 @@ void move_up_start(struct move *move)
 
 static struct move *up_on_list(struct list *list, uint32_t entry, unsigned shard)
 {
-	for (struct list_node *node = list_first(list); node != NULL; node = list_after(list, node)) {
+	for (struct list_node *node = list_first(list); node != NULL;
+	     node = list_after(list, node)) {
 		struct move *move = list_item(node, struct move, link);
 
 		if (move->kind == MOVE_UP && move->entry == entry && move->shard == shard)
@@ -117,9 +128,10 @@ static struct move *up_on_list(struct list *list, uint32_t entry, unsigned shard
 	return NULL;
 }
 
-/* The move that is already bringing this shard up, or NULL. Without a cpu slot it can only be a slotless one. */
-static struct move *up_under_way(struct daemon *daemon, struct tenant *tenant, uint32_t entry, unsigned shard,
-				 bool has_cpu_slot)
+/* The move that is already bringing this shard up, or NULL. Without a cpu slot it can only be a
+ * slotless one. */
+static struct move *up_under_way(struct daemon *daemon, struct tenant *tenant, uint32_t entry,
+				 unsigned shard, bool has_cpu_slot)
 {
 	struct move *move = NULL;
 
@@ -133,7 +145,8 @@ static void up_expects(struct move *move, const struct entry *entry)
 {
 	struct daemon *daemon = move->daemon;
 
-	memcpy(move->identity.space, cache_space_fingerprint(daemon->cache, entry->space), SPACE_ID_BYTES);
+	memcpy(move->identity.space, cache_space_fingerprint(daemon->cache, entry->space),
+	       SPACE_ID_BYTES);
 	memcpy(move->identity.hash, entry->hash, BLOCK_HASH_BYTES);
 	move->identity.epoch = entry->epoch;
 	move->identity.group = entry->group;
@@ -141,7 +154,8 @@ static void up_expects(struct move *move, const struct entry *entry)
 	cache_slot_place(daemon->cache, TIER_NVME, move->nvme_slot, &move->nvme_place);
 	move->nvme_generation = move->nvme_place.slot_generation;
 	move->slot_bytes = move->nvme_place.slot_bytes;
-	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device), DEVICE_ID_BYTES);
+	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
+	       DEVICE_ID_BYTES);
 }
 
 int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry, unsigned shard,
@@ -152,7 +166,8 @@ int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry, un
 	struct move *move;
 
 	if (cpu != SLOT_NONE && cache_slot(daemon->cache, TIER_CPU, cpu)->state != SLOT_FILLING)
-		return cache_slot(daemon->cache, TIER_CPU, cpu)->state == SLOT_BAD ? -ENOENT : -EALREADY;
+		return cache_slot(daemon->cache, TIER_CPU, cpu)->state == SLOT_BAD ? -ENOENT
+										   : -EALREADY;
 	if (nvme == SLOT_NONE || cache_slot(daemon->cache, TIER_NVME, nvme)->state != SLOT_READY)
 		return -ENOENT;
 	move = up_under_way(daemon, tenant, entry, shard, cpu != SLOT_NONE);
@@ -202,7 +217,8 @@ static void proof_done(struct mill_op *op)
 	move_give(move);
 }
 
-void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot, uint32_t generation)
+void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot,
+		 uint32_t generation)
 {
 	struct move *move;
 

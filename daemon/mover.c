@@ -1,4 +1,5 @@
-/* daemon/mover.c: the pool of moves, and what all kinds have in common: waiting for a slot, for the tier, for a mill. */
+/* daemon/mover.c: the pool of moves, and what all kinds have in common: waiting for a slot, for the
+ * tier, for a mill. */
 #include "daemon/mover_parts.h"
 
 #include <assert.h>
@@ -9,17 +10,21 @@
 #define NVME_IN_FLIGHT_A_DEVICE 64u
 
 static const bool legal_move[MOVE_STATES][MOVE_STATES] = {
-	[MOVE_FREE]     = { [MOVE_SLOTLESS] = true, [MOVE_QUEUED] = true, [MOVE_MILLED] = true },
-	[MOVE_SLOTLESS] = { [MOVE_QUEUED] = true, [MOVE_MILLED] = true, [MOVE_IO] = true, [MOVE_FREE] = true },
-	[MOVE_QUEUED]   = { [MOVE_IO] = true, [MOVE_FREE] = true },
-	[MOVE_IO]       = { [MOVE_MILLED] = true, [MOVE_FREE] = true },
-	[MOVE_MILLED]   = { [MOVE_QUEUED] = true, [MOVE_FREE] = true },
+	[MOVE_FREE] = { [MOVE_SLOTLESS] = true, [MOVE_QUEUED] = true, [MOVE_MILLED] = true },
+	[MOVE_SLOTLESS] = { [MOVE_QUEUED] = true,
+			    [MOVE_MILLED] = true,
+			    [MOVE_IO] = true,
+			    [MOVE_FREE] = true },
+	[MOVE_QUEUED] = { [MOVE_IO] = true, [MOVE_FREE] = true },
+	[MOVE_IO] = { [MOVE_MILLED] = true, [MOVE_FREE] = true },
+	[MOVE_MILLED] = { [MOVE_QUEUED] = true, [MOVE_FREE] = true },
 };
 
 int mover_create(struct daemon *daemon, struct error *error)
 {
 	size_t bytes = sizeof(struct mover) + MOVES_MAX * sizeof(struct move);
-	struct mover *mover = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct mover *mover = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+				   -1, 0);
 
 	static_assert(MOVES_MAX <= MILL_OPS_MAX, "a mill has room for every move");
 	if (mover == MAP_FAILED)
@@ -65,8 +70,8 @@ void move_become(struct move *move, enum move_state next)
 	list_append(list_of_state(move), &move->link);
 }
 
-struct move *move_take(struct daemon *daemon, enum move_kind kind, struct tenant *tenant, uint32_t entry,
-		       uint32_t shard)
+struct move *move_take(struct daemon *daemon, enum move_kind kind, struct tenant *tenant,
+		       uint32_t entry, uint32_t shard)
 {
 	struct list_node *node = list_first(&daemon->mover->free);
 
@@ -193,13 +198,15 @@ void move_has_cpu_slot(struct move *move, uint32_t slot)
 bool move_cpu_is_current(const struct move *move)
 {
 	return move->cpu_slot != SLOT_NONE &&
-	       cache_slot_is_current(move->daemon->cache, TIER_CPU, move->cpu_slot, move->cpu_generation);
+	       cache_slot_is_current(move->daemon->cache, TIER_CPU, move->cpu_slot,
+				     move->cpu_generation);
 }
 
 bool move_nvme_is_current(const struct move *move)
 {
 	return move->nvme_slot != SLOT_NONE &&
-	       cache_slot_is_current(move->daemon->cache, TIER_NVME, move->nvme_slot, move->nvme_generation);
+	       cache_slot_is_current(move->daemon->cache, TIER_NVME, move->nvme_slot,
+				     move->nvme_generation);
 }
 
 static bool slot_is_readable(const struct move *move, enum tier_id tier, uint32_t slot)
@@ -234,7 +241,8 @@ void mover_forget_waiter(struct waiter *waiter)
 	waiter->list = NULL;
 }
 
-/* Tries to give the first slotless moves their slots, in order; the first that gets none stops the round. */
+/* Tries to give the first slotless moves their slots, in order; the first that gets none stops the
+ * round. */
 static bool slotless_step(struct daemon *daemon, struct tenant *tenant)
 {
 	bool did_work = false;

@@ -1,5 +1,5 @@
-/* daemon/node.c: builds the node from its settings, and takes it down: locks and devices first, so that no earlier
- * daemon's I/O can still write into an arena that is about to be trusted. */
+/* daemon/node.c: builds the node from its settings, and takes it down: locks and devices first, so
+ * that no earlier daemon's I/O can still write into an arena that is about to be trusted. */
 #include "daemon/admin.h"
 #include "daemon/batch.h"
 #include "daemon/catalog.h"
@@ -31,7 +31,8 @@
 #define SPEED_NVME_START { .latency_us = 500.0, .bytes_us = 1000.0 }
 #define SPEED_CPU_START  { .latency_us = 50.0, .bytes_us = 5000.0 }
 
-static int devices_open(struct daemon *daemon, const struct daemon_seams *seams, struct error *error)
+static int devices_open(struct daemon *daemon, const struct daemon_seams *seams,
+			struct error *error)
 {
 	const struct settings *settings = &daemon->settings;
 
@@ -50,7 +51,9 @@ static int devices_open(struct daemon *daemon, const struct daemon_seams *seams,
 			return result;
 		device->daemon = daemon;
 		device->units = nvme_device_units(device->device);
-		device->first_unit = i == 0 ? 0 : daemon->devices[i - 1].first_unit + daemon->devices[i - 1].units;
+		device->first_unit = i == 0 ? 0
+					    : daemon->devices[i - 1].first_unit +
+						      daemon->devices[i - 1].units;
 		daemon->devices_count++;
 		log_line(LOG_INFO, "nvme_open", "device=%s units=%u unit_bytes=%llu io=\"%s\" new=%d", config.path,
 			 device->units, (unsigned long long)config.unit_bytes,
@@ -66,9 +69,12 @@ static int tenants_open(struct daemon *daemon, struct error *error)
 	for (unsigned i = 0; i < settings->tenants_count; i++) {
 		struct tenant *tenant = &daemon->tenants[i];
 		struct arena_config config = {
-			.file = settings->tenants[i].cpu_file, .bytes = settings->tenants[i].cpu_bytes,
-			.unit_bytes = settings->extent_bytes, .huge_pages = settings->huge_pages,
-			.lock_wait_us_max = settings->restart_wait_us, .tenant_digest = tenant->digest,
+			.file = settings->tenants[i].cpu_file,
+			.bytes = settings->tenants[i].cpu_bytes,
+			.unit_bytes = settings->extent_bytes,
+			.huge_pages = settings->huge_pages,
+			.lock_wait_us_max = settings->restart_wait_us,
+			.tenant_digest = tenant->digest,
 		};
 		int result;
 
@@ -79,8 +85,9 @@ static int tenants_open(struct daemon *daemon, struct error *error)
 		if (result < 0)
 			return result;
 		daemon->tenants_count++;
-		log_line(LOG_INFO, "arena_open", "tenant=%s bytes=%llu pages=\"%s\" warm=%d", tenant->name,
-			 (unsigned long long)tenant->arena.bytes, tenant->arena.pages, tenant->arena.is_warm);
+		log_line(LOG_INFO, "arena_open", "tenant=%s bytes=%llu pages=\"%s\" warm=%d",
+			 tenant->name, (unsigned long long)tenant->arena.bytes, tenant->arena.pages,
+			 tenant->arena.is_warm);
 	}
 	return 0;
 }
@@ -101,7 +108,8 @@ static void on_slot_gone(void *owner, const struct entry *entry, enum tier_id ti
 	}
 	(void)failpoint(evict_nvme);
 	if (daemon->catalog != NULL)
-		catalog_link_delete(daemon->catalog, nvme_device_id(daemon->devices[place->device].device),
+		catalog_link_delete(daemon->catalog,
+				    nvme_device_id(daemon->devices[place->device].device),
 				    place->offset);
 }
 
@@ -110,7 +118,8 @@ static void on_copy_gone(void *owner, const struct entry *entry, enum tier_id ti
 	struct daemon *daemon = owner;
 
 	if (entry->copy[tier == TIER_CPU ? TIER_NVME : TIER_CPU] == SLOT_NONE)
-		graveyard_bury(daemon->graveyard, entry->space, entry->hash, FRAME_REASON_EVICTED, daemon->now_us);
+		graveyard_bury(daemon->graveyard, entry->space, entry->hash, FRAME_REASON_EVICTED,
+			       daemon->now_us);
 }
 
 static void on_extent_changed(void *owner, uint32_t area)
@@ -142,7 +151,8 @@ static int cache_open(struct daemon *daemon, struct error *error)
 		nvme_bytes += daemon->devices[i].units * settings->extent_bytes;
 	slots[TIER_CPU] = slots_for(daemon, cpu_bytes, cpu_bytes / settings->extent_bytes);
 	slots[TIER_NVME] = slots_for(daemon, nvme_bytes, nvme_bytes / settings->extent_bytes);
-	entries = settings->index_blocks_max != 0 ? settings->index_blocks_max : slots[TIER_CPU] + slots[TIER_NVME];
+	entries = settings->index_blocks_max != 0 ? settings->index_blocks_max
+						  : slots[TIER_CPU] + slots[TIER_NVME];
 	if (slots[TIER_CPU] >= SLOT_NONE || slots[TIER_NVME] >= SLOT_NONE || entries >= ENTRY_NONE)
 		return error_set(error, -ERANGE, "the tiers hold more than 4 billion blocks of block_bytes_min: raise "
 				 "block_bytes_min");
@@ -183,8 +193,8 @@ static int areas_add(struct daemon *daemon, struct error *error)
 					      (uint32_t)(quota < nvme_units ? quota : nvme_units) };
 		uint32_t areas[TIERS];
 
-		result = cache_area_add(daemon->cache, TIER_CPU, settings->extent_bytes, &cpu_units, 1,
-					&tenant->cpu_area);
+		result = cache_area_add(daemon->cache, TIER_CPU, settings->extent_bytes, &cpu_units,
+					1, &tenant->cpu_area);
 		if (result < 0)
 			break;
 		areas[TIER_CPU] = tenant->cpu_area;
@@ -226,7 +236,8 @@ static void on_floor(void *owner, const struct journal_record *record)
 
 		if (record->kind == JOURNAL_ALL || (is_its && record->kind == JOURNAL_TENANT))
 			cache_tenant_forget(daemon->cache, tenant->handle, (uint32_t)record->floor);
-		else if (is_its && cache_space_open(daemon->cache, tenant->handle, record->space, &space) == 0)
+		else if (is_its && cache_space_open(daemon->cache, tenant->handle, record->space,
+						    &space) == 0)
 			cache_space_forget(daemon->cache, space, (uint32_t)record->floor);
 		else if (is_its)   /* no place for the space: its floor must count all the same */
 			cache_tenant_forget(daemon->cache, tenant->handle, (uint32_t)record->floor);
@@ -245,8 +256,8 @@ static bool is_first_start(const struct daemon *daemon)
 	return true;
 }
 
-/* One daemon a state directory. Our workers inherit the description, so the lock also outlives a killed daemon for as
- * long as they do. */
+/* One daemon a state directory. Our workers inherit the description, so the lock also outlives a
+ * killed daemon for as long as they do. */
 static int state_lock(struct daemon *daemon, struct error *error)
 {
 	const char *folder = daemon->settings.state_directory;
@@ -277,7 +288,8 @@ static int state_open(struct daemon *daemon, struct error *error)
 	char path[2 * SETTINGS_PATH_BYTES];
 
 	snprintf(path, sizeof(path), "%s/journal", daemon->settings.state_directory);
-	return journal_open(&daemon->journal, path, is_first_start(daemon), on_floor, daemon, &daemon->epoch, error);
+	return journal_open(&daemon->journal, path, is_first_start(daemon), on_floor, daemon,
+			    &daemon->epoch, error);
 }
 
 static int rooms_open(struct daemon *daemon, struct error *error)
@@ -300,7 +312,8 @@ static int watches_add(struct daemon *daemon, struct error *error)
 	int result = 0;
 
 	for (unsigned i = 0; result == 0 && i < daemon->mills.count; i++)
-		result = server_watch(daemon->server, mailbox_fd(&daemon->mills.mills[i].up), error);
+		result = server_watch(daemon->server, mailbox_fd(&daemon->mills.mills[i].up),
+				      error);
 	for (unsigned i = 0; result == 0 && i < daemon->devices_count; i++) {
 		int fd = daemon->nvme->ops->fd(daemon->nvme, i);
 
@@ -339,8 +352,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 	return result;
 }
 
-int daemon_create(struct daemon **out_daemon, const struct settings *settings, const struct daemon_seams *seams,
-		  struct error *error)
+int daemon_create(struct daemon **out_daemon, const struct settings *settings,
+		  const struct daemon_seams *seams, struct error *error)
 {
 	static const char *const modes[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
 	static const struct daemon_seams real;

@@ -37,7 +37,11 @@ struct restore {
 	struct mill_op mill;
 	bool is_milling;
 	struct slot_header *headers;
-	struct { uint64_t offset; uint32_t slot_bytes, generation; int result; } reads[HEADERS_AN_OP];
+	struct {
+		uint64_t offset;
+		uint32_t slot_bytes, generation;
+		int result;
+	} reads[HEADERS_AN_OP];
 	unsigned reads_count;
 	struct nvme_device *device;
 	uint32_t down_next;              /* cpu slot to look at: is it below, too? */
@@ -49,11 +53,13 @@ static bool cursor_next(struct slot_cursor *cursor, uint64_t unit_bytes, uint64_
 {
 	while (cursor->extent < cursor->extents_count) {
 		const struct nvme_extent *extent = &cursor->extents[cursor->extent];
-		uint64_t slots = extent->slot_bytes == 0 ? 0
-							 : extent->units_count * unit_bytes / extent->slot_bytes;
+		uint64_t slots = extent->slot_bytes == 0
+					 ? 0
+					 : extent->units_count * unit_bytes / extent->slot_bytes;
 
 		if (cursor->ordinal < slots) {
-			*out_offset = extent->first_unit * unit_bytes + (uint64_t)cursor->ordinal * extent->slot_bytes;
+			*out_offset = extent->first_unit * unit_bytes +
+				      (uint64_t)cursor->ordinal * extent->slot_bytes;
 			*out_extent = extent;
 			cursor->ordinal++;
 			return true;
@@ -78,22 +84,27 @@ static void restore_extents(struct daemon *daemon, uint32_t area, uint32_t first
 	for (unsigned i = 0; i < count; i++) {
 		struct cache_extent extent = {
 			.tenant = tenant_by_digest(daemon, extents[i].tenant),
-			.first_unit = first_unit + extents[i].first_unit, .units_count = extents[i].units_count,
-			.slot_bytes = extents[i].slot_bytes, .generation = extents[i].generation,
+			.first_unit = first_unit + extents[i].first_unit,
+			.units_count = extents[i].units_count,
+			.slot_bytes = extents[i].slot_bytes,
+			.generation = extents[i].generation,
 		};
-		int result = extent.tenant == UINT32_MAX ? -ENOENT
-							 : cache_extent_restore(daemon->cache, area, &extent);
+		int result = extent.tenant == UINT32_MAX
+				     ? -ENOENT
+				     : cache_extent_restore(daemon->cache, area, &extent);
 
 		if (result < 0)
 			log_line(LOG_DEBUG, "extent_not_restored", "unit=%u result=%d", extent.first_unit, result);
-		for (uint32_t unit = 0; result == 0 && area == daemon->nvme_area && unit < extent.units_count; unit++)
+		for (uint32_t unit = 0;
+		     result == 0 && area == daemon->nvme_area && unit < extent.units_count; unit++)
 			daemon->restore->unit_tenants[extent.first_unit + unit] = extent.tenant;
 	}
 }
 
 /* One slot, as its header or record says; 0, or why it does not count. */
-static int slot_restore(struct daemon *daemon, uint32_t area, uint32_t tenant, struct cache_restored *restored,
-			const uint8_t *fingerprint, enum tier_id tier, uint32_t *out_slot)
+static int slot_restore(struct daemon *daemon, uint32_t area, uint32_t tenant,
+			struct cache_restored *restored, const uint8_t *fingerprint,
+			enum tier_id tier, uint32_t *out_slot)
 {
 	int result = -ESTALE;
 
@@ -117,23 +128,30 @@ static const uint8_t *parent_or_none(const uint8_t *parent)
 	return memcmp(parent, none, sizeof(none)) == 0 ? NULL : parent;
 }
 
-static void restored_from_header(const struct slot_header *header, enum tier_id tier, uint32_t slot_bytes,
-				 struct cache_restored *out_restored)
+static void restored_from_header(const struct slot_header *header, enum tier_id tier,
+				 uint32_t slot_bytes, struct cache_restored *out_restored)
 {
 	const struct slot_identity *identity = &header->identity;
 
 	*out_restored = (struct cache_restored){
-		.offset = header->address[tier].offset, .slot_bytes = slot_bytes,
+		.offset = header->address[tier].offset,
+		.slot_bytes = slot_bytes,
 		.extent_generation = header->address[tier].extent_generation,
-		.slot_generation = header->address[tier].slot_generation, .epoch = (uint32_t)identity->epoch,
-		.tokens = identity->tokens, .group = identity->group, .shard = (uint8_t)identity->shard,
-		.shards_count = (uint8_t)identity->shards_count, .route_key = identity->route_key,
-		.hash = identity->hash, .parent = parent_or_none(identity->parent),
+		.slot_generation = header->address[tier].slot_generation,
+		.epoch = (uint32_t)identity->epoch,
+		.tokens = identity->tokens,
+		.group = identity->group,
+		.shard = (uint8_t)identity->shard,
+		.shards_count = (uint8_t)identity->shards_count,
+		.route_key = identity->route_key,
+		.hash = identity->hash,
+		.parent = parent_or_none(identity->parent),
 	};
 }
 
-static bool header_is_good(const struct slot_header *header, enum tier_id tier, const uint8_t *device,
-			   uint64_t offset, uint32_t slot_bytes, uint32_t extent_generation)
+static bool header_is_good(const struct slot_header *header, enum tier_id tier,
+			   const uint8_t *device, uint64_t offset, uint32_t slot_bytes,
+			   uint32_t extent_generation)
 {
 	struct slot_expectation expected = {
 		.device = device, .offset = offset, .slot_bytes = slot_bytes,
@@ -141,9 +159,9 @@ static bool header_is_good(const struct slot_header *header, enum tier_id tier, 
 	};
 	const struct slot_identity *identity = &header->identity;
 
-	return slot_header_check(header, tier, &expected) == SLOT_GOOD && identity->shards_count >= 1 &&
-	       identity->shards_count <= CACHE_SHARDS_MAX && identity->shard < identity->shards_count &&
-	       identity->epoch < UINT32_MAX;
+	return slot_header_check(header, tier, &expected) == SLOT_GOOD &&
+	       identity->shards_count >= 1 && identity->shards_count <= CACHE_SHARDS_MAX &&
+	       identity->shard < identity->shards_count && identity->epoch < UINT32_MAX;
 }
 
 static bool arena_step(struct restore *restore)
@@ -155,10 +173,12 @@ static bool arena_step(struct restore *restore)
 	uint64_t offset;
 
 	if (!restore->is_begun) {
-		cursor->extents_count = arena_extents_read(&tenant->arena, cursor->extents, NVME_EXTENTS_MAX);
+		cursor->extents_count = arena_extents_read(&tenant->arena, cursor->extents,
+							   NVME_EXTENTS_MAX);
 		cursor->extent = cursor->ordinal = 0;
 		restore->is_begun = true;
-		restore_extents(daemon, tenant->cpu_area, 0, cursor->extents, cursor->extents_count);
+		restore_extents(daemon, tenant->cpu_area, 0, cursor->extents,
+				cursor->extents_count);
 	}
 	for (unsigned i = 0; i < HEADERS_A_STEP; i++) {
 		struct cache_restored restored;
@@ -171,8 +191,8 @@ static bool arena_step(struct restore *restore)
 				    extent->generation))
 			continue;
 		restored_from_header(header, TIER_CPU, extent->slot_bytes, &restored);
-		(void)slot_restore(daemon, tenant->cpu_area, tenant->handle, &restored, header->identity.space,
-				   TIER_CPU, &slot);
+		(void)slot_restore(daemon, tenant->cpu_area, tenant->handle, &restored,
+				   header->identity.space, TIER_CPU, &slot);
 	}
 	return true;
 }
@@ -190,7 +210,8 @@ static uint32_t place_tenant(const struct restore *restore, unsigned device, uin
 {
 	const struct daemon *daemon = restore->daemon;
 
-	return restore->unit_tenants[daemon->devices[device].first_unit + offset / daemon->settings.extent_bytes];
+	return restore->unit_tenants[daemon->devices[device].first_unit +
+				     offset / daemon->settings.extent_bytes];
 }
 
 static void on_row(void *owner, const struct catalog_record *record)
@@ -198,11 +219,18 @@ static void on_row(void *owner, const struct catalog_record *record)
 	struct daemon *daemon = owner;
 	struct daemon_device *device = device_by_id(daemon, record->device);
 	struct cache_restored restored = {
-		.offset = record->offset, .slot_bytes = record->slot_bytes,
-		.extent_generation = record->extent_generation, .slot_generation = record->slot_generation,
-		.epoch = (uint32_t)record->epoch, .tokens = record->tokens, .group = record->group,
-		.shard = (uint8_t)record->shard, .shards_count = (uint8_t)record->shards_count,
-		.route_key = record->route_key, .hash = record->hash, .parent = parent_or_none(record->parent),
+		.offset = record->offset,
+		.slot_bytes = record->slot_bytes,
+		.extent_generation = record->extent_generation,
+		.slot_generation = record->slot_generation,
+		.epoch = (uint32_t)record->epoch,
+		.tokens = record->tokens,
+		.group = record->group,
+		.shard = (uint8_t)record->shard,
+		.shards_count = (uint8_t)record->shards_count,
+		.route_key = record->route_key,
+		.hash = record->hash,
+		.parent = parent_or_none(record->parent),
 	};
 	uint32_t tenant = UINT32_MAX, slot;
 
@@ -211,7 +239,8 @@ static void on_row(void *owner, const struct catalog_record *record)
 		tenant = place_tenant(daemon->restore, restored.device, record->offset);
 	}
 	if (tenant == UINT32_MAX || record->epoch >= UINT32_MAX ||
-	    slot_restore(daemon, daemon->nvme_area, tenant, &restored, record->space, TIER_NVME, &slot) < 0)
+	    slot_restore(daemon, daemon->nvme_area, tenant, &restored, record->space, TIER_NVME,
+			 &slot) < 0)
 		catalog_link_delete(daemon->catalog, record->device, record->offset);
 }
 
@@ -246,7 +275,8 @@ static void on_scanned(void *owner, const struct catalog_scan_end *end)
 	bool is_complete = end->result == 0 && end->is_complete;
 
 	log_line(LOG_INFO, "catalog_read", "rows=%llu skipped=%llu complete=%d result=%d",
-		 (unsigned long long)end->rows, (unsigned long long)end->skipped, is_complete, end->result);
+		 (unsigned long long)end->rows, (unsigned long long)end->skipped, is_complete,
+		 end->result);
 	phase_begin(restore, is_complete ? RESTORE_DOWN : RESTORE_HEADERS);
 	if (is_complete)
 		catalog_link_mark_complete(daemon->catalog);
@@ -258,8 +288,8 @@ static void headers_work(struct mill_op *op)
 	struct restore *restore = list_item(op, struct restore, mill);
 
 	for (unsigned i = 0; i < restore->reads_count; i++)
-		restore->reads[i].result = nvme_device_read_header(restore->device, restore->reads[i].offset,
-								   &restore->headers[i]);
+		restore->reads[i].result = nvme_device_read_header(
+			restore->device, restore->reads[i].offset, &restore->headers[i]);
 }
 
 static void headers_done(struct mill_op *op)
@@ -274,14 +304,16 @@ static void headers_done(struct mill_op *op)
 		uint32_t tenant, slot;
 
 		if (restore->reads[i].result < 0 ||
-		    !header_is_good(header, TIER_NVME, nvme_device_id(restore->device), restore->reads[i].offset,
-				    restore->reads[i].slot_bytes, restore->reads[i].generation))
+		    !header_is_good(header, TIER_NVME, nvme_device_id(restore->device),
+				    restore->reads[i].offset, restore->reads[i].slot_bytes,
+				    restore->reads[i].generation))
 			continue;
 		restored_from_header(header, TIER_NVME, restore->reads[i].slot_bytes, &restored);
 		restored.device = restore->number;
 		tenant = place_tenant(restore, restore->number, restored.offset);
-		if (tenant != UINT32_MAX && slot_restore(daemon, daemon->nvme_area, tenant, &restored,
-							 header->identity.space, TIER_NVME, &slot) == 0)
+		if (tenant != UINT32_MAX &&
+		    slot_restore(daemon, daemon->nvme_area, tenant, &restored,
+				 header->identity.space, TIER_NVME, &slot) == 0)
 			catalog_put_slot(daemon, slot);
 	}
 }
@@ -324,12 +356,15 @@ static void catalog_begin(struct restore *restore)
 
 	for (unsigned i = 0; i < daemon->devices_count; i++) {
 		is_new = is_new && nvme_device_is_new(daemon->devices[i].device);
-		restore_extents(daemon, daemon->nvme_area, daemon->devices[i].first_unit, restore->cursor.extents,
-				nvme_device_extents(daemon->devices[i].device, restore->cursor.extents));
+		restore_extents(
+			daemon, daemon->nvme_area, daemon->devices[i].first_unit,
+			restore->cursor.extents,
+			nvme_device_extents(daemon->devices[i].device, restore->cursor.extents));
 	}
 	catalog_link_scan(daemon->catalog, on_row, on_scanned);
 	restore->is_begun = true;
-	/* Devices that were just made hold nothing: whatever the catalogue says of others is deleted as it comes. */
+	/* Devices that were just made hold nothing: whatever the catalogue says of others is
+	 * deleted as it comes. */
 	if (is_new)
 		serving_begins(restore);
 }
@@ -344,8 +379,8 @@ static void headers_ended(struct restore *restore)
 		 (unsigned long long)daemon->counters.restored[TIER_NVME]);
 }
 
-/* Blocks that came in before nvme took any, or were not written when an earlier life ended, go down now. False: the
- * moves under way have to end first, and wake us. */
+/* Blocks that came in before nvme took any, or were not written when an earlier life ended, go down
+ * now. False: the moves under way have to end first, and wake us. */
 static bool down_step(struct restore *restore)
 {
 	struct daemon *daemon = restore->daemon;
@@ -433,7 +468,8 @@ int restore_create(struct daemon *daemon, struct error *error)
 	for (unsigned i = 0; i < daemon->devices_count; i++)
 		units += daemon->devices[i].units;
 	restore->unit_tenants = malloc((units + 1) * sizeof(*restore->unit_tenants));
-	if (restore->cursor.extents == NULL || restore->headers == NULL || restore->unit_tenants == NULL)
+	if (restore->cursor.extents == NULL || restore->headers == NULL ||
+	    restore->unit_tenants == NULL)
 		return error_set(error, -ENOMEM, "no memory for extent tables");
 	memset(restore->unit_tenants, 0xff, (units + 1) * sizeof(*restore->unit_tenants));
 	return 0;

@@ -57,8 +57,8 @@ static struct server *server_allocate(unsigned sessions_max)
 	size_t frame_at = carve(&bytes, FRAME_BYTES_MAX);
 	size_t scratch_at = carve(&bytes, FRAME_BYTES_MAX);
 	size_t out_at = carve(&bytes, (size_t)sessions_max * FRAME_BYTES_MAX);
-	uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			       -1, 0);
+	uint8_t *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (memory == MAP_FAILED)
 		return NULL;
@@ -185,7 +185,8 @@ void *server_scratch(struct daemon *daemon)
 	return daemon->server->scratch;
 }
 
-struct session *server_adopt(struct daemon *daemon, const struct wire *wire, struct tenant *tenant, bool is_admin)
+struct session *server_adopt(struct daemon *daemon, const struct wire *wire, struct tenant *tenant,
+			     bool is_admin)
 {
 	struct server *server = daemon->server;
 	struct list_node *node = list_take_first(&server->free);
@@ -261,8 +262,10 @@ bool server_serve(struct session *session)
 	struct server *server = session->daemon->server;
 	unsigned frames = 0;
 
-	while (frames < FRAMES_A_PASS_MAX && session->state != SESSION_CLOSING && session->out_bytes == 0) {
-		ssize_t bytes = session->wire.ops->receive(&session->wire, server->frame, FRAME_BYTES_MAX);
+	while (frames < FRAMES_A_PASS_MAX && session->state != SESSION_CLOSING &&
+	       session->out_bytes == 0) {
+		ssize_t bytes = session->wire.ops->receive(&session->wire, server->frame,
+							   FRAME_BYTES_MAX);
 
 		if (bytes == -EAGAIN)
 			break;
@@ -273,7 +276,8 @@ bool server_serve(struct session *session)
 			session_end(session);
 		} else {
 			session_frame(session, server->frame, (uint32_t)bytes);
-			/* A caller that waits for one answer sends nothing meanwhile: do not ask in vain. */
+			/* A caller that waits for one answer sends nothing meanwhile: do not ask in
+			 * vain. */
 			if (session->connection == FRAME_CONTROL && session->lookup == NULL)
 				break;
 		}
@@ -339,7 +343,8 @@ static bool sessions_look_after(struct daemon *daemon)
 		struct session *session = list_item(node, struct session, link);
 
 		node = list_after(&daemon->server->open, node);
-		if (session->state == SESSION_CLOSING && session->users == 0 && session->batches_count == 0) {
+		if (session->state == SESSION_CLOSING && session->users == 0 &&
+		    session->batches_count == 0) {
 			session_free(session);
 			did_work = true;
 			continue;
@@ -410,8 +415,9 @@ unsigned server_sessions_count(const struct daemon *daemon)
 struct session *server_session_after(const struct daemon *daemon, const struct session *session)
 {
 	struct list *open = &daemon->server->open;
-	struct list_node *node = session == NULL ? list_first(open)
-						 : list_after(open, (struct list_node *)&session->link);
+	struct list_node *node = session == NULL
+					 ? list_first(open)
+					 : list_after(open, (struct list_node *)&session->link);
 
 	return node == NULL ? NULL : list_item(node, struct session, link);
 }

@@ -11,7 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static int send_now(struct session *session, const void *frame, uint32_t bytes, const int *fds, unsigned fds_count)
+static int send_now(struct session *session, const void *frame, uint32_t bytes, const int *fds,
+		    unsigned fds_count)
 {
 	if (session->state == SESSION_CLOSING || session->state == SESSION_FREE)
 		return -EPIPE;
@@ -27,7 +28,8 @@ void session_reply_fds(struct session *session, void *frame, uint32_t bytes, enu
 	assert(bytes >= sizeof(*header) && bytes <= FRAME_BYTES_MAX);
 	frame_start(header, type, bytes, request, session->daemon->boot_id);
 	header->result = result;
-	int sent = session->out_bytes > 0 ? -EAGAIN : send_now(session, frame, bytes, fds, fds_count);
+	int sent = session->out_bytes > 0 ? -EAGAIN
+					  : send_now(session, frame, bytes, fds, fds_count);
 	if (sent == 0)
 		return;
 	/* One reply waits at most: while it does, no frame is read. Descriptors do not wait. */
@@ -39,8 +41,8 @@ void session_reply_fds(struct session *session, void *frame, uint32_t bytes, enu
 	session_end(session);
 }
 
-void session_reply(struct session *session, void *frame, uint32_t bytes, enum frame_type type, uint64_t request,
-		   int result)
+void session_reply(struct session *session, void *frame, uint32_t bytes, enum frame_type type,
+		   uint64_t request, int result)
 {
 	((struct frame_header *)frame)->result = result;
 	session_reply_fds(session, frame, bytes, type, request, NULL, 0);
@@ -61,7 +63,8 @@ void session_reply_text(struct session *session, enum frame_type type, uint64_t 
 	if (text_bytes > FRAME_TEXT_BYTES_MAX)
 		text_bytes = FRAME_TEXT_BYTES_MAX;
 	memcpy(frame + 1, text, text_bytes);
-	session_reply(session, frame, (uint32_t)(sizeof(*frame) + text_bytes), type, request, result);
+	session_reply(session, frame, (uint32_t)(sizeof(*frame) + text_bytes), type, request,
+		      result);
 }
 
 int session_event(struct session *session, void *frame, uint32_t bytes, enum frame_type type)
@@ -104,7 +107,8 @@ void session_end(struct session *session)
 	     node = list_after(&session->batches, node))
 		batch_end_all(list_item(node, struct batch, link), -ECANCELED);
 	engine_leave(session);
-	/* The window stays mapped until the last mill has let go of it; server_step frees what is over. */
+	/* The window stays mapped until the last mill has let go of it; server_step frees what is
+	 * over. */
 }
 
 void session_unuse(struct session *session)
@@ -204,7 +208,8 @@ void session_frame(struct session *session, const void *frame, uint32_t bytes)
 	uint64_t began_us;
 
 	if (frame_check(frame, bytes, false, &error) < 0) {
-		session_refuse(session, bytes >= sizeof(*header) ? header->request : 0, -EPROTO, error.text);
+		session_refuse(session, bytes >= sizeof(*header) ? header->request : 0, -EPROTO,
+			       error.text);
 		return;
 	}
 	if (session->state == SESSION_NEW && header->type != FRAME_HELLO) {

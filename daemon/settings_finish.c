@@ -185,9 +185,12 @@ static void finish_chosen(struct settings *settings)
 		settings->mills = mills_choose();
 	for (uint32_t i = 0; i < settings->tenants_count; i++)
 		bytes += settings->tenants[i].cpu_bytes + settings->tenants[i].nvme_bytes;
-	/* An index takes about 130 bytes a block: small nodes can afford small blocks, large ones need not. */
+	/* An index takes about 130 bytes a block: small nodes can afford small blocks, large ones
+	 * need not. */
 	if (settings->block_bytes_min == 0)
-		settings->block_bytes_min = bytes <= BYTES_SMALL ? 4096 : bytes <= BYTES_MEDIUM ? 16384 : 65536;
+		settings->block_bytes_min = bytes <= BYTES_SMALL    ? 4096
+					    : bytes <= BYTES_MEDIUM ? 16384
+								    : 65536;
 	if (settings->index_blocks_max > 0)
 		return;
 	/* A block in both tiers takes one entry, so this is more than enough. */

@@ -32,7 +32,8 @@ static void number_write(struct text *text, const char *name, uint64_t value)
 	text_printf(text, ",\"%s\":%" PRIu64, name, value);
 }
 
-static void share_write(struct daemon *daemon, const struct tenant *tenant, enum tier_id tier, struct text *text)
+static void share_write(struct daemon *daemon, const struct tenant *tenant, enum tier_id tier,
+			struct text *text)
 {
 	struct cache_share_figures figures;
 	uint64_t unit = daemon->settings.extent_bytes;

@@ -49,7 +49,8 @@ static void reserved_remember(struct daemon *daemon, struct batch_item *item, un
 	for (int tier = TIERS - 1; tier >= 0; tier--) {
 		uint32_t slot = cache_copy_slot(daemon->cache, item->entry, tier, shard);
 
-		if (slot == SLOT_NONE || cache_slot(daemon->cache, tier, slot)->state != SLOT_FILLING)
+		if (slot == SLOT_NONE ||
+		    cache_slot(daemon->cache, tier, slot)->state != SLOT_FILLING)
 			continue;
 		item->tier = (uint8_t)tier;
 		item->slot = slot;
@@ -66,19 +67,27 @@ static enum cache_admission item_admit(struct batch *batch, struct batch_item *i
 	uint32_t slot_bytes = (uint32_t)slot_bytes_for(batch->payload_bytes);
 	const struct frame_group *group = group_of(session, batch->group);
 	struct cache_new block = {
-		.space = batch->space, .group = batch->group, .shards_count = (uint8_t)session->engine->world,
-		.parent_required = group->kind == FRAME_GROUP_FULL, .hash = item->hash,
-		.parent = item->index > 0 ? batch->items[item->index - 1].hash
-					  : batch->has_parent ? batch->parent : NULL,
-		.route_key = item->route_key, .tokens = group->tokens_per_block, .epoch = batch->epoch,
-		.slot_bytes = slot_bytes, .shard = (uint8_t)session->shard,
+		.space = batch->space,
+		.group = batch->group,
+		.shards_count = (uint8_t)session->engine->world,
+		.parent_required = group->kind == FRAME_GROUP_FULL,
+		.hash = item->hash,
+		.parent = item->index > 0     ? batch->items[item->index - 1].hash
+			  : batch->has_parent ? batch->parent
+					      : NULL,
+		.route_key = item->route_key,
+		.tokens = group->tokens_per_block,
+		.epoch = batch->epoch,
+		.slot_bytes = slot_bytes,
+		.shard = (uint8_t)session->shard,
 		.lower_wanted = mover_lower_is_wanted(daemon, slot_bytes),
 	};
 
 	return cache_admit(daemon->cache, &block, &item->entry);
 }
 
-/* Settles one item of a STORE and counts it; what is not wanted has ended with the reply and is not reported again. */
+/* Settles one item of a STORE and counts it; what is not wanted has ended with the reply and is not
+ * reported again. */
 static enum cache_admission item_begin(struct batch *batch, struct batch_item *item)
 {
 	struct daemon *daemon = batch->session->daemon;
@@ -118,7 +127,8 @@ static int store_check(struct session *session, const struct frame_store *frame)
 	return 0;
 }
 
-static void store_reply(struct session *session, const struct frame_store *frame, struct batch *batch)
+static void store_reply(struct session *session, const struct frame_store *frame,
+			struct batch *batch)
 {
 	struct frame_store_reply *reply = server_scratch(session->daemon);
 	uint8_t *admissions = (uint8_t *)(reply + 1);
@@ -189,15 +199,18 @@ static void stored(struct waiter *waiter, int result, uint32_t cpu_slot)
 	session_unuse(session);
 }
 
-static void identity_fill(const struct batch *batch, const struct batch_item *item, const uint32_t *crcs,
-			  uint32_t segments_count, struct slot_identity *out_identity)
+static void identity_fill(const struct batch *batch, const struct batch_item *item,
+			  const uint32_t *crcs, uint32_t segments_count,
+			  struct slot_identity *out_identity)
 {
 	struct session *session = batch->session;
 	struct daemon *daemon = session->daemon;
-	const uint8_t *parent = item->index > 0 ? batch->items[item->index - 1].hash : batch->parent;
+	const uint8_t *parent = item->index > 0 ? batch->items[item->index - 1].hash
+						: batch->parent;
 
 	memset(out_identity, 0, sizeof(*out_identity));
-	memcpy(out_identity->space, cache_space_fingerprint(daemon->cache, batch->space), SPACE_ID_BYTES);
+	memcpy(out_identity->space, cache_space_fingerprint(daemon->cache, batch->space),
+	       SPACE_ID_BYTES);
 	out_identity->epoch = batch->epoch;
 	out_identity->group = batch->group;
 	out_identity->shard = session->shard;
@@ -214,7 +227,8 @@ static void identity_fill(const struct batch *batch, const struct batch_item *it
 	memcpy(out_identity->segment_crcs, crcs, segments_count * sizeof(uint32_t));
 }
 
-/* Where the client says the payload lies: inside the window, aligned, and as many checksums as registered. */
+/* Where the client says the payload lies: inside the window, aligned, and as many checksums as
+ * registered. */
 static bool commit_is_possible(const struct batch *batch, const struct frame_commit_item *commit)
 {
 	const struct session *session = batch->session;
@@ -225,7 +239,8 @@ static bool commit_is_possible(const struct batch *batch, const struct frame_com
 	       commit->segments_count == group_of(session, batch->group)->segments_count;
 }
 
-static void item_commit(struct batch *batch, const struct frame_commit_item *commit, const uint32_t *crcs)
+static void item_commit(struct batch *batch, const struct frame_commit_item *commit,
+			const uint32_t *crcs)
 {
 	struct session *session = batch->session;
 	struct daemon *daemon = session->daemon;
@@ -263,7 +278,8 @@ static void item_commit(struct batch *batch, const struct frame_commit_item *com
 
 void commit_frame(struct session *session, const struct frame_commit *frame)
 {
-	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch) : NULL;
+	struct batch *batch = session->state == SESSION_ATTACHED ? batch_find(session, frame->batch)
+								 : NULL;
 	const struct frame_commit_item *commit;
 	const uint32_t *crcs;
 	size_t position = 0;

@@ -30,15 +30,16 @@ static void *device_thread(void *owner)
 	return NULL;
 }
 
-static int thread_add(struct threads *threads, struct mill *mill, struct nvme_device *device, struct error *error)
+static int thread_add(struct threads *threads, struct mill *mill, struct nvme_device *device,
+		      struct error *error)
 {
 	struct thread_work *work = &threads->work[threads->count];
 	char name[16] = "kvtier-mill";
 	int result;
 
 	*work = (struct thread_work){ .threads = threads, .mill = mill, .device = device };
-	result = pthread_create(&threads->threads[threads->count], NULL, mill != NULL ? mill_thread : device_thread,
-				work);
+	result = pthread_create(&threads->threads[threads->count], NULL,
+				mill != NULL ? mill_thread : device_thread, work);
 	if (result != 0)
 		return error_set(error, -result, "cannot start a thread: %s", strerror(result));
 	if (device != NULL)

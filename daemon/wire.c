@@ -30,7 +30,8 @@ static ssize_t unix_receive(struct wire *wire, void *target, size_t bytes_max)
 	return bytes;
 }
 
-static int unix_send(struct wire *wire, const void *packet, size_t bytes, const int *fds, unsigned fds_count)
+static int unix_send(struct wire *wire, const void *packet, size_t bytes, const int *fds,
+		     unsigned fds_count)
 {
 	struct iovec vector = { .iov_base = (void *)packet, .iov_len = bytes };
 	union {
