@@ -3,8 +3,8 @@
  *
  *   store:  SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told -> becomes a down
  *   down:   QUEUED -> IO (write; holds the cpu slot) -> nvme slot READY
- *   up: SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check) -> cpu slot READY,
- *   waiters told
+ *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check)
+ *           -> cpu slot READY, waiters told
  *   proof:  MILLED (check of a READY slot, held)
  */
 #ifndef KVTIER_DAEMON_MOVER_PARTS_H
