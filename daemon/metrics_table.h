@@ -1,12 +1,13 @@
 /*
- * daemon/metrics_table.h: every metric, once: its name behind "kvtier_", kind, label names and help. What is not here
- * cannot be exposed; docs/METRICS.md is made from it.
+ * daemon/metrics_table.h: every metric, once: its name behind "kvtier_", kind, label names and
+ * help. What is not here cannot be exposed; docs/METRICS.md is made from it.
  */
 #ifndef KVTIER_DAEMON_METRICS_TABLE_H
 #define KVTIER_DAEMON_METRICS_TABLE_H
 
-/* row(name, kind, label names with ',' between them, help). Kinds: COUNTER, GAUGE, HISTOGRAM (of microseconds, shown in
- * seconds). Names of counters end in _total, of histograms in _seconds; units are base units. */
+/* row(name, kind, label names with ',' between them, help). Kinds: COUNTER, GAUGE, HISTOGRAM (of
+ * microseconds, shown in seconds). Names of counters end in _total, of histograms in _seconds;
+ * units are base units. */
 #define METRIC_TABLE(row) \
 	row(build_info, GAUGE, "version,io,checksum,copy", "Always 1; what this daemon is and how it works.") \
 	row(uptime_seconds, GAUGE, "", "Seconds since the daemon started.") \
@@ -37,7 +38,7 @@
 	row(protocol_errors_total, COUNTER, "", "Clients closed for what they sent.") \
 	row(call_seconds, HISTOGRAM, "call", "Time that the loop worked on one frame.") \
 	row(evictions_total, COUNTER, "tier", "Readable slots freed: evicted, dropped, quarantined.") \
-	row(demotions_total, COUNTER, "result", "Writes of blocks down to nvme: done, failed, unwanted (no place there), void (gone before).") \
+	row(demotions_total, COUNTER, "result", "Writes of blocks to nvme: done, failed, unwanted (no place there), void (gone before).") \
 	row(promotions_total, COUNTER, "result", "Reads of blocks up from nvme: done, failed.") \
 	row(checksum_failures_total, COUNTER, "tier", "Slots whose checksum was wrong; each was a miss.") \
 	row(stale_entries_total, COUNTER, "", "Entries dropped because their slot held something else.") \
