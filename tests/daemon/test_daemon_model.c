@@ -400,6 +400,7 @@ static void end_well(void)
 
 	block_io_fault_arm(&rig->fault, BLOCK_FAULT_NONE, BLOCK_FAULT_QUEUE, 1, 1);
 	block_io_fault_flow(&rig->fault);
+	rig->disk.latency_us = 0;
 	for (unsigned i = 0; i < ENGINES; i++)
 		model.clients[i]->is_deaf = false;
 	rig_pass_time(rig, 2 * RIG_DEADLINE_US);
@@ -416,9 +417,7 @@ static void end_well(void)
 	struct rig_blocks fresh = { .first = 900000, .count = 5, .version = UINT32_MAX };
 	assert(rig_store(model.clients[0], &fresh) == 5);
 	assert(rig_load(model.clients[0], &fresh) == 5);
-	/* The disk takes its time. */
-	for (unsigned i = 0; i < 10; i++)
-		rig_pass_time(rig, RIG_SECOND / 10);
+	rig_settle(rig);
 	rig_assert_idle(rig);
 }
 
