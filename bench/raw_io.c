@@ -19,6 +19,8 @@
 #define IORING_SETUP_DEFER_TASKRUN (1U << 13)
 #endif
 
+#define HUGE_BYTES (2u << 20)
+
 struct raw_ring {
 	int fd;
 	int file;
@@ -106,8 +108,14 @@ static int ring_open(struct raw_ring *ring, const struct raw_io *raw, struct err
 	if (ring->file < 0)
 		return error_set(error, -errno, "%s: %s", raw->path, strerror(errno));
 	ring->memory_bytes = (size_t)raw->queue_depth * raw->block_bytes;
+	/* Huge pages, as the arena has them: a disk with few segments a request is faster with them. */
+	ring->memory_bytes = (ring->memory_bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
 	ring->memory = mmap(NULL, ring->memory_bytes, PROT_READ | PROT_WRITE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (ring->memory != MAP_FAILED) {
+		madvise(ring->memory, ring->memory_bytes, MADV_HUGEPAGE);
+		memset(ring->memory, 1, ring->memory_bytes);
+	}
 	result = ring->memory == MAP_FAILED ? -ENOMEM : ring_setup(ring, raw->queue_depth, &params);
 	if (result == 0)
 		result = ring_map(ring, &params);

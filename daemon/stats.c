@@ -84,6 +84,8 @@ static void device_write(struct daemon *daemon, unsigned number, struct text *te
 	number_write(text, "writes", figures.writes);
 	number_write(text, "read_bytes", figures.read_bytes);
 	number_write(text, "write_bytes", figures.write_bytes);
+	number_write(text, "read_us", figures.read_us);
+	number_write(text, "write_us", figures.write_us);
 	number_write(text, "read_errors", figures.read_errors);
 	number_write(text, "write_errors", figures.write_errors);
 	number_write(text, "in_flight", figures.in_flight);
