@@ -62,7 +62,9 @@ struct batch *batch_take(struct session *session, uint64_t id, unsigned count)
 	struct daemon *daemon = session->daemon;
 
 	assert(count >= 1 && count <= FRAME_KEYS_MAX);
-	if (session->batches_count >= daemon->settings.batches_max ||
+	/* Each tenant has an equal part of them, so that none can leave another without. */
+	if (session->tenant->batches_count >= BATCHES_MAX / daemon->tenants_count ||
+	    session->batches_count >= daemon->settings.batches_max ||
 	    batch_find(session, id) != NULL)
 		return NULL;
 	struct list_node *node = list_take_first(&daemon->batches->free);
@@ -82,6 +84,7 @@ struct batch *batch_take(struct session *session, uint64_t id, unsigned count)
 	}
 	list_append(&session->batches, &batch->link);
 	session->batches_count++;
+	session->tenant->batches_count++;
 	daemon->batches->used++;
 	return batch;
 }
@@ -95,6 +98,7 @@ static void batch_give(struct batch *batch)
 	assert(list_is_empty(&batch->unsaid));
 	list_remove(&session->batches, &batch->link);
 	session->batches_count--;
+	session->tenant->batches_count--;
 	daemon->batches->used--;
 	list_append(&daemon->batches->free, &batch->link);
 }

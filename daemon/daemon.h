@@ -73,6 +73,7 @@ struct tenant {
 	bool arena_changed;                    /* its extent table is to be written */
 	enum frame_bypass_mode bypass;
 	struct list slotless;                  /* moves that wait for a cpu slot */
+	uint32_t batches_count;                /* under way, over all its connections */
 };
 
 struct space_bypass {
