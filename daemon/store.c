@@ -122,7 +122,7 @@ static int store_check(struct session *session, const struct frame_store *frame)
 	if (session->state != SESSION_ATTACHED)
 		return -ENOTCONN;
 	group = group_of(session, frame->group);
-	if (group == NULL || !session_may_use_space(session, frame->space))
+	if (group == NULL || frame->count == 0 || !session_may_use_space(session, frame->space))
 		return -EINVAL;
 	return 0;
 }
@@ -153,7 +153,7 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	int result = store_check(session, frame);
 
 	if (result < 0) {
-		session_refuse(session, frame->header.request, result, "STORE: no such space or group, or not "
+		session_refuse(session, frame->header.request, result, "STORE: no blocks, no such space or group, or not "
 			       "a data connection of a registered engine");
 		return;
 	}
