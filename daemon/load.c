@@ -95,7 +95,7 @@ static int load_check(const struct session *session, const struct frame_load *fr
 {
 	if (session->state != SESSION_ATTACHED)
 		return -ENOTCONN;
-	if (frame->group >= session->engine->groups_count ||
+	if (frame->count == 0 || frame->group >= session->engine->groups_count ||
 	    !session_may_use_space(session, frame->space))
 		return -EINVAL;
 	return 0;
