@@ -279,6 +279,7 @@ bool batches_step(struct daemon *daemon)
 
 	if (daemon->batches->used == 0)
 		return false;
+	did_work = store_attached_step(daemon);
 	while ((session = server_session_after(daemon, session)) != NULL)
 		if (session->batches_count > 0)
 			did_work = session_batches_step(session) || did_work;

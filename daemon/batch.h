@@ -91,6 +91,8 @@ unsigned batches_count(const struct daemon *daemon);
 
 /* A store of this shard has ended: whoever was attached to it is told. */
 void store_shard_ended(struct daemon *daemon, uint32_t entry, unsigned shard, int result);
+/* Ends the waiting of attached items whose shard nobody stores any more. Returns whether it did anything. */
+bool store_attached_step(struct daemon *daemon);
 /* An attached item leaves the list of those that wait. */
 void store_detach(struct daemon *daemon, struct batch_item *item);
 /* Begins the next loads that the window allows. */

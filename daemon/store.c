@@ -8,7 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define WINDOW_ALIGN_BYTES 64u
+#define WINDOW_ALIGN_BYTES    64u
+#define ATTACHED_LOOKS_A_PASS 32u
 
 static const struct frame_group *group_of(const struct session *session, unsigned group)
 {
@@ -41,6 +42,45 @@ void store_shard_ended(struct daemon *daemon, uint32_t entry, unsigned shard, in
 		store_detach(daemon, item);
 		batch_item_end(item, result);
 	}
+}
+
+/* What has become of the shard that an item waits for: 0 and -EAGAIN end the waiting. */
+static int attached_outcome(const struct daemon *daemon, const struct batch_item *item, const struct batch *batch)
+{
+	bool is_filling = false;
+
+	if (cache_find_any(daemon->cache, batch->space, batch->group, item->hash) != item->entry)
+		return -EAGAIN;
+	for (int tier = 0; tier < TIERS; tier++) {
+		uint32_t slot = cache_copy_slot(daemon->cache, item->entry, tier, batch->session->shard);
+		enum slot_state state = slot == SLOT_NONE ? SLOT_FREE : cache_slot(daemon->cache, tier, slot)->state;
+
+		if (state == SLOT_READY || state == SLOT_LEAVING)
+			return 0;
+		is_filling = is_filling || state == SLOT_FILLING;
+	}
+	return is_filling ? -EINPROGRESS : -EAGAIN;
+}
+
+/* Not every slot that is being filled belongs to a store that tells us: it may be a read from a device that was fenced
+ * meanwhile. So those who wait look for themselves, a few in each pass. */
+bool store_attached_step(struct daemon *daemon)
+{
+	bool did_work = false;
+
+	for (unsigned i = 0; i < ATTACHED_LOOKS_A_PASS && !list_is_empty(&daemon->attached); i++) {
+		struct list_node *node = list_take_first(&daemon->attached);
+		struct batch_item *item = list_item(node, struct batch_item, attached);
+		int outcome = attached_outcome(daemon, item, batch_of_item(item));
+
+		list_append(&daemon->attached, node);
+		if (outcome == -EINPROGRESS)
+			continue;
+		store_detach(daemon, item);
+		batch_item_end(item, outcome);
+		did_work = true;
+	}
+	return did_work;
 }
 
 /* The slot that admission reserved for this shard: in nvme if that is its home, else in cpu. */

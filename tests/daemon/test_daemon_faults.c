@@ -150,6 +150,40 @@ static void a_device_that_answers_nothing_is_fenced_and_loads_end_by_their_deadl
 	rig_finish(&rig);
 }
 
+/* What fills the slot is not a store but a read from a device that was fenced meanwhile. */
+static void a_store_attached_to_a_read_ends_with_the_read(void **unused)
+{
+	(void)unused;
+	for (unsigned fails = 0; fails < 2; fails++) {
+		struct rig rig;
+		struct rig_batch *load, *store;
+
+		rig_init(&rig, NULL);
+		struct rig_client *client = rig_register(&rig, NULL);
+		assert_int_equal(rig_store(client, &all), BLOCKS);
+		rig_drop_cpu(client, 0, 1, BLOCKS);
+		block_io_fault_hold(&rig.fault);
+		if (fails)
+			block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_QUEUE, 1,
+					   BLOCKS);
+		load = rig_load_begin(client, &all);
+		rig_settle(&rig);
+		nvme_device_fence(rig.daemon->devices[0].device, "a test");
+		rig_settle(&rig);
+		store = rig_store_begin(client, &all);
+		rig_settle(&rig);
+		assert_int_equal(store->admissions[0], FRAME_ATTACHED_TO_OTHER);
+		assert_int_equal(store->ended, 0);
+		block_io_fault_flow(&rig.fault);
+		rig_settle(&rig);
+		assert_int_equal(store->ended, BLOCKS);
+		assert_int_equal(rig_batch_count(store, fails ? -EAGAIN : 0), BLOCKS);
+		assert_int_equal(rig_batch_count(load, fails ? -ENOENT : 0), BLOCKS);
+		rig_assert_idle(&rig);
+		rig_finish(&rig);
+	}
+}
+
 static void one_of_two_devices_fails_and_the_other_goes_on(void **unused)
 {
 	struct rig rig;
@@ -244,6 +278,7 @@ int main(void)
 		cmocka_unit_test(a_disk_that_fails_for_good_is_fenced_and_cpu_goes_on),
 		cmocka_unit_test(
 			a_device_that_answers_nothing_is_fenced_and_loads_end_by_their_deadline),
+		cmocka_unit_test(a_store_attached_to_a_read_ends_with_the_read),
 		cmocka_unit_test(one_of_two_devices_fails_and_the_other_goes_on),
 		cmocka_unit_test(an_extent_table_whose_write_failed_is_written_again),
 #if KVTIER_FAILPOINTS
