@@ -145,6 +145,7 @@ struct daemon {
 	struct admin_http *http;
 	struct restore *restore;
 	struct graveyard *graveyard;
+	enum frame_reason gone_reason;         /* why copies that go right now do, for EXPLAIN */
 	/* store items that wait for another store of their shard */
 	struct list attached;
 	struct counters counters;

@@ -151,7 +151,9 @@ bool forget_step(struct daemon *daemon)
 	if (!daemon->is_sweeping)
 		return false;
 	/* Slots of what was forgotten come back without anybody asking for them. */
+	daemon->gone_reason = FRAME_REASON_FORGOTTEN;
 	if (cache_forgotten_sweep(daemon->cache, 256) == 0)
 		daemon->is_sweeping = false;
+	daemon->gone_reason = FRAME_REASON_EVICTED;
 	return true;
 }

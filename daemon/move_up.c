@@ -52,6 +52,14 @@ static void up_ended(struct move *move, int result)
 	move_give(move);
 }
 
+static void slot_damaged(struct daemon *daemon, enum tier_id tier, uint32_t slot)
+{
+	assert(daemon->gone_reason == FRAME_REASON_EVICTED);
+	daemon->gone_reason = FRAME_REASON_DAMAGED;
+	cache_slot_quarantine(daemon->cache, tier, slot);
+	daemon->gone_reason = FRAME_REASON_EVICTED;
+}
+
 static void check_done(struct mill_op *op)
 {
 	struct move *move = move_of_mill(op);
@@ -72,7 +80,7 @@ static void check_done(struct mill_op *op)
 		move->cpu_slot = SLOT_NONE;
 	if (move_nvme_is_readable(move) && move->verdict == SLOT_DAMAGED) {
 		daemon->counters.damaged[TIER_NVME]++;
-		cache_slot_quarantine(daemon->cache, TIER_NVME, move->nvme_slot);
+		slot_damaged(daemon, TIER_NVME, move->nvme_slot);
 	} else if (move_nvme_is_readable(move) && move->verdict != SLOT_GOOD) {
 		daemon->counters.stale_entries++;
 		cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
@@ -101,7 +109,7 @@ void move_up_done(struct tier_op *op)
 		/* A slot that cannot be read is not offered again. */
 		cache_slot_release(move->daemon->cache, TIER_NVME, move->nvme_slot);
 		if (move_nvme_is_readable(move))
-			cache_slot_quarantine(move->daemon->cache, TIER_NVME, move->nvme_slot);
+			slot_damaged(move->daemon, TIER_NVME, move->nvme_slot);
 		up_ended(move, -ENOENT);
 		return;
 	}
@@ -212,7 +220,7 @@ static void proof_done(struct mill_op *op)
 	cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
 	if (move->verdict != SLOT_GOOD && move_cpu_is_readable(move)) {
 		daemon->counters.damaged[TIER_CPU]++;
-		cache_slot_quarantine(daemon->cache, TIER_CPU, move->cpu_slot);
+		slot_damaged(daemon, TIER_CPU, move->cpu_slot);
 	}
 	move_give(move);
 }

@@ -117,8 +117,10 @@ static void on_copy_gone(void *owner, const struct entry *entry, enum tier_id ti
 {
 	struct daemon *daemon = owner;
 
-	if (entry->copy[tier == TIER_CPU ? TIER_NVME : TIER_CPU] == SLOT_NONE)
-		graveyard_bury(daemon->graveyard, entry->space, entry->hash, FRAME_REASON_EVICTED,
+	/* Damage is found while another slot is still being filled from the damaged one. */
+	if (daemon->gone_reason != FRAME_REASON_EVICTED ||
+	    entry->copy[tier == TIER_CPU ? TIER_NVME : TIER_CPU] == SLOT_NONE)
+		graveyard_bury(daemon->graveyard, entry->space, entry->hash, daemon->gone_reason,
 			       daemon->now_us);
 }
 
@@ -367,6 +369,7 @@ int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 		return error_set(error, -ENOMEM, "no memory");
 	daemon->settings = *settings;
 	daemon->lock_fd = -1;
+	daemon->gone_reason = FRAME_REASON_EVICTED;
 	daemon->clock = seams->clock != NULL ? seams->clock : clock_real();
 	seed = seams->seed;
 	if (seed == 0)

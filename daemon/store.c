@@ -1,5 +1,6 @@
 /* daemon/store.c: STORE and COMMIT: what is wanted, and what became of it. */
 #include "daemon/batch.h"
+#include "daemon/graveyard.h"
 #include "daemon/server.h"
 
 #include "base/failpoint.h"
@@ -148,6 +149,8 @@ static enum cache_admission item_begin(struct batch *batch, struct batch_item *i
 		break;
 	default:
 		daemon->counters.refused[admission]++;
+		graveyard_bury(daemon->graveyard, batch->space, item->hash, FRAME_REASON_REFUSED,
+			       daemon->now_us);
 		break;
 	}
 	item->state = ITEM_ENDED;

@@ -204,6 +204,30 @@ static void explain_says_why(void **unused)
 	rig_finish(&rig);
 }
 
+static void explain_tells_forgotten_damaged_and_refused_from_evicted(void **unused)
+{
+	struct rig rig;
+	struct rig_client *client;
+
+	(void)unused;
+	rig_init(&rig, NULL);
+	client = rig_register(&rig, NULL);
+	assert_int_equal(rig_store(client, &all), BLOCKS);
+	rig_drop_cpu(client, 0, 7, 1);
+	rig_slot_bytes(&rig, TIER_NVME, rig_slot(client, TIER_NVME, 0, 7))[SLOT_HEADER_BYTES] ^= 1;
+	assert_int_equal(rig_load(client, &(struct rig_blocks){ .first = 7, .count = 1 }), 0);
+	assert_int_equal(rig_explain(client, 0, 7).reason, FRAME_REASON_DAMAGED);
+	assert_int_equal(rig_forget(client, client->space), 0);
+	rig_settle(&rig);
+	assert_int_equal(rig_explain(client, 0, 1).reason, FRAME_REASON_FORGOTTEN);
+	/* Its parent is not here. */
+	assert_int_equal(
+		rig_store(client, &(struct rig_blocks){ .parent = 99, .first = 100, .count = 1 }),
+		0);
+	assert_int_equal(rig_explain(client, 0, 100).reason, FRAME_REASON_REFUSED);
+	rig_finish(&rig);
+}
+
 static void hints_end_prefetch_pin_retain_and_touch(void **unused)
 {
 	struct rig rig;
@@ -260,6 +284,7 @@ int main(void)
 		cmocka_unit_test(a_bypass_is_obeyed_for_all_a_tenant_and_a_space),
 		cmocka_unit_test(observe_counts_what_would_have_been_hits_and_answers_misses),
 		cmocka_unit_test(explain_says_why),
+		cmocka_unit_test(explain_tells_forgotten_damaged_and_refused_from_evicted),
 		cmocka_unit_test(hints_end_prefetch_pin_retain_and_touch),
 	};
 
