@@ -3,6 +3,7 @@
 Each test ends with a bystander: another client of the same daemon stores and loads, its bytes are right, the daemon is
 the same process as before, and its memory has not grown beyond a fixed allowance.
 """
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -22,6 +23,7 @@ from hostile import Case, PAYLOAD_BYTES, GROWTH_BYTES, chain   # noqa: E402
 SEED = int(os.environ.get('KVTIER_TEST_SEED', '4'))
 GARBAGE_FRAMES = 5000
 CLOSES = 400
+NONSENSE_CONNECTIONS, NONSENSE_FRAMES = 400, 100
 FLOOD_FRAMES = 20000
 SCRIBBLER = '''
 import mmap, sys
@@ -40,7 +42,46 @@ def punch(fd, offset, size):
         raise OSError(ctypes.get_errno(), 'fallocate')
 
 
+def random_request(random_of, engine):
+    """(kind, body): well formed, so that it passes the check of frames; now and then wrong in what it means."""
+    def odd(usual, *others):
+        return usual if random_of.random() < 0.98 else random_of.choice(others)
+
+    def number():
+        return random_of.choice((0, 1, 2, 3, 63, 1 << 16, (1 << 31) - 1, (1 << 32) - 1))
+
+    def long_number(*usual):
+        return random_of.choice(usual + (0, 1, 1 << 32, (1 << 32) + 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1))
+
+    count = odd(random_of.choice((1, 2, 7, 64)), 0, 1024)
+    hashes = [node.hash_of('random', random_of.randrange(40)) for _ in range(count)]
+    space, group, first = odd(engine.space, 0, 1, 99, 1 << 31, frames.SPACE_ALL), odd(0, 1, 15), odd(0, number() // 2)
+    batch, lease = random_of.randrange(1, 6), long_number(1 << 32 | 1, 1 << 32 | 2)
+    payload = engine.window[4096:8192]
+    items = [(random_of.randrange(8), odd(4096, 0, 64, 4095, engine.window_bytes - 4096, engine.window_bytes, 1 << 63),
+              odd(engine.crcs(payload) if i == 0 else [number()], [], [1] * 256)) for i in range(random_of.randrange(3))]
+    builders = (
+        (frames.LOOKUP, lambda: frames.lookup_body(space, hashes, lease, first=first, group=group)),
+        (frames.STORE, lambda: frames.store_body(space, batch, hashes, long_number(1000000), first=first, group=group,
+                                                 parent=random_of.choice((None, bytes(32), hashes[-1:] and hashes[-1])))),
+        (frames.COMMIT, lambda: frames.commit_body(batch, [item for item in items if item[2]])),
+        (frames.LOAD, lambda: frames.load_body(space, batch, hashes, lease, long_number(1000000), group)),
+        (frames.RELEASE, lambda: frames.release_body(batch, [(random_of.randrange(1024), number()) for _ in hashes])),
+        (frames.RELEASE, lambda: frames.release_body(batch, [(i, random_of.randrange(2)) for i in range(count)])),
+        (frames.CANCEL, lambda: struct.pack('<Q', batch)),
+        (frames.LEASE_RELEASE, lambda: struct.pack('<Q', lease)),
+        (frames.HINT, lambda: struct.pack('<16sQIIHHI', bytes(16), long_number(), space, random_of.randrange(5), group,
+                                          count, 0) + b''.join(hashes)),
+        (frames.FORGET, lambda: frames.forget_body(space, random_of.choice((bytes(16), random_of.randbytes(16))))),
+        (frames.EXPLAIN, lambda: struct.pack('<16sIHH', bytes(16), space, group, count) + b''.join(hashes)),
+        (frames.SPACE, lambda: struct.pack('<II32s', engine.space, 0, random_of.randbytes(32))))
+    kind, build = random_of.choice(builders)
+    return kind, build()
+
+
 class Frames(Case):
+    settings = {'lease_max': '1s'}
+
     def valid_frames(self, engine):
         """One of each request, right in every respect."""
         hashes, _ = chain('valid')
@@ -120,6 +161,31 @@ class Frames(Case):
                 admin.ask(frames.BYPASS, struct.pack('<64s16sII', tenant.encode(), bytes(16), 0, 0))
         self.unharmed()
         self.assertGreater(self.cache.counters()['protocol_errors'], 0)
+
+    def test_well_formed_nonsense_is_refused_or_does_what_it_says(self):
+        random_of = random.Random(SEED)
+        sent = 0
+        for number in range(node.scaled(NONSENSE_CONNECTIONS)):
+            engine = self.cache.engine(f'nonsense {number % 7}', model=f'model {number % 3}')
+            for link in (engine.control, engine.data):
+                link.socket.settimeout(0)
+            try:
+                for _ in range(NONSENSE_FRAMES):
+                    kind, body = random_request(random_of, engine)
+                    is_data = kind in (frames.STORE, frames.COMMIT, frames.LOAD, frames.RELEASE, frames.CANCEL)
+                    link = engine.data if is_data != (random_of.random() < 0.005) else engine.control
+                    with contextlib.suppress(BlockingIOError):
+                        link.send(kind, body, random_of.randrange(2) if kind == frames.LOOKUP else 0)
+                        sent += 1
+                        while random_of.random() < 0.7:
+                            link.receive()
+            except frames.Closed:
+                pass
+            engine.close()
+            self.assertTrue(self.cache.is_alive(), self.cache.log()[-600:])
+        self.assertGreater(sent, 5 * node.scaled(NONSENSE_CONNECTIONS))
+        node.until(lambda: all(tenant['leases'] == 0 for tenant in self.cache.stats()['tenants']), 10, 'leases end')
+        self.unharmed()
 
     def test_every_frame_cut_short_is_refused(self):
         with self.cache.engine('pattern') as engine:
