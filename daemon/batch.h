@@ -15,11 +15,11 @@
 #define BATCHES_MAX 1024u
 
 enum item_state {
-	ITEM_IDLE,        /* load: not begun; store: not wanted (ended by the reply) */
-	ITEM_WANTED,      /* store: a place is reserved, bytes are to come */
-	ITEM_ATTACHED,    /* store: waits for another's store of the same shard */
-	ITEM_MOVING,      /* a move works for it */
-	ITEM_DELIVERED,   /* load: the slot is held for the client */
+	ITEM_IDLE,      /* load: not begun; store: not wanted (ended by the reply) */
+	ITEM_WANTED,    /* store: a place is reserved, bytes are to come */
+	ITEM_ATTACHED,  /* store: waits for another's store of the same shard */
+	ITEM_MOVING,    /* a move works for it */
+	ITEM_DELIVERED, /* load: the slot is held for the client */
 	ITEM_ENDED,
 	ITEM_STATES
 };
@@ -27,7 +27,7 @@ enum item_state {
 struct batch_item {
 	/* MOVING; on the batch's `unsaid` list when ENDED or DELIVERED and not reported */
 	struct waiter waiter;
-	struct list_node attached;        /* ATTACHED: on the daemon's list */
+	struct list_node attached; /* ATTACHED: on the daemon's list */
 	uint8_t hash[BLOCK_HASH_BYTES];
 	uint64_t route_key;
 	uint32_t entry;
@@ -35,13 +35,13 @@ struct batch_item {
 	uint32_t slot, generation;
 	int32_t result;
 	uint16_t index;
-	uint8_t state;                    /* enum item_state */
+	uint8_t state; /* enum item_state */
 	/* store: of the reserved slot; load: where it was found */
 	uint8_t tier;
 };
 
 struct batch {
-	struct list_node link;            /* its session's batches, or the free list */
+	struct list_node link; /* its session's batches, or the free list */
 	struct session *session;
 	bool is_store;
 	bool is_cancelled;
@@ -51,9 +51,9 @@ struct batch {
 	uint32_t space, epoch;
 	uint32_t first_position;
 	uint16_t group, count;
-	uint16_t next;                    /* load: the next item to begin */
-	uint16_t moving;                  /* items that a move works for */
-	uint16_t delivered;               /* load: slots held */
+	uint16_t next;      /* load: the next item to begin */
+	uint16_t moving;    /* items that a move works for */
+	uint16_t delivered; /* load: slots held */
 	/* items not ENDED (DELIVERED counts as open until released) */
 	uint16_t open;
 	uint32_t tokens_per_block;
@@ -91,7 +91,8 @@ unsigned batches_count(const struct daemon *daemon);
 
 /* A store of this shard has ended: whoever was attached to it is told. */
 void store_shard_ended(struct daemon *daemon, uint32_t entry, unsigned shard, int result);
-/* Ends the waiting of attached items whose shard nobody stores any more. Returns whether it did anything. */
+/* Ends the waiting of attached items whose shard nobody stores any more. Returns whether it did
+ * anything. */
 bool store_attached_step(struct daemon *daemon);
 /* An attached item leaves the list of those that wait. */
 void store_detach(struct daemon *daemon, struct batch_item *item);

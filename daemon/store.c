@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define WINDOW_ALIGN_BYTES    64u
+#define WINDOW_ALIGN_BYTES 64u
 #define ATTACHED_LOOKS_A_PASS 32u
 
 static const struct frame_group *group_of(const struct session *session, unsigned group)
@@ -46,15 +46,19 @@ void store_shard_ended(struct daemon *daemon, uint32_t entry, unsigned shard, in
 }
 
 /* What has become of the shard that an item waits for: 0 and -EAGAIN end the waiting. */
-static int attached_outcome(const struct daemon *daemon, const struct batch_item *item, const struct batch *batch)
+static int attached_outcome(const struct daemon *daemon, const struct batch_item *item,
+			    const struct batch *batch)
 {
 	bool is_filling = false;
 
 	if (cache_find_any(daemon->cache, batch->space, batch->group, item->hash) != item->entry)
 		return -EAGAIN;
 	for (int tier = 0; tier < TIERS; tier++) {
-		uint32_t slot = cache_copy_slot(daemon->cache, item->entry, tier, batch->session->shard);
-		enum slot_state state = slot == SLOT_NONE ? SLOT_FREE : cache_slot(daemon->cache, tier, slot)->state;
+		uint32_t slot = cache_copy_slot(daemon->cache, item->entry, tier,
+						batch->session->shard);
+		enum slot_state state = slot == SLOT_NONE
+						? SLOT_FREE
+						: cache_slot(daemon->cache, tier, slot)->state;
 
 		if (state == SLOT_READY || state == SLOT_LEAVING)
 			return 0;
@@ -63,8 +67,8 @@ static int attached_outcome(const struct daemon *daemon, const struct batch_item
 	return is_filling ? -EINPROGRESS : -EAGAIN;
 }
 
-/* Not every slot that is being filled belongs to a store that tells us: it may be a read from a device that was fenced
- * meanwhile. So those who wait look for themselves, a few in each pass. */
+/* Not every slot that is being filled belongs to a store that tells us: it may be a read from a
+ * device that was fenced meanwhile. So those who wait look for themselves, a few in each pass. */
 bool store_attached_step(struct daemon *daemon)
 {
 	bool did_work = false;
@@ -196,7 +200,8 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	int result = store_check(session, frame);
 
 	if (result < 0) {
-		session_refuse(session, frame->header.request, result, "STORE: no blocks, no such space or group, or not "
+		session_refuse(session, frame->header.request, result,
+			       "STORE: no blocks, no such space or group, or not "
 			       "a data connection of a registered engine");
 		return;
 	}
@@ -290,10 +295,15 @@ static void item_commit(struct batch *batch, const struct frame_commit_item *com
 	struct batch_item *item = &batch->items[commit->index];
 	struct slot_identity identity;
 	struct store_order order = {
-		.tenant = session->tenant, .entry = item->entry, .shard = session->shard,
-		.tier = item->tier, .slot = item->slot,
-		.source = session->window + commit->window_offset, .identity = &identity,
-		.deadline_us = batch->deadline_us, .waiter = &item->waiter,
+		.tenant = session->tenant,
+		.entry = item->entry,
+		.shard = session->shard,
+		.tier = item->tier,
+		.slot = item->slot,
+		.source = session->window + commit->window_offset,
+		.identity = &identity,
+		.deadline_us = batch->deadline_us,
+		.waiter = &item->waiter,
 	};
 
 	/* Ended by its deadline while the client copied: the result is on its way already. */
@@ -328,14 +338,16 @@ void commit_frame(struct session *session, const struct frame_commit *frame)
 	size_t position = 0;
 
 	if (batch == NULL)
-		return;   /* over by its deadline; its results have been reported */
+		return; /* over by its deadline; its results have been reported */
 	if (!batch->is_store) {
-		session_refuse(session, frame->header.request, -EINVAL, "COMMIT names a batch of loads");
+		session_refuse(session, frame->header.request, -EINVAL,
+			       "COMMIT names a batch of loads");
 		return;
 	}
 	while ((commit = frame_commit_next(frame, &position, &crcs)) != NULL) {
 		if (!commit_is_possible(batch, commit)) {
-			session_refuse(session, frame->header.request, -EINVAL, "COMMIT: index, window place or "
+			session_refuse(session, frame->header.request, -EINVAL,
+				       "COMMIT: index, window place or "
 				       "number of checksums is outside what was agreed");
 			return;
 		}

@@ -187,7 +187,8 @@ static void a_rank_with_another_model_is_refused_and_the_engine_goes_on(void **u
 static const struct rig_engine hybrid = {
 	.groups_count = 3,
 	.groups = {
-		{ .kind = FRAME_GROUP_FULL, .tokens_per_block = 16, .payload_bytes = 20000, .segments_count = 5 },
+		{ .kind = FRAME_GROUP_FULL, .tokens_per_block = 16, .payload_bytes = 20000,
+		  .segments_count = 5 },
 		{ .kind = FRAME_GROUP_WINDOW, .tokens_per_block = 16, .payload_bytes = 8000,
 		  .segments_count = 1, .window_tokens = 32 },
 		{ .kind = FRAME_GROUP_STATE, .tokens_per_block = 16, .payload_bytes = 50000,
