@@ -6,6 +6,8 @@
 
 #include <inttypes.h>
 
+#define STATS_SPACES_MAX 256u   /* listed; the rest is there all the same */
+
 static const char *const tier_names[TIERS] = { "cpu", "nvme" };
 static const char *const state_names[SLOT_STATES] = { "free", "filling", "ready", "leaving", "bad" };
 static const char *const bypass_names[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
@@ -133,6 +135,34 @@ static void counters_write(const struct daemon *daemon, struct text *text)
 	text_add(text, "}");
 }
 
+static void fingerprint_write(struct text *text, const uint8_t *fingerprint)
+{
+	text_add(text, "\"");
+	for (unsigned byte = 0; byte < SPACE_ID_BYTES; byte++)
+		text_printf(text, "%02x", fingerprint[byte]);
+	text_add(text, "\"");
+}
+
+/* What `kvtier explain` and `kvtier forget` take, also when the engine has left. */
+static void spaces_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
+{
+	uint32_t count = cache_spaces_count(daemon->cache);
+	unsigned written = 0;
+
+	text_add(text, ",\"spaces\":[");
+	for (uint32_t space = 0; space < count && written < STATS_SPACES_MAX; space++) {
+		const struct tenant *owner =
+			daemon_tenant(daemon, cache_space_tenant(daemon->cache, space));
+
+		if (owner == NULL || (tenant != NULL && tenant != owner))
+			continue;
+		text_add(text, written++ == 0 ? "{\"space\":" : ",{\"space\":");
+		fingerprint_write(text, cache_space_fingerprint(daemon->cache, space));
+		text_printf(text, ",\"tenant\":\"%s\"}", owner->name);
+	}
+	text_add(text, "]");
+}
+
 static void engines_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
 {
 	const struct engine *engine;
@@ -147,10 +177,8 @@ static void engines_write(struct daemon *daemon, const struct tenant *tenant, st
 		string_write(text, "id", engine->name);
 		text_add(text, ",");
 		string_write(text, "tenant", engine->tenant->name);
-		text_add(text, ",\"space\":\"");
-		for (unsigned byte = 0; byte < SPACE_ID_BYTES; byte++)
-			text_printf(text, "%02x", engine->fingerprint[byte]);
-		text_add(text, "\"");
+		text_add(text, ",\"space\":");
+		fingerprint_write(text, engine->fingerprint);
 		number_write(text, "world", engine->world);
 		number_write(text, "ranks", (uint64_t)__builtin_popcountll(engine->ranks));
 		number_write(text, "groups", engine->groups_count);
@@ -194,5 +222,6 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	text_add(text, "]");
 	counters_write(daemon, text);
 	engines_write(daemon, tenant, text);
+	spaces_write(daemon, tenant, text);
 	text_add(text, "}");
 }

@@ -100,9 +100,9 @@ static bool cache_parts_take(struct cache *cache)
 {
 	const struct cache_config *config = &cache->config;
 
-	/* 3/4 full at most: linear probing looks at 2.5 buckets for a hit then, and at 8.5 for a
-	 * miss. */
-	cache->buckets_count = (uint64_t)config->entries_max * 4 / 3 + 2;
+	/* Half full at most: linear probing looks at 1.5 buckets for a hit then, and at 2.5 for a
+	 * miss, so that it seldom leaves the first line. */
+	cache->buckets_count = (uint64_t)config->entries_max * 2 + 2;
 	cache->buckets = fixed_take(cache, cache->buckets_count, sizeof(uint64_t));
 	cache->entries = fixed_take(cache, config->entries_max, sizeof(struct entry));
 	cache->colds = fixed_take(cache, config->entries_max, sizeof(struct entry_cold));
@@ -256,6 +256,7 @@ const uint8_t *cache_space_fingerprint(const struct cache *cache, uint32_t space
 
 static void sweep_begin(struct cache *cache)
 {
+	cache->changes++;
 	cache->sweep_next = 0;
 	cache->sweep_left = cache->entries_begun; /* later ones are of the new epoch */
 }
@@ -323,6 +324,11 @@ void cache_share_figures(const struct cache *cache, uint32_t tenant, enum tier_i
 		figures.holds += class->slots_held;
 	}
 	*out_figures = figures;
+}
+
+uint64_t cache_changes(const struct cache *cache)
+{
+	return cache->changes;
 }
 
 uint32_t cache_entries_count(const struct cache *cache)

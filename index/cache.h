@@ -171,12 +171,20 @@ struct cache_query {
 /* Fills out_entries[count] with entries that have a whole copy in some tier, or ENTRY_NONE. Does
  * not touch. Batches of prefetches: about 60 ns a key at 10 million. */
 void cache_find(struct cache *cache, const struct cache_query *query, uint32_t *out_entries);
+/* The same, with the fastest tier that has a whole copy, or TIERS, in out_tiers[count]. */
+void cache_find_tiers(struct cache *cache, const struct cache_query *query, uint32_t *out_entries,
+		      uint8_t *out_tiers);
+/* Raised whenever a copy becomes whole or goes, and when something is forgotten: as long as it
+ * stays the same, what was found is still there, in the same tier. */
+uint64_t cache_changes(const struct cache *cache);
 /* The entry whatever the state of its copies, or ENTRY_NONE. */
 uint32_t cache_find_any(struct cache *cache, uint32_t space, uint16_t group,
 			const uint8_t hash[BLOCK_HASH_BYTES]);
 const struct entry *cache_entry(const struct cache *cache, uint32_t entry);
 /* The fastest tier with a whole copy, or TIERS. */
 enum tier_id cache_entry_tier(const struct cache *cache, uint32_t entry);
+/* Its epoch is below the floor: cache_find() does not find it. */
+bool cache_entry_is_forgotten(const struct cache *cache, uint32_t entry);
 bool cache_copy_is_whole(const struct cache *cache, uint32_t entry, enum tier_id tier);
 /* The slot of one shard of a copy, or SLOT_NONE. */
 uint32_t cache_copy_slot(const struct cache *cache, uint32_t entry, enum tier_id tier,
