@@ -129,6 +129,7 @@ struct tenant {
 	struct share shares[TIERS];
 	uint32_t floor;
 	uint32_t leases_count;
+	uint64_t lease_items_count; /* of at most an equal part of all */
 };
 
 struct space {
@@ -179,6 +180,7 @@ struct cache {
 	uint32_t entry_free_first;
 	struct slot_table tables[TIERS];
 	uint64_t tick; /* of the touches */
+	uint64_t changes; /* of what is found: see cache_changes() */
 	struct area *areas;
 	struct tenant *tenants;
 	struct space *spaces;

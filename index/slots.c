@@ -172,6 +172,7 @@ void copy_settle(struct cache *cache, uint32_t entry, enum tier_id tier)
 	if (shards < seen->shards_count)
 		return;
 	seen->flags |= ENTRY_WHOLE(tier);
+	cache->changes++;
 	entry_share(cache, entry, tier)->copies_whole++;
 	if (listener->copy_whole != NULL)
 		listener->copy_whole(listener->owner, seen, tier);
@@ -187,6 +188,7 @@ static void copy_unsettle(struct cache *cache, uint32_t entry, enum tier_id tier
 	if ((seen->flags & ENTRY_WHOLE(tier)) == 0)
 		return;
 	seen->flags &= (uint8_t)~ENTRY_WHOLE(tier);
+	cache->changes++;
 	entry_share(cache, entry, tier)->copies_whole--;
 	if (listener->copy_gone != NULL)
 		listener->copy_gone(listener->owner, seen, tier);

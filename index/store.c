@@ -31,6 +31,12 @@ uint32_t cache_copy_slot(const struct cache *cache, uint32_t entry, enum tier_id
 	return SLOT_NONE;
 }
 
+bool cache_entry_is_forgotten(const struct cache *cache, uint32_t entry)
+{
+	assert(entry < cache->entries_begun);
+	return entry_is_forgotten(cache, &cache->entries[entry]);
+}
+
 bool cache_copy_is_whole(const struct cache *cache, uint32_t entry, enum tier_id tier)
 {
 	assert(entry < cache->entries_begun);

@@ -9,10 +9,15 @@
 
 #include <string.h>
 
-/* Keys in flight at once: enough to keep every miss buffer of a core busy, few enough that what was
- * prefetched first is still in the first-level cache when it is read (32 lines of buckets and as
- * many of entries: 4 KiB). */
-#define FIND_BATCH 32u
+/*
+ * A search has three steps, each of which prefetches what the next one reads: bucket, entry,
+ * answer. So many keys lie between one step and the next: enough to keep every miss buffer of a
+ * core busy, few enough that what was prefetched first is still in the first-level cache when it is
+ * read (32 lines of buckets and as many of entries: 4 KiB).
+ */
+#define FIND_AHEAD 32u
+/* Keys that cache_find() looks for at once: it has room for their tiers. */
+#define FIND_PART 1024u
 
 static inline uint64_t mix(uint64_t left, uint64_t right)
 {
@@ -101,50 +106,79 @@ uint32_t cache_find_any(struct cache *cache, uint32_t space, uint16_t group,
 	return entry;
 }
 
-/* One batch in three passes, each of which prefetches what the next one reads: buckets, entries,
- * answer. */
-static void find_batch(const struct cache *cache, const struct cache_query *query, uint32_t floor,
-		       unsigned first, unsigned count, uint32_t *out_entries)
+/* The tier that an entry is found in, the fastest first. */
+static inline uint8_t flags_tier(uint8_t flags)
 {
-	uint32_t tags[FIND_BATCH];
-	uint64_t buckets[FIND_BATCH];
+	_Static_assert(TIERS == 2, "two bits say which tiers have a whole copy");
+	static const uint8_t tiers[] = { TIERS, 0, 1, 0 };
 
-	for (unsigned i = 0; i < count; i++) {
-		tags[i] = key_tag(cache, query->space, query->group, query->hashes[first + i]);
-		buckets[i] = tag_home(cache, tags[i]);
-		__builtin_prefetch(&cache->buckets[buckets[i]]);
+	return tiers[flags & ENTRY_WHOLE_ANY];
+}
+
+struct finding {
+	uint64_t bucket;
+	uint32_t tag;
+};
+
+static inline uint32_t finding_end(const struct cache *cache, const struct cache_query *query,
+				   const struct finding *finding, const uint8_t *hash)
+{
+	uint64_t bucket = finding->bucket;
+
+	while (bucket != UINT64_MAX) {
+		uint32_t entry = bucket_entry(cache, bucket);
+		if (entry_is(&cache->entries[entry], query->space, query->group, hash))
+			return entry;
+		bucket = tag_seek(cache, finding->tag, bucket_after(cache, bucket));
 	}
-	for (unsigned i = 0; i < count; i++) {
-		buckets[i] = tag_seek(cache, tags[i], buckets[i]);
-		if (buckets[i] != UINT64_MAX)
-			__builtin_prefetch(&cache->entries[bucket_entry(cache, buckets[i])]);
-	}
-	for (unsigned i = 0; i < count; i++) {
-		uint64_t bucket = buckets[i];
-		uint32_t found = ENTRY_NONE;
-		while (bucket != UINT64_MAX) {
-			uint32_t entry = bucket_entry(cache, bucket);
+	return ENTRY_NONE;
+}
+
+void cache_find_tiers(struct cache *cache, const struct cache_query *query, uint32_t *out_entries,
+		      uint8_t *out_tiers)
+{
+	struct finding findings[2 * FIND_AHEAD];
+	unsigned count = query->count;
+
+	assert(query->space < cache->spaces_count);
+	assert(count <= UINT32_MAX - 2 * FIND_AHEAD);
+	uint32_t floor = cache_floor(cache, query->space);
+	for (unsigned step = 0; step < count + 2 * FIND_AHEAD; step++) {
+		struct finding *oldest = &findings[step % (2 * FIND_AHEAD)];
+		if (step >= 2 * FIND_AHEAD) {
+			unsigned i = step - 2 * FIND_AHEAD;
+			uint32_t entry = finding_end(cache, query, oldest, query->hashes[i]);
 			const struct entry *seen = &cache->entries[entry];
-			if (entry_is(seen, query->space, query->group, query->hashes[first + i])) {
-				if ((seen->flags & ENTRY_WHOLE_ANY) != 0 && seen->epoch >= floor)
-					found = entry;
-				break;
-			}
-			bucket = tag_seek(cache, tags[i], bucket_after(cache, bucket));
+			bool is_found = entry != ENTRY_NONE && seen->epoch >= floor &&
+					(seen->flags & ENTRY_WHOLE_ANY) != 0;
+			out_entries[i] = is_found ? entry : ENTRY_NONE;
+			out_tiers[i] = is_found ? flags_tier(seen->flags) : TIERS;
 		}
-		out_entries[first + i] = found;
+		if (step >= FIND_AHEAD && step - FIND_AHEAD < count) {
+			struct finding *middle = &findings[(step - FIND_AHEAD) % (2 * FIND_AHEAD)];
+			middle->bucket = tag_seek(cache, middle->tag, middle->bucket);
+			if (middle->bucket != UINT64_MAX)
+				__builtin_prefetch(
+					&cache->entries[bucket_entry(cache, middle->bucket)]);
+		}
+		if (step < count) {
+			oldest->tag = key_tag(cache, query->space, query->group,
+					      query->hashes[step]);
+			oldest->bucket = tag_home(cache, oldest->tag);
+			__builtin_prefetch(&cache->buckets[oldest->bucket]);
+		}
 	}
 }
 
 void cache_find(struct cache *cache, const struct cache_query *query, uint32_t *out_entries)
 {
-	assert(query->space < cache->spaces_count);
-	uint32_t floor = cache_floor(cache, query->space);
+	uint8_t tiers[FIND_PART];
+	struct cache_query part = *query;
 
-	for (unsigned first = 0; first < query->count; first += FIND_BATCH) {
-		unsigned left = query->count - first;
-		find_batch(cache, query, floor, first, left < FIND_BATCH ? left : FIND_BATCH,
-			   out_entries);
+	for (unsigned first = 0; first < query->count; first += part.count) {
+		part.hashes = query->hashes + first;
+		part.count = query->count - first < FIND_PART ? query->count - first : FIND_PART;
+		cache_find_tiers(cache, &part, out_entries + first, tiers);
 	}
 }
 
