@@ -25,10 +25,12 @@ struct answer {
 	uint32_t runs_count;
 };
 
-static void lookup_begin(struct lookup *lookup, const struct frame_lookup *frame)
+static void lookup_begin(struct lookup *lookup, const struct cache *cache,
+			 const struct frame_lookup *frame)
 {
 	memcpy(lookup->tag, frame->tag, FRAME_TAG_BYTES);
 	lookup->space = frame->space;
+	lookup->changes = cache_changes(cache);
 	lookup->keys_count = 0;
 	lookup->sections_count = 0;
 }
@@ -64,7 +66,9 @@ static int sections_add(struct session *session, struct lookup *lookup,
 		section->count = keys->count;
 		section->first_position = keys->first_position;
 		section->first = lookup->keys_count;
-		cache_find(session->daemon->cache, &query, &lookup->entries[lookup->keys_count]);
+		cache_find_tiers(session->daemon->cache, &query,
+				 &lookup->entries[lookup->keys_count],
+				 &lookup->tiers[lookup->keys_count]);
 		if (lookup != &single)
 			names_keep(lookup, hashes, keys->count);
 		lookup->keys_count += keys->count;
@@ -72,21 +76,33 @@ static int sections_add(struct session *session, struct lookup *lookup,
 	return 0;
 }
 
+static void section_look_again(const struct cache *cache, struct lookup *lookup,
+			       const struct lookup_section *section)
+{
+	for (uint32_t i = section->first; i < section->first + section->count; i++) {
+		uint32_t entry = lookup->entries[i];
+
+		if (entry == ENTRY_NONE)
+			continue;
+		const struct entry *seen = cache_entry(cache, entry);
+		lookup->tiers[i] = (uint8_t)cache_entry_tier(cache, entry);
+		if (lookup->tiers[i] != TIERS && !cache_entry_is_forgotten(cache, entry) &&
+		    seen->space == lookup->space && seen->group == section->group &&
+		    memcmp(seen->hash, &lookup->names[i], sizeof(uint64_t)) == 0)
+			continue;
+		lookup->entries[i] = ENTRY_NONE;
+		lookup->tiers[i] = TIERS;
+	}
+}
+
 /* The frames before the last found entries that may have gone, or changed hands, since: those are
  * misses by now. */
-static void entries_look_again(struct daemon *daemon, struct lookup *lookup)
+static void entries_look_again(const struct cache *cache, struct lookup *lookup)
 {
-	for (uint32_t i = 0; i < lookup->keys_count; i++) {
-		const struct entry *entry;
-
-		if (lookup->entries[i] == ENTRY_NONE)
-			continue;
-		entry = cache_entry(daemon->cache, lookup->entries[i]);
-		if (memcmp(entry->hash, &lookup->names[i], sizeof(uint64_t)) != 0 ||
-		    entry->space != lookup->space ||
-		    cache_entry_tier(daemon->cache, lookup->entries[i]) == TIERS)
-			lookup->entries[i] = ENTRY_NONE;
-	}
+	if (lookup->changes == cache_changes(cache))
+		return;
+	for (uint32_t i = 0; i < lookup->sections_count; i++)
+		section_look_again(cache, lookup, &lookup->sections[i]);
 }
 
 static void touch(struct daemon *daemon, const struct lookup *lookup)
@@ -104,7 +120,7 @@ static uint32_t usable_of(const struct session *session, const struct lookup *lo
 	const struct engine *engine = session->engine;
 
 	for (uint32_t i = 0; i < lookup->keys_count; i++)
-		presence[i] = lookup->entries[i] != ENTRY_NONE;
+		presence[i] = lookup->tiers[i] != TIERS;
 	for (unsigned i = 0; i < engine->groups_count; i++)
 		groups[i] = (struct usable_group){
 			.kind = (enum usable_kind)engine->groups[i].kind,
@@ -121,42 +137,54 @@ static uint32_t usable_of(const struct session *session, const struct lookup *lo
 	return usable_tokens(groups, engine->groups_count, runs, lookup->sections_count);
 }
 
-/* Runs of tokens of one tier, of the group whose blocks cover the usable tokens: the first full
- * one, else the first. */
-static void runs_make(const struct session *session, const struct lookup *lookup,
+/* The group whose blocks cover the usable tokens: the first full one, else the first. */
+static unsigned covering_group(const struct engine *engine)
+{
+	for (unsigned group = 0; group < engine->groups_count; group++)
+		if (engine->groups[group].kind == FRAME_GROUP_FULL)
+			return group;
+	return 0;
+}
+
+/* The last run grows by blocks of one tier; those of another one begin a new run, if there is room. */
+static void runs_add(struct answer *answer, const struct frame_group *group, enum tier_id tier,
+		     uint64_t blocks)
+{
+	struct worth_run *run =
+		answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1] : NULL;
+
+	if (run == NULL || (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
+		run = &answer->runs[answer->runs_count++];
+		*run = (struct worth_run){ .tier = tier };
+	}
+	run->tokens += (uint32_t)(blocks * group->tokens_per_block);
+	run->bytes += blocks * group->payload_bytes;
+}
+
+/* Runs of tokens of one tier. */
+static void runs_make(const struct engine *engine, const struct lookup *lookup,
 		      struct answer *answer)
 {
-	struct daemon *daemon = session->daemon;
-	const struct engine *engine = session->engine;
-	unsigned group = 0;
+	unsigned number = covering_group(engine);
+	const struct frame_group *group = &engine->groups[number];
+	uint32_t usable_blocks = answer->usable_tokens / group->tokens_per_block +
+				 (answer->usable_tokens % group->tokens_per_block != 0);
 
-	while (group < engine->groups_count && engine->groups[group].kind != FRAME_GROUP_FULL)
-		group++;
-	if (group == engine->groups_count)
-		group = 0;
-	uint32_t tokens_per_block = engine->groups[group].tokens_per_block;
 	for (uint32_t i = 0; i < lookup->sections_count; i++) {
 		const struct lookup_section *section = &lookup->sections[i];
+		const uint8_t *tiers = lookup->tiers + section->first;
 
-		for (uint32_t key = 0; section->group == group && key < section->count; key++) {
-			uint32_t entry = lookup->entries[section->first + key];
-			uint64_t begin = (uint64_t)(section->first_position + key) *
-					 tokens_per_block;
-			enum tier_id tier;
-
-			if (entry == ENTRY_NONE || begin >= answer->usable_tokens)
-				continue;
-			tier = cache_entry_tier(daemon->cache, entry);
-			struct worth_run *run = answer->runs_count > 0
-							? &answer->runs[answer->runs_count - 1]
-							: NULL;
-			if (run == NULL ||
-			    (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
-				run = &answer->runs[answer->runs_count++];
-				*run = (struct worth_run){ .tier = tier };
-			}
-			run->tokens += tokens_per_block;
-			run->bytes += engine->groups[group].payload_bytes;
+		if (section->group != number || section->first_position >= usable_blocks)
+			continue;
+		uint32_t end = usable_blocks - section->first_position;
+		if (end > section->count)
+			end = section->count;
+		for (uint32_t key = 0, next; key < end; key = next) {
+			next = key + 1;
+			while (next < end && tiers[next] == tiers[key])
+				next++;
+			if (tiers[key] != TIERS)
+				runs_add(answer, group, tiers[key], next - key);
 		}
 	}
 }
@@ -227,6 +255,24 @@ static void lease_grant(struct session *session, const struct lookup *lookup, ui
 	(void)failpoint(lease_granted);
 }
 
+/* A bit a key. Eight bytes of 0 or 1 become one byte by a product that brings each of them to a bit
+ * of its own in the topmost byte. */
+static void presence_pack(uint8_t *out_bits, uint32_t keys_count)
+{
+	uint32_t key = 0;
+
+	for (; key + 8 <= keys_count; key += 8) {
+		uint64_t eight;
+
+		memcpy(&eight, presence + key, sizeof(eight));
+		out_bits[key / 8] = (uint8_t)(eight * UINT64_C(0x0102040810204080) >> 56);
+	}
+	if (key < keys_count)
+		out_bits[key / 8] = 0;
+	for (; key < keys_count; key++)
+		out_bits[key / 8] |= (uint8_t)(presence[key] << (key % 8));
+}
+
 static void found_send(struct session *session, const struct lookup *lookup,
 		       const struct answer *answer, uint64_t request)
 {
@@ -246,9 +292,7 @@ static void found_send(struct session *session, const struct lookup *lookup,
 		runs[i] = (struct frame_run){ .tokens = answer->runs[i].tokens,
 					      .restore_us = answer->runs[i].restore_us,
 					      .tier = answer->runs[i].tier };
-	memset(bits, 0, bits_bytes);
-	for (uint32_t i = 0; i < lookup->keys_count; i++)
-		bits[i / 8] |= (uint8_t)((lookup->entries[i] != ENTRY_NONE) << (i % 8));
+	presence_pack(bits, lookup->keys_count);
 	session_reply(session, reply,
 		      (uint32_t)(sizeof(*reply) + answer->runs_count * sizeof(*runs) + bits_bytes),
 		      FRAME_FOUND, request, 0);
@@ -277,7 +321,7 @@ static void lookup_answer(struct session *session, struct lookup *lookup,
 	struct answer answer = { 0 };
 
 	if (lookup != &single)
-		entries_look_again(daemon, lookup);
+		entries_look_again(daemon->cache, lookup);
 	touch(daemon, lookup);
 	answer.usable_tokens = usable_of(session, lookup);
 	if (daemon_bypass_of(daemon, session->tenant, lookup->space) == FRAME_BYPASS_OBSERVE) {
@@ -290,7 +334,7 @@ static void lookup_answer(struct session *session, struct lookup *lookup,
 	}
 	if (frame->lease_us > 0)
 		lease_grant(session, lookup, frame->lease_us, &answer);
-	runs_make(session, lookup, &answer);
+	runs_make(session->engine, lookup, &answer);
 	worth_weigh(session, frame, &answer);
 	lookup_count(daemon, session, lookup, &answer);
 	found_send(session, lookup, &answer, frame->header.request);
@@ -334,7 +378,7 @@ static struct lookup *lookup_of(struct session *session, const struct frame_look
 	struct lookup *lookup = is_last ? &single : server_lookup_take(session->daemon);
 	if (lookup == NULL)
 		return NULL;
-	lookup_begin(lookup, frame);
+	lookup_begin(lookup, session->daemon->cache, frame);
 	if (!is_last) {
 		lookup->session = session;
 		session->lookup = lookup;

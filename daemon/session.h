@@ -47,10 +47,12 @@ struct lookup {
 	struct session *session;        /* NULL: free */
 	uint8_t tag[FRAME_TAG_BYTES];
 	uint32_t space;
+	uint64_t changes; /* of the index when it began: see cache_changes() */
 	uint32_t keys_count;
 	uint32_t sections_count;
 	struct lookup_section sections[LOOKUP_SECTIONS_MAX];
 	uint32_t entries[FRAME_LOOKUP_KEYS_MAX];
+	uint8_t tiers[FRAME_LOOKUP_KEYS_MAX]; /* that they were found in, or TIERS */
 	/* first bytes of the hashes: an entry may change hands between frames */
 	uint64_t names[FRAME_LOOKUP_KEYS_MAX];
 };
