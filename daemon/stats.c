@@ -146,11 +146,11 @@ static void fingerprint_write(struct text *text, const uint8_t *fingerprint)
 /* What `kvtier explain` and `kvtier forget` take, also when the engine has left. */
 static void spaces_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
 {
-	uint32_t count = cache_spaces_count(daemon->cache);
 	unsigned written = 0;
 
 	text_add(text, ",\"spaces\":[");
-	for (uint32_t space = 0; space < count && written < STATS_SPACES_MAX; space++) {
+	for (uint32_t space = 0;
+	     cache_space_is_known(daemon->cache, space) && written < STATS_SPACES_MAX; space++) {
 		const struct tenant *owner =
 			daemon_tenant(daemon, cache_space_tenant(daemon->cache, space));
 
