@@ -67,9 +67,12 @@ $(BUILD)/libkvtier.so: $(library_objects) client/libkvtier.map
 	$(CC) $(LDFLAGS) -shared -Wl,-soname,libkvtier.so.0 -Wl,--version-script=client/libkvtier.map -o $@ \
 		$(library_objects)
 	@ln -sf libkvtier.so $(BUILD)/libkvtier.so.0
+# One object whose only visible names are kvtier_*, so that a program's own names cannot clash with ours.
 $(BUILD)/libkvtier.a: $(library_objects)
 	@rm -f $@
-	ar rcs $@ $^
+	$(CC) $(CFLAGS) -nostdlib -r -o $(BUILD)/libkvtier.o $^
+	objcopy --wildcard --keep-global-symbol='kvtier_*' $(BUILD)/libkvtier.o
+	ar rcs $@ $(BUILD)/libkvtier.o
 $(BUILD)/kvtier.pc: client/kvtier.pc.in FORCE   # PREFIX may be another than before
 	sed -e 's|@PREFIX@|$(PREFIX)|g' -e 's|@VERSION@|$(VERSION)|g' $< > $@
 
