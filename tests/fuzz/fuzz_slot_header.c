@@ -18,7 +18,8 @@ enum {
 	SEAL_PAYLOAD = 4,
 	EXPECT_ANY = 8,       /* of the key and the generations */
 	EXPECT_AS_IT_IS = 16, /* of place and key */
-	IN_NVME = 32
+	IN_NVME = 32,
+	PATCHED = 64 /* the rest of the input changes bytes of a good slot: u16 where, u8 what */
 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes);
@@ -65,6 +66,37 @@ static void parts_seal(struct slot_header *header, enum tier_id tier, unsigned m
 		address->crc = crc_of(address, sizeof(*address), &address->crc);
 }
 
+/* A slot that is good as expected. */
+static void slot_make(struct slot_header *header, const struct slot_expectation *expected)
+{
+	struct slot_identity *identity = &header->identity;
+
+	memcpy(identity->space, expected->space, SPACE_ID_BYTES);
+	memcpy(identity->hash, expected->hash, BLOCK_HASH_BYTES);
+	identity->epoch = expected->epoch_min;
+	identity->group = (uint16_t)expected->group;
+	identity->shard = (uint16_t)expected->shard;
+	identity->payload_bytes = SLOT_HEADER_BYTES - 10;
+	identity->segments_count = 3;
+	payload_seal(header);
+	slot_identity_seal(header);
+	for (unsigned tier = 0; tier < TIERS; tier++) {
+		struct slot_address *address = &header->address[tier];
+
+		memcpy(address->device, expected->device, DEVICE_ID_BYTES);
+		address->offset = expected->offset;
+		address->slot_generation = expected->slot_generation;
+		address->extent_generation = expected->extent_generation;
+		slot_address_seal(address);
+	}
+}
+
+static void slot_patch(uint8_t *slot, const uint8_t *input, size_t bytes)
+{
+	for (size_t at = 0; at + 3 <= bytes; at += 3)
+		slot[(input[at] | input[at + 1] << 8) % SLOT_BYTES] = input[at + 2];
+}
+
 static void good_is_as_expected(const struct slot_header *header, enum tier_id tier,
 				const struct slot_expectation *expected)
 {
@@ -106,8 +138,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
 	if (header == NULL)
 		return 0;
 	memset(header, 0, SLOT_BYTES);
-	if (bytes > 1)
+	if (mode & PATCHED) {
+		slot_make(header, &expected);
+		assert(slot_header_check(header, tier, &expected) == SLOT_GOOD);
+		assert(slot_payload_check(header) == SLOT_GOOD);
+		slot_patch((uint8_t *)header, input + 1, bytes - 1);
+	} else if (bytes > 1) {
 		memcpy(header, input + 1, bytes - 1 < SLOT_BYTES ? bytes - 1 : SLOT_BYTES);
+	}
 	parts_seal(header, tier, mode);
 	if (mode & EXPECT_ANY) {
 		expected.space = expected.hash = NULL;
