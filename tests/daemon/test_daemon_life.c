@@ -82,6 +82,34 @@ static void what_was_never_stored_misses(void **unused)
 	rig_finish(&rig);
 }
 
+static void a_store_whose_bytes_are_not_those_it_committed_fails_and_may_be_stored_again(
+	void **unused)
+{
+	struct rig rig;
+	struct rig_client *client;
+	struct rig_batch *batch;
+
+	(void)unused;
+	rig_init(&rig, NULL);
+	client = rig_register(&rig, NULL);
+	batch = rig_store_begin(client,
+				&(struct rig_blocks){ .first = 1, .count = 3, .version = 1 });
+	rig_settle(&rig);
+	rig_store_commit(client, batch);
+	client->window[client->window_at - 400] ^= 1; /* inside the zeros behind the last block */
+	client->window[100] ^= 1;
+	rig_settle(&rig);
+	assert_int_equal(batch->results[0], -EBADMSG);
+	assert_int_equal(rig.daemon->counters.store_checksum_failures, 1);
+	rig_assert_idle(&rig);
+	assert_int_equal(rig_load(client, &(struct rig_blocks){ .first = 1, .count = 1 }), 0);
+	rig_batch_give(batch);
+	assert_int_equal(
+		rig_store(client, &(struct rig_blocks){ .first = 1, .count = 3, .version = 2 }), 3);
+	assert_int_equal(rig_load(client, &(struct rig_blocks){ .first = 1, .count = 3 }), 3);
+	rig_finish(&rig);
+}
+
 static void a_tier_without_nvme_serves_from_cpu_alone(void **unused)
 {
 	struct rig rig;
@@ -250,6 +278,8 @@ int main(void)
 		cmocka_unit_test(a_stored_block_is_written_down_evicted_and_loaded_proven),
 		cmocka_unit_test(a_full_cpu_tier_gives_way_and_every_block_still_loads_from_nvme),
 		cmocka_unit_test(what_was_never_stored_misses),
+		cmocka_unit_test(
+			a_store_whose_bytes_are_not_those_it_committed_fails_and_may_be_stored_again),
 		cmocka_unit_test(a_tier_without_nvme_serves_from_cpu_alone),
 		cmocka_unit_test(a_block_of_two_shards_is_found_only_when_both_are_there),
 		cmocka_unit_test(without_one_of_its_ranks_an_engine_is_not_ready),
