@@ -5,8 +5,6 @@
  */
 #include "tests/daemon/rig.h"
 
-#include "base/log.h"
-
 #include <assert.h>
 #include <errno.h>
 #include <setjmp.h>
@@ -39,7 +37,6 @@ struct store {
 struct model {
 	struct rig rig;
 	struct random random;
-	uint64_t seed;
 	struct store stores[STORES_MAX];
 	uint64_t stores_count; /* the version of a store is its number + 1 */
 	struct rig_client *clients[ENGINES];
@@ -334,6 +331,11 @@ static void do_fault(void)
 						  BLOCK_FAULT_LOST,  BLOCK_FAULT_MISDIRECTED };
 	struct rig *rig = &model.rig;
 
+	if (below(4) == 0 && !rig->config.no_nvme) {
+		catalog_simulated_fail(rig_catalog_path(rig), below(CATALOG_SIMULATED_VERBS),
+				       1 + (unsigned)below(3), -EIO);
+		return;
+	}
 	if (below(3) == 0) {
 		if (rig->fault.is_holding)
 			block_io_fault_flow(&rig->fault);
@@ -428,7 +430,6 @@ static void run_seed(uint64_t seed, const char *program)
 	memset(&model, 0, sizeof(model));
 	snprintf(replay_line, sizeof(replay_line), "\nreplay: KVTIER_TEST_SEED=%llu %s\n",
 		 (unsigned long long)seed, program);
-	model.seed = seed;
 	random_init(&model.random, seed);
 	struct rig_config config = {
 		.seed = seed + 1,
