@@ -87,8 +87,12 @@ static uint32_t lease_take(struct cache *cache)
 static bool item_add(struct cache *cache, struct lease *lease, uint32_t entry, enum tier_id tier,
 		     uint32_t slot)
 {
+	struct tenant *tenant = &cache->tenants[lease->tenant];
 	uint32_t number = cache->lease_item_free_first;
 
+	/* An equal part each: leases on the same blocks again and again must not use up another's. */
+	if (tenant->lease_items_count >= cache->config.lease_items_max / cache->config.tenants_max)
+		return false;
 	if (number != ITEM_NONE)
 		cache->lease_item_free_first = cache->lease_items[number].next;
 	else if (cache->lease_items_begun < cache->config.lease_items_max)
@@ -106,6 +110,7 @@ static bool item_add(struct cache *cache, struct lease *lease, uint32_t entry, e
 	else
 		cache->lease_items[lease->last].next = number;
 	lease->last = number;
+	tenant->lease_items_count++;
 	cache->lease_items_used++;
 	return true;
 }
@@ -126,6 +131,8 @@ static void item_end(struct cache *cache, struct lease *lease, uint32_t before)
 	cache_slot_release(cache, item->tier, item->slot);
 	item->next = cache->lease_item_free_first;
 	cache->lease_item_free_first = number;
+	assert(cache->tenants[lease->tenant].lease_items_count > 0);
+	cache->tenants[lease->tenant].lease_items_count--;
 	cache->lease_items_used--;
 }
 
