@@ -1,6 +1,5 @@
-/* daemon/lookup.c: LOOKUP and HINT: what is there, how much of it is worth loading, and a lease on
- * it. */
-#include "daemon/mover.h"
+/* daemon/lookup.c: LOOKUP: what is there, how much of it is worth loading, and a lease on it. */
+#include "daemon/daemon.h"
 #include "daemon/server.h"
 
 #include "base/failpoint.h"
@@ -146,7 +145,8 @@ static unsigned covering_group(const struct engine *engine)
 	return 0;
 }
 
-/* The last run grows by blocks of one tier; those of another one begin a new run, if there is room. */
+/* The last run grows by blocks of one tier; those of another one begin a new run, if there is
+ * room. */
 static void runs_add(struct answer *answer, const struct frame_group *group, enum tier_id tier,
 		     uint64_t blocks)
 {
@@ -209,8 +209,7 @@ static void worth_weigh(const struct session *session, const struct frame_lookup
 					    answer->usable_tokens);
 }
 
-/* Each tenant has an equal part of the leases, so that none can leave another without. */
-static bool lease_is_left(const struct daemon *daemon, const struct tenant *tenant)
+bool lease_is_left(const struct daemon *daemon, const struct tenant *tenant)
 {
 	return cache_leases_count(daemon->cache, tenant->handle) <
 	       daemon->settings.leases_max / daemon->tenants_count;
@@ -413,104 +412,4 @@ void lookup_frame(struct session *session, const struct frame_lookup *frame)
 	else
 		lookup_answer(session, lookup, frame);
 	lookup_abandon(session);
-}
-
-/* The entries that a hint names and that are here, in order; at most FRAME_KEYS_MAX. */
-static unsigned hint_entries(struct session *session, const struct frame_hint *frame)
-{
-	struct cache_query query = {
-		.space = frame->space, .group = frame->group, .count = frame->count,
-		.hashes = (const uint8_t (*)[BLOCK_HASH_BYTES])(frame + 1),
-	};
-
-	cache_find(session->daemon->cache, &query, wanted);
-	return frame->count;
-}
-
-static unsigned prefetch(struct session *session, unsigned count, bool *out_deferred)
-{
-	struct daemon *daemon = session->daemon;
-	unsigned begun = 0;
-
-	for (unsigned i = 0; i < count; i++) {
-		unsigned shards = wanted[i] == ENTRY_NONE
-					  ? 0
-					  : cache_entry(daemon->cache, wanted[i])->shards_count;
-
-		for (unsigned shard = 0; shard < shards; shard++) {
-			int result = mover_raise(daemon, session->tenant, wanted[i], shard,
-						 daemon->now_us + daemon->settings.lease_us_max,
-						 NULL);
-
-			*out_deferred = *out_deferred || result == -EAGAIN;
-			begun += result == 0 || result == -EALREADY;
-		}
-	}
-	return begun;
-}
-
-static unsigned pin(struct session *session, const struct frame_hint *frame, unsigned count,
-		    uint64_t *out_lease)
-{
-	struct daemon *daemon = session->daemon;
-	uint64_t lease_us = frame->retain_us < daemon->settings.lease_us_max
-				    ? frame->retain_us
-				    : daemon->settings.lease_us_max;
-	unsigned present = 0, granted = 0;
-
-	for (unsigned i = 0; i < count; i++)
-		if (wanted[i] != ENTRY_NONE)
-			wanted[present++] = wanted[i];
-	if (present == 0 || lease_us == 0 || !lease_is_left(daemon, session->tenant))
-		return 0;
-	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, present,
-			      daemon->now_us + lease_us, out_lease, &granted) < 0)
-		return 0;
-	return granted;
-}
-
-static unsigned present_of(unsigned count)
-{
-	unsigned present = 0;
-
-	for (unsigned i = 0; i < count; i++)
-		present += wanted[i] != ENTRY_NONE;
-	return present;
-}
-
-void hint_frame(struct session *session, const struct frame_hint *frame)
-{
-	struct daemon *daemon = session->daemon;
-	struct frame_hint_reply reply = { 0 };
-	bool is_deferred = false;
-	unsigned count, present;
-
-	if (session->state != SESSION_REGISTERED || !session_may_use_space(session, frame->space)) {
-		session_refuse(session, frame->header.request, -EINVAL, "HINT: not a registered engine's space");
-		return;
-	}
-	count = hint_entries(session, frame);
-	present = present_of(count);
-	switch ((enum frame_hint_kind)frame->kind) {
-	case FRAME_HINT_END:
-		reply.blocks = cache_demote_tail(daemon->cache, wanted, count);
-		break;
-	case FRAME_HINT_TOUCH:
-		cache_touch(daemon->cache, wanted, count);
-		reply.blocks = present;
-		break;
-	case FRAME_HINT_PREFETCH:
-		reply.blocks = prefetch(session, count, &is_deferred);
-		break;
-	/* RETAIN and PIN: a lease; RETAIN's nobody gives back, so its deadline ends it */
-	default:
-		reply.blocks = pin(session, frame, count, &reply.lease);
-		break;
-	}
-	reply.outcome = reply.blocks == 0 ? FRAME_HINT_REJECTED
-			: is_deferred     ? FRAME_HINT_DEFERRED
-			: reply.blocks < present && frame->kind != FRAME_HINT_END
-				? FRAME_HINT_CLIPPED
-				: FRAME_HINT_ACCEPTED;
-	session_reply(session, &reply, sizeof(reply), FRAME_HINT_REPLY, frame->header.request, 0);
 }

@@ -119,6 +119,8 @@ void engine_leave(struct session *session);
 void lookup_frame(struct session *session, const struct frame_lookup *frame);
 void lookup_abandon(struct session *session);
 void hint_frame(struct session *session, const struct frame_hint *frame);
+/* Each tenant has an equal part of the leases, so that none can leave another without. */
+bool lease_is_left(const struct daemon *daemon, const struct tenant *tenant);
 void store_frame(struct session *session, const struct frame_store *frame);
 void commit_frame(struct session *session, const struct frame_commit *frame);
 void load_frame(struct session *session, const struct frame_load *frame);
