@@ -1,13 +1,14 @@
 /*
  * kvtier.h: the client library of the kvtier daemon.
  *
- * A client belongs to one process. Calls on one client may come from several threads. After fork() the child's calls
- * answer -ECHILD; it opens a client of its own. Every call that can wait takes a bound, in microseconds from now; when
- * the daemon is dead, hung, full or slow the answer is a miss or an error within that bound, never a stall.
- * Functions return 0 or a negative errno unless they say otherwise. C99, C++.
+ * A client belongs to one process. Calls on one client may come from several threads. After fork()
+ * the child's calls answer -ECHILD; it opens a client of its own. Every call that can wait takes a
+ * bound, in microseconds from now; when the daemon is dead, hung, full or slow the answer is a miss
+ * or an error within that bound, never a stall. Functions return 0 or a negative errno unless they
+ * say otherwise. C99, C++.
  *
- * A deadline ends the caller's wait, not the library's use of the caller's memory: blocks of a job may be used for
- * something else only when its completion says `quiesced`.
+ * A deadline ends the caller's wait, not the library's use of the caller's memory: blocks of a job
+ * may be used for something else only when its completion says `quiesced`.
  */
 #ifndef KVTIER_H
 #define KVTIER_H
@@ -32,7 +33,8 @@ extern "C" {
 
 struct kvtier_client;
 
-/* Where in host memory one part of every block of a group lies: block b at base + b * stride, `bytes` bytes. */
+/* Where in host memory one part of every block of a group lies: block b at base + b * stride,
+ * `bytes` bytes. */
 struct kvtier_plane {
 	void *base;
 	uint64_t stride;
@@ -41,7 +43,8 @@ struct kvtier_plane {
 
 enum kvtier_group_kind { KVTIER_FULL, KVTIER_WINDOW, KVTIER_STATE };
 
-/* A block's payload is its planes one behind the other; segments (layers) are equal parts of it, the last may be shorter. */
+/* A block's payload is its planes one behind the other; segments (layers) are equal parts of it,
+ * the last may be shorter. */
 struct kvtier_group {
 	enum kvtier_group_kind kind;
 	uint32_t tokens_per_block;
@@ -56,14 +59,17 @@ struct kvtier_group {
 /* What makes blocks interchangeable; text, NULL is the same as empty. model_content is required. */
 struct kvtier_identity {
 	const char *model_content;          /* a digest, never a name or a path alone */
-	const char *dtype, *quantisation, *layout, *split, *speculation, *hash_algorithm, *hash_seed, *weights_version;
+	const char *dtype, *quantisation, *layout, *split, *speculation, *hash_algorithm,
+		*hash_seed, *weights_version;
 };
 
 enum { KVTIER_SCHEDULER = 1, KVTIER_WORKER = 2 };
 
 struct kvtier_options {
-	const char *socket;                 /* the tenant's; NULL: $KVTIER_SOCKET, else /run/kvtier/t/default/kv.sock */
-	const char *engine;                 /* id, the same for all ranks of one engine; at most 63 bytes */
+	/* the tenant's; NULL: $KVTIER_SOCKET, else /run/kvtier/t/default/kv.sock */
+	const char *socket;
+	/* id, the same for all ranks of one engine; at most 63 bytes */
+	const char *engine;
 	unsigned roles;                     /* KVTIER_SCHEDULER | KVTIER_WORKER */
 	unsigned shard, world;              /* this rank's part; world 0 means 1 */
 	struct kvtier_identity identity;
@@ -73,26 +79,31 @@ struct kvtier_options {
 };
 
 /*
- * Opens a client; starts its copy thread if it has the worker role. When the daemon is not there (yet) the client is
- * opened all the same, answers misses, and connects and registers by itself later; kvtier_is_connected() tells. Fails
- * only for what waiting will not mend: bad options (-EINVAL), a refused registration (-EPERM), no memory.
- * `text` (may be NULL) gets a sentence on failure.
+ * Opens a client; starts its copy thread if it has the worker role. When the daemon is not there
+ * (yet) the client is opened all the same, answers misses, and connects and registers by itself
+ * later; kvtier_is_connected() tells. Fails only for what waiting will not mend: bad options
+ * (-EINVAL), a refused registration (-EPERM), no memory. `text` (may be NULL) gets a sentence on
+ * failure.
  */
-KVTIER_API int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *options, char *text,
-			   size_t text_bytes);
-/* Cancels what is under way, waits until it is quiescent (its own copies only: microseconds), frees. NULL is allowed. */
+KVTIER_API int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *options,
+			   char *text, size_t text_bytes);
+/* Cancels what is under way, waits until it is quiescent (its own copies only: microseconds),
+ * frees. NULL is allowed. */
 KVTIER_API void kvtier_close(struct kvtier_client *client);
 /* 1: registered, all ranks are there; 0: not now. Never waits. */
 KVTIER_API int kvtier_is_connected(struct kvtier_client *client);
 /* Tries to connect and register within `wait_us_max`; 0 when connected. */
-KVTIER_API int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *text, size_t text_bytes);
+KVTIER_API int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *text,
+			      size_t text_bytes);
 /* The fingerprint of the registered space; -ENOTCONN while unknown. */
 KVTIER_API int kvtier_fingerprint(struct kvtier_client *client, uint8_t out_fingerprint[16]);
-/* The space of requests that use a LoRA adapter with this content digest. Survives daemon restarts. */
-KVTIER_API int kvtier_space_open(struct kvtier_client *client, const uint8_t adapter_digest[32], uint64_t wait_us_max,
-				 uint32_t *out_space);
+/* The space of requests that use a LoRA adapter with this content digest. Survives daemon
+ * restarts. */
+KVTIER_API int kvtier_space_open(struct kvtier_client *client, const uint8_t adapter_digest[32],
+				 uint64_t wait_us_max, uint32_t *out_space);
 
-/* Spaces are numbered by the client: 0 is the registered one, others come from kvtier_space_open(). */
+/* Spaces are numbered by the client: 0 is the registered one, others come from
+ * kvtier_space_open(). */
 
 struct kvtier_keys {
 	uint32_t group;
@@ -107,7 +118,8 @@ struct kvtier_lookup {
 	const struct kvtier_keys *sections;
 	const uint8_t *tag;                 /* NULL or 16 bytes */
 	uint64_t lease_us;                  /* 0: no lease */
-	double cost_a, cost_b, cost_c;      /* prefill seconds a + b u + c u (p + u / 2); all 0: not known */
+	/* prefill seconds a + b u + c u (p + u / 2); all 0: not known */
+	double cost_a, cost_b, cost_c;
 };
 
 struct kvtier_found {
@@ -122,8 +134,8 @@ struct kvtier_found {
 };
 
 /* -EAGAIN: ranks of this engine are still missing. Any failure is a miss: usable_tokens is 0. */
-KVTIER_API int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *lookup, uint64_t wait_us_max,
-			     struct kvtier_found *out_found);
+KVTIER_API int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *lookup,
+			     uint64_t wait_us_max, struct kvtier_found *out_found);
 KVTIER_API int kvtier_lease_release(struct kvtier_client *client, uint64_t lease);
 
 struct kvtier_block {
@@ -138,7 +150,8 @@ struct kvtier_transfer {
 	uint32_t first_position;            /* stores */
 	uint32_t count;
 	const struct kvtier_block *blocks;  /* copied; consecutive blocks of one chain, in order */
-	const uint8_t *parent;              /* stores: hash of the block before blocks[0]; NULL: the first of its prefix */
+	/* stores: hash of the block before blocks[0]; NULL: the first of its prefix */
+	const uint8_t *parent;
 	const uint8_t *tag;
 	uint64_t lease;                     /* loads; 0: none */
 	uint64_t deadline_us;               /* from now */
@@ -151,50 +164,68 @@ struct kvtier_completion {
 	uint64_t job;
 	void *user;
 	int is_store;
-	enum kvtier_state state;            /* DONE: every block has a result; FAILED: the daemon went away */
-	int quiesced;                       /* 1: the job's engine blocks are not touched any more */
+	/* DONE: every block has a result; FAILED: the daemon went away */
+	enum kvtier_state state;
+	/* 1: the job's engine blocks are not touched any more */
+	int quiesced;
 	uint32_t count;
-	uint32_t good_count;                /* loads: delivered and proven; stores: now in the cache (also by others) */
-	/* A result a block: 0; loads: -ENOENT a miss, -EBADMSG a wrong checksum (a miss); stores: 1 was there already,
-	 * -ENOSPC refused; -ETIME, -ECANCELED, -ENOTCONN. Owned by the library until the next kvtier_poll() or close. */
+	/* loads: delivered and proven; stores: now in the cache (also by others) */
+	uint32_t good_count;
+	/* A result a block: 0; loads: -ENOENT a miss, -EBADMSG a wrong checksum (a miss); stores: 1
+	 * was there already, -ENOSPC refused; -ETIME, -ECANCELED, -ENOTCONN. Owned by the library
+	 * until the next kvtier_poll() or close. */
 	const int *results;
 };
 
-/* Both return at once; the copy thread does the work. *out_job is never 0. -EAGAIN: too many jobs. -ENOTCONN. */
-KVTIER_API int kvtier_store(struct kvtier_client *client, const struct kvtier_transfer *transfer, uint64_t *out_job);
-KVTIER_API int kvtier_load(struct kvtier_client *client, const struct kvtier_transfer *transfer, uint64_t *out_job);
+/* Both return at once; the copy thread does the work. *out_job is never 0. -EAGAIN: too many jobs.
+ * -ENOTCONN. */
+KVTIER_API int kvtier_store(struct kvtier_client *client, const struct kvtier_transfer *transfer,
+			    uint64_t *out_job);
+KVTIER_API int kvtier_load(struct kvtier_client *client, const struct kvtier_transfer *transfer,
+			   uint64_t *out_job);
 /* The job ends as CANCELLED, soon. Unknown jobs are ignored. */
 KVTIER_API void kvtier_cancel(struct kvtier_client *client, uint64_t job);
 
-/* Readable while kvtier_poll() has something, or a deadline is to be looked at. Owned by the client. */
+/* Readable while kvtier_poll() has something, or a deadline is to be looked at. Owned by the
+ * client. */
 KVTIER_API int kvtier_fd(struct kvtier_client *client);
 /*
- * Takes at most `completions_max` completions; returns how many, or a negative errno. Each job completes exactly once;
- * one that completed with quiesced = 0 is followed by one more completion with the same job and state and quiesced = 1.
+ * Takes at most `completions_max` completions; returns how many, or a negative errno. Each job
+ * completes exactly once; one that completed with quiesced = 0 is followed by one more completion
+ * with the same job and state and quiesced = 1.
  */
 KVTIER_API int kvtier_poll(struct kvtier_client *client, struct kvtier_completion *out_completions,
 			   unsigned completions_max);
 /* Waits until kvtier_poll() has something: 1, or 0 after `wait_us_max`. */
 KVTIER_API int kvtier_wait(struct kvtier_client *client, uint64_t wait_us_max);
 
-/* Makes everything stored so far in the space unreachable for ever, durable when it returns 0. For weights changed in
- * place. KVTIER_SPACE_NONE: everything of the tenant. */
+/* Makes everything stored so far in the space unreachable for ever, durable when it returns 0. For
+ * weights changed in place. KVTIER_SPACE_NONE: everything of the tenant. */
 KVTIER_API int kvtier_forget(struct kvtier_client *client, uint32_t space, uint64_t wait_us_max);
 
-enum kvtier_hint { KVTIER_HINT_END, KVTIER_HINT_RETAIN, KVTIER_HINT_PREFETCH, KVTIER_HINT_PIN, KVTIER_HINT_TOUCH };
+enum kvtier_hint {
+	KVTIER_HINT_END,
+	KVTIER_HINT_RETAIN,
+	KVTIER_HINT_PREFETCH,
+	KVTIER_HINT_PIN,
+	KVTIER_HINT_TOUCH
+};
 enum kvtier_outcome { KVTIER_ACCEPTED, KVTIER_CLIPPED, KVTIER_DEFERRED, KVTIER_REJECTED };
 
-/* Advisory: demotes or protects, never deletes. *out_lease: for PIN. Returns a negative errno or enum kvtier_outcome. */
+/* Advisory: demotes or protects, never deletes. *out_lease: for PIN. Returns a negative errno or
+ * enum kvtier_outcome. */
 KVTIER_API int kvtier_hint(struct kvtier_client *client, enum kvtier_hint hint, uint32_t space,
-			   const struct kvtier_keys *keys, uint64_t retain_us, uint64_t wait_us_max, uint64_t *out_lease);
+			   const struct kvtier_keys *keys, uint64_t retain_us, uint64_t wait_us_max,
+			   uint64_t *out_lease);
 
 /* The daemon's status as JSON (NUL-terminated, cut to the room). */
-KVTIER_API int kvtier_stats(struct kvtier_client *client, char *text, size_t text_bytes, uint64_t wait_us_max);
+KVTIER_API int kvtier_stats(struct kvtier_client *client, char *text, size_t text_bytes,
+			    uint64_t wait_us_max);
 
 /*
- * Route keys: XXH3-64 with the parent's route key as seed (first block: tokens per block) over the token ids as
- * little-endian u32, then length-prefixed (u32) adapter name, cache salt and media ids, in this order, each only in
- * blocks where it applies; an empty list of extras adds nothing.
+ * Route keys: XXH3-64 with the parent's route key as seed (first block: tokens per block) over the
+ * token ids as little-endian u32, then length-prefixed (u32) adapter name, cache salt and media
+ * ids, in this order, each only in blocks where it applies; an empty list of extras adds nothing.
  */
 struct kvtier_extra {
 	const void *bytes;

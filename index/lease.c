@@ -90,7 +90,8 @@ static bool item_add(struct cache *cache, struct lease *lease, uint32_t entry, e
 	struct tenant *tenant = &cache->tenants[lease->tenant];
 	uint32_t number = cache->lease_item_free_first;
 
-	/* An equal part each: leases on the same blocks again and again must not use up another's. */
+	/* An equal part each: leases on the same blocks again and again must not use up
+	 * another's. */
 	if (tenant->lease_items_count >= cache->config.lease_items_max / cache->config.tenants_max)
 		return false;
 	if (number != ITEM_NONE)
