@@ -59,8 +59,8 @@ struct kvtier_group {
 /* What makes blocks interchangeable; text, NULL is the same as empty. model_content is required. */
 struct kvtier_identity {
 	const char *model_content;          /* a digest, never a name or a path alone */
-	const char *dtype, *quantisation, *layout, *split, *speculation, *hash_algorithm,
-		*hash_seed, *weights_version;
+	const char *dtype, *quantisation, *layout, *split, *speculation;
+	const char *hash_algorithm, *hash_seed, *weights_version;
 };
 
 enum { KVTIER_SCHEDULER = 1, KVTIER_WORKER = 2 };
