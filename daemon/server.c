@@ -257,8 +257,8 @@ static void accept_some(struct daemon *daemon, struct listener *listener)
 	}
 }
 
-/* Not while a reply waits, nor while so much is under way for it that more would have to be dropped: it waits at its
- * socket, and the others keep their share of the moves. */
+/* Not while a reply waits, nor while so much is under way for it that more would have to be
+ * dropped: it waits at its socket, and the others keep their share of the moves. */
 static bool may_read(const struct session *session)
 {
 	return session->out_bytes == 0 && session->users < SESSION_USERS_MAX;
@@ -269,7 +269,8 @@ bool server_serve(struct session *session)
 	struct server *server = session->daemon->server;
 	unsigned frames = 0;
 
-	while (frames < FRAMES_A_PASS_MAX && session->state != SESSION_CLOSING && may_read(session)) {
+	while (frames < FRAMES_A_PASS_MAX && session->state != SESSION_CLOSING &&
+	       may_read(session)) {
 		ssize_t bytes = session->wire.ops->receive(&session->wire, server->frame,
 							   FRAME_BYTES_MAX);
 
@@ -309,7 +310,8 @@ static void flush(struct session *session)
 static void watch_again(struct session *session)
 {
 	bool waits = session->out_bytes > 0;
-	struct epoll_event event = { .events = may_read(session) ? EPOLLIN : 0, .data.ptr = session };
+	struct epoll_event event = { .events = may_read(session) ? EPOLLIN : 0,
+				     .data.ptr = session };
 
 	if (session->wire.fd < 0 || session->state == SESSION_CLOSING)
 		return;

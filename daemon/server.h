@@ -8,7 +8,8 @@
 
 #include "daemon/session.h"
 
-#define SESSION_USERS_MAX 1024u   /* moves and mill ops of one session under which it is read from */
+/* moves and mill ops of one session under which it is read from */
+#define SESSION_USERS_MAX 1024u
 #define FRAMES_A_PASS_MAX 32u     /* of one session, so that none starves the others */
 
 /* Sockets: RUN/t/TENANT/kv.sock (folder 0750, socket 0660) and RUN/admin.sock (0600). */
