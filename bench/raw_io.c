@@ -108,7 +108,8 @@ static int ring_open(struct raw_ring *ring, const struct raw_io *raw, struct err
 	if (ring->file < 0)
 		return error_set(error, -errno, "%s: %s", raw->path, strerror(errno));
 	ring->memory_bytes = (size_t)raw->queue_depth * raw->block_bytes;
-	/* Huge pages, as the arena has them: a disk with few segments a request is faster with them. */
+	/* Huge pages, as the arena has them: a disk with few segments a request is faster with
+	 * them. */
 	ring->memory_bytes = (ring->memory_bytes + HUGE_BYTES - 1) / HUGE_BYTES * HUGE_BYTES;
 	ring->memory = mmap(NULL, ring->memory_bytes, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -182,8 +182,8 @@ int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *look
 	if (result < 0)
 		return result;
 	result = client_space_handle(client, lookup->space, &handle);
-	/* What could not be loaded is not promised: after a restart the copy thread attaches a moment
-	 * later than the callers' own connection. */
+	/* What could not be loaded is not promised: after a restart the copy thread attaches a
+	 * moment later than the callers' own connection. */
 	if (result == 0 && !client_can_load(client))
 		result = -ENOTCONN;
 	if (result == 0)
