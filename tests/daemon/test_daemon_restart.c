@@ -9,7 +9,7 @@
 #include <stdio.h>
 
 #define BLOCKS 40u
-#define STEPS_MAX 40u
+#define STEPS_MAX 24u
 
 static const struct rig_blocks all = { .first = 1, .count = BLOCKS, .version = 3 };
 
@@ -81,7 +81,7 @@ static void crash_in_a_store(unsigned steps, enum rig_crash kind, bool is_catalo
 	rig.is_shuffled = true;
 	client = rig_register(&rig, NULL);
 	batch = rig_store_begin(client, &all);
-	for (unsigned i = 0; i < steps * 4; i++) {
+	for (unsigned i = 0; i < steps * 6; i++) {
 		if (!rig_step(&rig))
 			clock_advance(&rig.clock, 500);
 		if (batch->is_replied && !is_committed)
