@@ -82,8 +82,7 @@ static void what_was_never_stored_misses(void **unused)
 	rig_finish(&rig);
 }
 
-static void a_store_whose_bytes_are_not_those_it_committed_fails_and_may_be_stored_again(
-	void **unused)
+static void a_store_of_other_bytes_than_committed_fails_and_may_be_repeated(void **unused)
 {
 	struct rig rig;
 	struct rig_client *client;
@@ -195,6 +194,43 @@ static void without_one_of_its_ranks_an_engine_is_not_ready(void **unused)
 	rig_finish(&rig);
 }
 
+/* Its half stays away: the other half is no hit, and both can be stored again. */
+static void a_rank_that_dies_in_a_store_leaves_no_half_hits(void **unused)
+{
+	(void)unused;
+	for (unsigned steps = 0; steps < 12; steps++) {
+		struct rig rig;
+		struct rig_client *ranks[2];
+		struct rig_blocks blocks = { .first = 1, .count = 4, .version = 1 };
+		struct rig_batch *batch;
+
+		rig_init(&rig, NULL);
+		ranks[0] = rank_open(&rig, 0);
+		ranks[1] = rank_open(&rig, 1);
+		assert_int_equal(rig_store(ranks[0], &blocks), 4);
+		batch = rig_store_begin(ranks[1], &blocks);
+		for (unsigned i = 0; i < steps; i++)
+			(void)rig_step(&rig);
+		if (batch->is_replied && steps % 2 == 0)
+			rig_store_commit(ranks[1], batch);
+		rig_client_close(ranks[1]);
+		rig_pass_time(&rig, RIG_DEADLINE_US);
+		rig_assert_idle(&rig);
+		ranks[1] = rank_open(&rig, 1);
+		unsigned usable = rig_usable(ranks[0], 1, 4);
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(rig_load(ranks[i], &blocks), usable);
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(rig_store(ranks[i], &blocks), 4);
+		assert_int_equal(rig_usable(ranks[0], 1, 4), 4);
+		for (unsigned i = 0; i < 2; i++)
+			assert_int_equal(rig_load(ranks[i], &blocks), 4);
+		rig_settle(&rig);
+		rig_assert_idle(&rig);
+		rig_finish(&rig);
+	}
+}
+
 static void a_rank_with_another_model_is_refused_and_the_engine_goes_on(void **unused)
 {
 	struct rig rig;
@@ -278,11 +314,11 @@ int main(void)
 		cmocka_unit_test(a_stored_block_is_written_down_evicted_and_loaded_proven),
 		cmocka_unit_test(a_full_cpu_tier_gives_way_and_every_block_still_loads_from_nvme),
 		cmocka_unit_test(what_was_never_stored_misses),
-		cmocka_unit_test(
-			a_store_whose_bytes_are_not_those_it_committed_fails_and_may_be_stored_again),
+		cmocka_unit_test(a_store_of_other_bytes_than_committed_fails_and_may_be_repeated),
 		cmocka_unit_test(a_tier_without_nvme_serves_from_cpu_alone),
 		cmocka_unit_test(a_block_of_two_shards_is_found_only_when_both_are_there),
 		cmocka_unit_test(without_one_of_its_ranks_an_engine_is_not_ready),
+		cmocka_unit_test(a_rank_that_dies_in_a_store_leaves_no_half_hits),
 		cmocka_unit_test(a_rank_with_another_model_is_refused_and_the_engine_goes_on),
 		cmocka_unit_test(window_and_state_groups_need_their_tail_only),
 	};
