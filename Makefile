@@ -119,6 +119,8 @@ demo: deps-build all
 	bench/demo.sh $(BUILD)
 bench: deps-build all
 	bench/core.sh $(BUILD)
+bench-rivals: deps-build all
+	bench/rivals/run.sh $(BUILD)
 
 # ---- what is generated from tables: docs, the daemon's man page and completion ----
 
@@ -160,6 +162,7 @@ install: all $(describe) $(BUILD)/kvtier.pc
 help:
 	@sed -n '1,/^$$/p' Makefile | sed 's/^# \{0,1\}//'
 	@echo 'make bench      measure the core                    make install    DESTDIR= PREFIX=/usr/local'
+	@echo 'make bench-rivals   beside Mooncake and NIXL, installed into BUILD/rivals'
 	@echo 'make tidy       layers, lengths, cppcheck, docs     make fuzz       SECONDS=60 for each fuzzer; needs clang'
 	@echo 'make docs       write what is generated from tables make config     flags, and which libraries were found'
 	@echo 'make tests      build the unit tests                make deps       install what is missing (Debian)'
@@ -175,6 +178,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test tidy demo bench docs deps deps-build config install help clean FORCE
+.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test tidy demo bench bench-rivals docs deps deps-build config install help clean FORCE
 .SECONDARY:
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(describe).d

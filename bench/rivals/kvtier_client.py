@@ -1,0 +1,197 @@
+"""libkvtier through ctypes: as much of client/kvtier.h as the comparison needs."""
+import ctypes
+import errno
+import os
+
+SCHEDULER, WORKER = 1, 2
+DONE = 1
+STATS_BYTES = 64 << 10
+TEXT_BYTES = 256
+JOB_BLOCKS_MAX = 1024
+JOBS_MAX = 8
+COMPLETIONS_MAX = 16
+TOKENS_PER_BLOCK = 16
+
+
+class Plane(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('stride', ctypes.c_uint64), ('bytes', ctypes.c_uint64)]
+
+
+class Group(ctypes.Structure):
+    _fields_ = [('kind', ctypes.c_int), ('tokens_per_block', ctypes.c_uint32),
+                ('window_tokens', ctypes.c_uint32), ('segments_count', ctypes.c_uint32),
+                ('blocks_count', ctypes.c_uint32), ('planes_count', ctypes.c_uint32),
+                ('planes', ctypes.POINTER(Plane)), ('payload_bytes', ctypes.c_uint64)]
+
+
+class Identity(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_char_p) for name in (
+        'model_content', 'dtype', 'quantisation', 'layout', 'split', 'speculation',
+        'hash_algorithm', 'hash_seed', 'weights_version')]
+
+
+class Options(ctypes.Structure):
+    _fields_ = [('socket', ctypes.c_char_p), ('engine', ctypes.c_char_p),
+                ('roles', ctypes.c_uint), ('shard', ctypes.c_uint), ('world', ctypes.c_uint),
+                ('identity', Identity), ('groups_count', ctypes.c_uint),
+                ('groups', ctypes.POINTER(Group)), ('connect_us_max', ctypes.c_uint64)]
+
+
+class Keys(ctypes.Structure):
+    _fields_ = [('group', ctypes.c_uint32), ('first_position', ctypes.c_uint32),
+                ('count', ctypes.c_uint32), ('hashes', ctypes.c_char_p)]
+
+
+class Lookup(ctypes.Structure):
+    _fields_ = [('space', ctypes.c_uint32), ('sections_count', ctypes.c_uint32),
+                ('sections', ctypes.POINTER(Keys)), ('tag', ctypes.c_char_p),
+                ('lease_us', ctypes.c_uint64), ('cost_a', ctypes.c_double),
+                ('cost_b', ctypes.c_double), ('cost_c', ctypes.c_double)]
+
+
+class Found(ctypes.Structure):
+    _fields_ = [('lease', ctypes.c_uint64), ('usable_tokens', ctypes.c_uint32),
+                ('worth_tokens', ctypes.c_uint32), ('present_count', ctypes.c_uint32),
+                ('tier_tokens', ctypes.c_uint32 * 2), ('restore_us', ctypes.c_uint32),
+                ('present', ctypes.c_void_p), ('present_max', ctypes.c_uint32)]
+
+
+class Block(ctypes.Structure):
+    _fields_ = [('hash', ctypes.c_uint8 * 32), ('route_key', ctypes.c_uint64),
+                ('engine_block', ctypes.c_uint32)]
+
+
+class Transfer(ctypes.Structure):
+    _fields_ = [('space', ctypes.c_uint32), ('group', ctypes.c_uint32),
+                ('first_position', ctypes.c_uint32), ('count', ctypes.c_uint32),
+                ('blocks', ctypes.POINTER(Block)), ('parent', ctypes.c_char_p),
+                ('tag', ctypes.c_char_p), ('lease', ctypes.c_uint64),
+                ('deadline_us', ctypes.c_uint64), ('user', ctypes.c_void_p)]
+
+
+class Completion(ctypes.Structure):
+    _fields_ = [('job', ctypes.c_uint64), ('user', ctypes.c_void_p), ('is_store', ctypes.c_int),
+                ('state', ctypes.c_int), ('quiesced', ctypes.c_int), ('count', ctypes.c_uint32),
+                ('good_count', ctypes.c_uint32), ('results', ctypes.POINTER(ctypes.c_int))]
+
+
+def library_open(path):
+    library = ctypes.CDLL(path, use_errno=True)
+    client, microseconds = ctypes.c_void_p, ctypes.c_uint64
+    # Every pointer is declared: an undeclared one would be cut to an int.
+    declarations = {
+        'open': [ctypes.POINTER(client), ctypes.POINTER(Options), ctypes.c_char_p,
+                 ctypes.c_size_t],
+        'close': [client],
+        'is_connected': [client],
+        'connect': [client, microseconds, ctypes.c_char_p, ctypes.c_size_t],
+        'lookup': [client, ctypes.POINTER(Lookup), microseconds, ctypes.POINTER(Found)],
+        'lease_release': [client, ctypes.c_uint64],
+        'store': [client, ctypes.POINTER(Transfer), ctypes.POINTER(ctypes.c_uint64)],
+        'load': [client, ctypes.POINTER(Transfer), ctypes.POINTER(ctypes.c_uint64)],
+        'wait': [client, microseconds],
+        'poll': [client, ctypes.POINTER(Completion), ctypes.c_uint],
+        'stats': [client, ctypes.c_char_p, ctypes.c_size_t, microseconds],
+    }
+    for name, arguments in declarations.items():
+        function = getattr(library, 'kvtier_' + name)
+        function.argtypes = arguments
+        function.restype = None if name == 'close' else ctypes.c_int
+    return library
+
+
+class Job:
+    """A run of blocks of one chain, ready to be handed over: nothing is built while time counts."""
+
+    def __init__(self, hashes, engine_blocks, deadline_us):
+        self.count = len(hashes)
+        self.blocks = (Block * self.count)()
+        for i, (name, engine_block) in enumerate(zip(hashes, engine_blocks)):
+            ctypes.memmove(self.blocks[i].hash, name, len(name))
+            self.blocks[i].route_key = int.from_bytes(name[:8], 'little')
+            self.blocks[i].engine_block = engine_block
+        self.transfers = []
+        for first in range(0, self.count, JOB_BLOCKS_MAX):
+            self.transfers.append(Transfer(
+                first_position=first, count=min(JOB_BLOCKS_MAX, self.count - first),
+                blocks=ctypes.cast(ctypes.byref(self.blocks, first * ctypes.sizeof(Block)),
+                                   ctypes.POINTER(Block)),
+                parent=hashes[first - 1] if first > 0 else None, deadline_us=deadline_us))
+
+
+class Client:
+    """A kvtier client whose engine blocks lie one behind the other at `base`."""
+
+    def __init__(self, path, socket, base, block_bytes, blocks_count):
+        self.library = library_open(path)
+        self.client = ctypes.c_void_p()
+        plane = Plane(base, block_bytes, block_bytes)
+        group = Group(0, TOKENS_PER_BLOCK, 0, 1, blocks_count, 1, ctypes.pointer(plane), 0)
+        options = Options(socket=socket.encode(), engine=b'rivals-%d' % os.getpid(),
+                          roles=SCHEDULER | WORKER, world=1,
+                          identity=Identity(model_content=b'rivals'), groups_count=1,
+                          groups=ctypes.pointer(group), connect_us_max=100000)
+        text = ctypes.create_string_buffer(TEXT_BYTES)
+        result = self.library.kvtier_open(ctypes.byref(self.client), ctypes.byref(options), text,
+                                          TEXT_BYTES)
+        if result < 0:
+            raise OSError(-result, text.value.decode(errors='replace'))
+
+    def close(self):
+        self.library.kvtier_close(self.client)
+        self.client = ctypes.c_void_p()
+
+    def connect(self, wait_us_max):
+        return self.library.kvtier_connect(self.client, wait_us_max, None, 0) == 0 and \
+            self.library.kvtier_is_connected(self.client) == 1
+
+    def stats(self):
+        text = ctypes.create_string_buffer(STATS_BYTES)
+        result = self.library.kvtier_stats(self.client, text, STATS_BYTES, 1000000)
+        return text.value.decode() if result == 0 else ''
+
+    def lookup(self, keys, wait_us_max, lease_us=0):
+        """(result, Found); `keys` is what keys_of() made."""
+        lookup = Lookup(sections_count=1, sections=ctypes.pointer(keys), lease_us=lease_us)
+        found = Found()
+        result = self.library.kvtier_lookup(self.client, ctypes.byref(lookup), wait_us_max,
+                                            ctypes.byref(found))
+        return result, found
+
+    def lease_release(self, lease):
+        self.library.kvtier_lease_release(self.client, lease)
+
+    def move(self, job, is_store, wait_us_max):
+        """
+        Runs a job to its end. One result a block, in order; what never completed is -ETIMEDOUT.
+        """
+        begin = self.library.kvtier_store if is_store else self.library.kvtier_load
+        results = [-errno.ETIMEDOUT] * job.count
+        completions = (Completion * COMPLETIONS_MAX)()
+        waiting, running, number = list(reversed(job.transfers)), {}, ctypes.c_uint64()
+        while waiting or running:
+            if waiting and len(running) < JOBS_MAX:
+                result = begin(self.client, ctypes.byref(waiting[-1]), ctypes.byref(number))
+                if result == 0:
+                    running[number.value] = waiting.pop().first_position
+                    continue
+                if result != -errno.EAGAIN:
+                    first = waiting.pop().first_position
+                    results[first] = result
+                    continue
+            if self.library.kvtier_wait(self.client, wait_us_max) <= 0:
+                break
+            for i in range(self.library.kvtier_poll(self.client, completions, COMPLETIONS_MAX)):
+                first = running.get(completions[i].job)
+                if first is None:
+                    continue
+                results[first:first + completions[i].count] = \
+                    completions[i].results[:completions[i].count]
+                if completions[i].quiesced:
+                    del running[completions[i].job]
+        return results
+
+
+def keys_of(hashes):
+    keys = Keys(count=len(hashes), hashes=b''.join(hashes))
+    return keys
