@@ -188,7 +188,7 @@ static void done_runs_in_poll_only_and_a_full_device_says_again(void **unused)
 	assert_int_equal(tier_submit(rig.tier, nvme_rig_op(&rig, 5, TIER_READ)), -EAGAIN);
 	assert_int_equal(rig.tier->in_flight, 5);
 	block_io_fault_release(&rig.fault, 2);
-	for (unsigned i = 0; i < 1000 && rig.fault.released > 0; i++) {
+	for (unsigned i = 0; i < NVME_RIG_STEPS_MAX && rig.fault.released > 0; i++) {
 		nvme_device_step(rig.device, clock_now_us(&rig.clock));
 		nvme_device_wait(rig.device, NVME_RIG_WAIT_US);
 	}
@@ -215,7 +215,7 @@ static void the_loop_is_woken_through_the_descriptor(void **unused)
 	assert_int_equal(tier_submit(rig.tier, nvme_rig_op(&rig, 0, TIER_READ)), 0);
 	assert_true(tier_sleep(rig.tier));
 	assert_int_equal(poll(&watched, 1, 0), 0);
-	for (unsigned i = 0; i < 1000 && poll(&watched, 1, 0) == 0; i++) {
+	for (unsigned i = 0; i < NVME_RIG_STEPS_MAX && poll(&watched, 1, 0) == 0; i++) {
 		nvme_device_step(rig.device, clock_now_us(&rig.clock));
 		nvme_device_wait(rig.device, NVME_RIG_WAIT_US);
 	}
@@ -242,7 +242,8 @@ static void reads_go_first_and_writes_still_get_their_turn(void **unused)
 		unsigned before = rig.done;
 
 		for (unsigned i = 0; i < NVME_RIG_STEPS_MAX && rig.done == before; i++) {
-			nvme_device_step(rig.device, clock_now_us(&rig.clock));
+			if (!nvme_device_step(rig.device, clock_now_us(&rig.clock)))
+				nvme_device_wait(rig.device, NVME_RIG_WAIT_US);
 			tier_poll(rig.tier, 1);
 			for (unsigned n = 0; n < 40 && rig.done > before; n++) {
 				if (rig.ops[n].finished_us == 0 || rig.ops[n].offset == 1)
