@@ -12,6 +12,7 @@
 #include <assert.h>
 
 #define OPS_A_PASS        256u
+#define DRAIN_WRITE_US    2000000u  /* below what main waits for the drain */
 /* while deadlines are running: how late one is noticed at most */
 #define BUSY_WAIT_US      10000u
 #define CATALOG_STEP_US   1000u
@@ -117,13 +118,15 @@ void daemon_stop(struct daemon *daemon)
 	log_line(LOG_INFO, "stopping", "sessions=%u moves=%u", server_sessions_count(daemon),
 		 mover_moves_count(daemon));
 	daemon->phase = DAEMON_DRAINING;
+	daemon->drain_us = daemon->now_us + DRAIN_WRITE_US;
 	server_stop(daemon);
 }
 
 bool daemon_is_drained(const struct daemon *daemon)
 {
 	return daemon->phase == DAEMON_DRAINING && server_sessions_count(daemon) == 0 &&
-	       mover_moves_count(daemon) == 0 && mills_in_flight(&daemon->mills) == 0 &&
+	       mover_moves_count(daemon) == 0 && mover_pending_down(daemon) == 0 &&
+	       mills_in_flight(&daemon->mills) == 0 &&
 	       list_is_empty(&((struct daemon *)daemon)->forgettings) &&
 	       !extents_are_busy(daemon) && (daemon->nvme == NULL || daemon->nvme->in_flight == 0);
 }

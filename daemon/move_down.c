@@ -15,62 +15,82 @@ bool mover_lower_is_wanted(struct daemon *daemon, uint64_t bytes)
 	       budget_allows(&daemon->write_budget, daemon->now_us, bytes);
 }
 
-static void down_ended(struct move *move)
+static void down_ended(struct mover *mover)
 {
-	assert(move->daemon->mover->stores_down > 0);
-	move->daemon->mover->stores_down--;
-	move_give(move);
+	assert(mover->stores_down > 0);
+	mover->stores_down--;
 }
 
 /* The nvme slot of this block: what admission reserved, or one taken now; false: it stays above
  * only. */
-static bool nvme_slot_found(struct move *move)
+static bool nvme_slot_found(struct daemon *daemon, struct down *down, uint32_t entry,
+			    unsigned shard)
 {
-	struct daemon *daemon = move->daemon;
+	struct slot_place place;
 	unsigned leaving = 0;
 
-	if (daemon->nvme == NULL)
+	if (daemon->nvme == NULL || daemon->mover->downs_end - daemon->mover->downs_begin == DOWNS_MAX)
 		return false;
-	if (move->nvme_slot != SLOT_NONE)
-		return move_nvme_is_current(move) &&
-		       cache_slot(daemon->cache, TIER_NVME, move->nvme_slot)->state == SLOT_FILLING;
-	if (!mover_lower_is_wanted(daemon, move->slot_bytes))
+	if (down->nvme_slot != SLOT_NONE)
+		return cache_slot_is_current(daemon->cache, TIER_NVME, down->nvme_slot,
+					     down->nvme_generation) &&
+		       cache_slot(daemon->cache, TIER_NVME, down->nvme_slot)->state == SLOT_FILLING;
+	cache_slot_place(daemon->cache, TIER_CPU, down->cpu_slot, &place);
+	if (!mover_lower_is_wanted(daemon, place.slot_bytes) ||
+	    cache_slot_take(daemon->cache, entry, TIER_NVME, shard, place.slot_bytes, ENTRY_NONE,
+			    &down->nvme_slot, &leaving) < 0)
 		return false;
-	if (cache_slot_take(daemon->cache, move->entry, TIER_NVME, move->shard, move->slot_bytes,
-			    ENTRY_NONE, &move->nvme_slot, &leaving) < 0) {
-		move->nvme_slot = SLOT_NONE;
-		return false;
-	}
-	move->nvme_generation = cache_slot(daemon->cache, TIER_NVME, move->nvme_slot)->generation;
+	down->nvme_generation = cache_slot(daemon->cache, TIER_NVME, down->nvme_slot)->generation;
 	return true;
+}
+
+static void nvme_slot_give_back(struct daemon *daemon, const struct down *down)
+{
+	if (down->nvme_slot != SLOT_NONE &&
+	    cache_slot_is_current(daemon->cache, TIER_NVME, down->nvme_slot, down->nvme_generation))
+		cache_slot_drop(daemon->cache, TIER_NVME, down->nvme_slot);
+}
+
+/* Puts a READY cpu slot on the line of those that go down. */
+static void down_line_up(struct daemon *daemon, struct down *down)
+{
+	struct mover *mover = daemon->mover;
+	const struct slot *slot = cache_slot(daemon->cache, TIER_CPU, down->cpu_slot);
+	struct slot_place place;
+
+	assert(slot->state == SLOT_READY);
+	if (!nvme_slot_found(daemon, down, slot->entry, slot->shard)) {
+		nvme_slot_give_back(daemon, down);
+		daemon->counters.down_unwanted++;
+		return;
+	}
+	cache_slot_place(daemon->cache, TIER_CPU, down->cpu_slot, &place);
+	budget_spend(&daemon->write_budget, daemon->now_us, place.slot_bytes);
+	cache_slot_set_lower(daemon->cache, down->cpu_slot, LOWER_PENDING);
+	mover->downs[mover->downs_end++ % DOWNS_MAX] = *down;
+	mover->stores_down++;
 }
 
 void move_down_start(struct move *move)
 {
-	struct daemon *daemon = move->daemon;
+	struct down down = {
+		.tenant = (uint32_t)(move->tenant - move->daemon->tenants),
+		.cpu_slot = move->cpu_slot,
+		.cpu_generation = move->cpu_generation,
+		.nvme_slot = move->nvme_slot,
+		.nvme_generation = move->nvme_generation,
+	};
 
 	assert(move->kind == MOVE_STORE && move->cpu_slot != SLOT_NONE);
-	if (!nvme_slot_found(move)) {
-		daemon->counters.down_unwanted++;
-		cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_NONE);
-		move_give(move);
-		return;
-	}
-	cache_slot_place(daemon->cache, TIER_NVME, move->nvme_slot, &move->nvme_place);
-	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
-	       DEVICE_ID_BYTES);
-	cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_PENDING);
-	budget_spend(&daemon->write_budget, daemon->now_us, move->slot_bytes);
-	move->kind = MOVE_DOWN;
-	daemon->mover->stores_down++;
-	move_submit(move);
-	(void)failpoint(down_submitted);
+	/* The line is long and a move is large: what waits for the disk holds none. */
+	down_line_up(move->daemon, &down);
+	move_give(move);
 }
 
 void mover_lower(struct daemon *daemon, uint32_t cpu_slot)
 {
 	const struct slot *slot = cache_slot(daemon->cache, TIER_CPU, cpu_slot);
-	struct move *move;
+	struct down down = { .cpu_slot = cpu_slot, .nvme_slot = SLOT_NONE };
 
 	/* An orphan (no ring) belongs to nobody any more. */
 	if (slot->state != SLOT_READY || slot->entry == ENTRY_NONE || slot->sibling == SLOT_NONE ||
@@ -78,35 +98,82 @@ void mover_lower(struct daemon *daemon, uint32_t cpu_slot)
 		return;
 	uint32_t handle = cache_space_tenant(daemon->cache,
 					     cache_entry(daemon->cache, slot->entry)->space);
-	struct tenant *tenant = daemon_tenant(daemon, handle);
-	move = move_take(daemon, MOVE_STORE, tenant, slot->entry, slot->shard);
-	if (move == NULL)
-		return;
-	move_has_cpu_slot(move, cpu_slot);
-	move_become(move, MOVE_MILLED);   /* as if a mill had just filled it */
-	move_down_start(move);
+	down.tenant = (uint32_t)(daemon_tenant(daemon, handle) - daemon->tenants);
+	down.cpu_generation = slot->generation;
+	down_line_up(daemon, &down);
 }
 
-/* A queued down whose cpu copy went (dropped, forgotten) is not written. */
-static bool down_is_void(struct move *move)
+/* What went meanwhile (dropped, forgotten, damaged) is not written; nor is, once we have to stop,
+ * what the disk did not get to in time. */
+static bool down_is_void(struct daemon *daemon, const struct down *down)
 {
-	struct daemon *daemon = move->daemon;
+	bool is_late = daemon->phase == DAEMON_DRAINING && daemon->now_us >= daemon->drain_us;
+	bool is_above = cache_slot_is_current(daemon->cache, TIER_CPU, down->cpu_slot,
+					      down->cpu_generation);
+	enum slot_state state = is_above ? cache_slot(daemon->cache, TIER_CPU, down->cpu_slot)->state
+					 : SLOT_FREE;
 
-	if (move_cpu_is_readable(move) && move_nvme_is_current(move))
+	is_above = state == SLOT_READY || state == SLOT_LEAVING;
+	if (is_above && !is_late &&
+	    cache_slot_is_current(daemon->cache, TIER_NVME, down->nvme_slot, down->nvme_generation))
 		return false;
+	nvme_slot_give_back(daemon, down);
+	if (is_above)
+		cache_slot_set_lower(daemon->cache, down->cpu_slot, LOWER_NONE);
 	daemon->counters.down_void++;
-	if (move_nvme_is_current(move))
-		cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
-	if (move_cpu_is_readable(move))
-		cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_NONE);
-	down_ended(move);
+	down_ended(daemon->mover);
 	return true;
+}
+
+static bool down_begin(struct daemon *daemon, const struct down *down)
+{
+	const struct slot *slot = cache_slot(daemon->cache, TIER_CPU, down->cpu_slot);
+	struct move *move = move_take(daemon, MOVE_DOWN, &daemon->tenants[down->tenant],
+				      slot->entry, slot->shard);
+
+	if (move == NULL)
+		return false;
+	move_has_cpu_slot(move, down->cpu_slot);
+	move->nvme_slot = down->nvme_slot;
+	move->nvme_generation = down->nvme_generation;
+	cache_slot_place(daemon->cache, TIER_NVME, move->nvme_slot, &move->nvme_place);
+	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
+	       DEVICE_ID_BYTES);
+	move_submit(move);
+	(void)failpoint(down_submitted);
+	return true;
+}
+
+bool move_downs_step(struct daemon *daemon)
+{
+	struct mover *mover = daemon->mover;
+	bool did_work = false;
+
+	while (mover->downs_begin != mover->downs_end && move_tier_has_room(daemon)) {
+		const struct down *down = &mover->downs[mover->downs_begin % DOWNS_MAX];
+
+		if (!down_is_void(daemon, down) && !down_begin(daemon, down))
+			break;
+		mover->downs_begin++;
+		did_work = true;
+	}
+	return did_work;
 }
 
 bool move_queued_is_void(struct move *move)
 {
+	struct down down = {
+		.cpu_slot = move->cpu_slot,
+		.cpu_generation = move->cpu_generation,
+		.nvme_slot = move->nvme_slot,
+		.nvme_generation = move->nvme_generation,
+	};
+
 	assert(move->state == MOVE_QUEUED);
-	return move->kind == MOVE_DOWN && down_is_void(move);
+	if (move->kind != MOVE_DOWN || !down_is_void(move->daemon, &down))
+		return false;
+	move_give(move);
+	return true;
 }
 
 void move_down_done(struct tier_op *op)
@@ -136,5 +203,6 @@ void move_down_done(struct tier_op *op)
 		cache_slot_set_lower(daemon->cache, move->cpu_slot,
 				     is_good ? LOWER_WRITTEN : LOWER_NONE);
 	cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
-	down_ended(move);
+	down_ended(daemon->mover);
+	move_give(move);
 }

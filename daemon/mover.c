@@ -20,16 +20,23 @@ static const bool legal_move[MOVE_STATES][MOVE_STATES] = {
 	[MOVE_MILLED] = { [MOVE_QUEUED] = true, [MOVE_FREE] = true },
 };
 
+static size_t mover_bytes(void)
+{
+	return sizeof(struct mover) + MOVES_MAX * sizeof(struct move) +
+	       DOWNS_MAX * sizeof(struct down);
+}
+
 int mover_create(struct daemon *daemon, struct error *error)
 {
-	size_t bytes = sizeof(struct mover) + MOVES_MAX * sizeof(struct move);
-	struct mover *mover = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-				   -1, 0);
+	size_t bytes = mover_bytes();
+	struct mover *mover = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	static_assert(MOVES_MAX <= MILL_OPS_MAX, "a mill has room for every move");
 	if (mover == MAP_FAILED)
 		return error_set(error, -ENOMEM, "no memory for %u moves (%zu bytes)", MOVES_MAX, bytes);
 	mover->moves = (struct move *)(mover + 1);
+	mover->downs = (struct down *)(mover->moves + MOVES_MAX);
 	list_init(&mover->free);
 	list_init(&mover->queued_up);
 	list_init(&mover->queued_down);
@@ -43,7 +50,7 @@ int mover_create(struct daemon *daemon, struct error *error)
 void mover_destroy(struct mover *mover)
 {
 	if (mover != NULL)
-		munmap(mover, sizeof(struct mover) + MOVES_MAX * sizeof(struct move));
+		munmap(mover, mover_bytes());
 }
 
 static struct list *list_of_state(struct move *move)
@@ -120,11 +127,16 @@ void move_mill(struct move *move, void (*work)(struct mill_op *), void (*done)(s
 	assert(was_taken);
 }
 
+bool move_tier_has_room(const struct daemon *daemon)
+{
+	return daemon->nvme->in_flight < NVME_IN_FLIGHT_A_DEVICE * daemon->devices_count;
+}
+
 static int submit_now(struct move *move)
 {
 	struct daemon *daemon = move->daemon;
 
-	if (daemon->nvme->in_flight >= NVME_IN_FLIGHT_A_DEVICE * daemon->devices_count)
+	if (!move_tier_has_room(daemon))
 		return -EAGAIN;
 	if (move->kind == MOVE_DOWN) {
 		/* From here until it is written the slot stays where it is. */
@@ -301,8 +313,11 @@ bool mover_step(struct daemon *daemon)
 		did_work = slotless_step(daemon, &daemon->tenants[i]) || did_work;
 	/* Loads go before stores. */
 	did_work = queue_step(&daemon->mover->queued_up) || did_work;
-	if (list_is_empty(&daemon->mover->queued_up))
-		did_work = queue_step(&daemon->mover->queued_down) || did_work;
+	if (!list_is_empty(&daemon->mover->queued_up))
+		return did_work;
+	did_work = queue_step(&daemon->mover->queued_down) || did_work;
+	if (list_is_empty(&daemon->mover->queued_down))
+		did_work = move_downs_step(daemon) || did_work;
 	return did_work;
 }
 

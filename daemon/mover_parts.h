@@ -1,8 +1,8 @@
 /*
  * daemon/mover_parts.h: the mover's insides, shared by its files only.
  *
- *   store:  SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told -> becomes a down
- *   down:   QUEUED -> IO (write; holds the cpu slot) -> nvme slot READY
+ *   store:  SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told -> on the line down
+ *   down:   (on the line) -> QUEUED -> IO (write; holds the cpu slot) -> nvme slot READY
  *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check)
  *           -> cpu slot READY, waiters told
  *   proof:  MILLED (check of a READY slot, held)
@@ -49,11 +49,22 @@ struct move {
 	uint8_t device_id[DEVICE_ID_BYTES];
 };
 
+/* A cpu slot that waits for its copy down: on the mover's line, in order of READY. */
+struct down {
+	uint32_t tenant;                        /* its number in daemon->tenants */
+	uint32_t cpu_slot, cpu_generation;
+	uint32_t nvme_slot, nvme_generation;
+};
+
+#define DOWNS_MAX (UINT32_C(1) << 18)           /* beyond it new blocks stay above only */
+
 struct mover {
 	struct move *moves;                     /* MOVES_MAX */
 	struct list free;
 	struct list queued_up, queued_down;
 	struct list active;                     /* MILLED and IO */
+	struct down *downs;                     /* DOWNS_MAX, a ring */
+	uint32_t downs_begin, downs_end;        /* counted on, never wound back */
 	unsigned stores_down;                   /* downs not yet ended */
 };
 
@@ -98,6 +109,9 @@ void move_slotless_end(struct move *move, int result);
 void move_down_start(struct move *move);
 void move_down_done(struct tier_op *op);
 void move_up_done(struct tier_op *op);
+bool move_downs_step(struct daemon *daemon);
+/* Whether one more op may be handed to the tier now. */
+bool move_tier_has_room(const struct daemon *daemon);
 /* A queued move whose slots went meanwhile ends. */
 bool move_queued_is_void(struct move *move);
 

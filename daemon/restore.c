@@ -14,7 +14,7 @@
 #define HEADERS_A_STEP  256u     /* of an arena, in one pass of the loop */
 #define HEADERS_AN_OP   64u      /* of a device, in one mill op */
 #define DOWNS_A_STEP    256u     /* cpu slots looked at in one pass */
-#define DOWN_MOVES_MAX  64u      /* moves under way beside which no more of these are begun */
+#define DOWNS_PENDING_MAX 64u    /* beside which no more of these are lined up */
 
 enum restore_phase { RESTORE_ARENAS, RESTORE_CATALOG, RESTORE_HEADERS, RESTORE_DOWN, RESTORE_DONE };
 
@@ -387,7 +387,7 @@ static bool down_step(struct restore *restore)
 	uint32_t before = restore->down_next;
 
 	for (unsigned i = 0; i < DOWNS_A_STEP && restore->down_next < daemon->cpu_slots_max; i++) {
-		if (mover_moves_count(daemon) >= DOWN_MOVES_MAX)
+		if (mover_pending_down(daemon) >= DOWNS_PENDING_MAX)
 			return restore->down_next != before;
 		mover_lower(daemon, restore->down_next++);
 	}
