@@ -115,7 +115,8 @@ struct daemon {
 	uint64_t looked_us, catalog_us;
 	bool is_catalog_busy;
 	enum daemon_phase phase;
-	uint64_t drain_us;                     /* DRAINING: until when blocks are still written down */
+	/* DRAINING: until when blocks are still written down */
+	uint64_t drain_us;
 	enum frame_bypass_mode bypass;
 	struct space_bypass space_bypasses[SPACES_BYPASSED_MAX];
 	unsigned space_bypasses_count;

@@ -29,7 +29,8 @@ static bool nvme_slot_found(struct daemon *daemon, struct down *down, uint32_t e
 	struct slot_place place;
 	unsigned leaving = 0;
 
-	if (daemon->nvme == NULL || daemon->mover->downs_end - daemon->mover->downs_begin == DOWNS_MAX)
+	if (daemon->nvme == NULL ||
+	    daemon->mover->downs_end - daemon->mover->downs_begin == DOWNS_MAX)
 		return false;
 	if (down->nvme_slot != SLOT_NONE)
 		return cache_slot_is_current(daemon->cache, TIER_NVME, down->nvme_slot,
@@ -110,8 +111,9 @@ static bool down_is_void(struct daemon *daemon, const struct down *down)
 	bool is_late = daemon->phase == DAEMON_DRAINING && daemon->now_us >= daemon->drain_us;
 	bool is_above = cache_slot_is_current(daemon->cache, TIER_CPU, down->cpu_slot,
 					      down->cpu_generation);
-	enum slot_state state = is_above ? cache_slot(daemon->cache, TIER_CPU, down->cpu_slot)->state
-					 : SLOT_FREE;
+	enum slot_state state = is_above
+					? cache_slot(daemon->cache, TIER_CPU, down->cpu_slot)->state
+					: SLOT_FREE;
 
 	is_above = state == SLOT_READY || state == SLOT_LEAVING;
 	if (is_above && !is_late &&
