@@ -1,8 +1,8 @@
 /*
  * daemon/mover_parts.h: the mover's insides, shared by its files only.
  *
- *   store: SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told -> on the line down
- *
+ *   store:  SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told
+ *           -> on the line down
  *   down:   (on the line) -> QUEUED -> IO (write; holds the cpu slot) -> nvme slot READY
  *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check)
  *           -> cpu slot READY, waiters told
