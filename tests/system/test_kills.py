@@ -146,6 +146,8 @@ class FailpointKills(unittest.TestCase):
                 self.fill()
                 self.cache.kill()
         self.cache.spawn(f'{point}:{nth}=kill')
+        if point.startswith('up_'):
+            self.cache.wait_ready()   # sooner, all would be a miss and be stored again
         if scenario in ('forget', 'register'):
             self.cache.wait_ready()
             for _ in range(nth):
