@@ -89,6 +89,13 @@ struct batch *batch_take(struct session *session, uint64_t id, unsigned count)
 	return batch;
 }
 
+uint64_t batch_deadline_us(const struct daemon *daemon, uint64_t wait_us)
+{
+	uint64_t longest_us = daemon->settings.lease_us_max;
+
+	return daemon->now_us + (wait_us < longest_us ? wait_us : longest_us);
+}
+
 static void batch_give(struct batch *batch)
 {
 	struct session *session = batch->session;

@@ -137,7 +137,7 @@ void load_frame(struct session *session, const struct frame_load *frame)
 		load_all_missed(session, frame);
 		return;
 	}
-	batch->deadline_us = daemon->now_us + frame->deadline_us;
+	batch->deadline_us = batch_deadline_us(daemon, frame->deadline_us);
 	/* Of somebody else, or over: as without one. */
 	batch->lease = cache_lease_is_of(daemon->cache, frame->lease, session->tenant->handle)
 			       ? frame->lease

@@ -221,6 +221,8 @@ static void proof_done(struct mill_op *op)
 	if (move->verdict != SLOT_GOOD && move_cpu_is_readable(move)) {
 		daemon->counters.damaged[TIER_CPU]++;
 		slot_damaged(daemon, TIER_CPU, move->cpu_slot);
+		/* Nor is it found again by its header, which may be whole, at the next start. */
+		slot_header_clear(move->memory);
 	}
 	move_give(move);
 }

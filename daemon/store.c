@@ -216,7 +216,7 @@ void store_frame(struct session *session, const struct frame_store *frame)
 		return;
 	}
 	batch->is_store = true;
-	batch->deadline_us = daemon->now_us + frame->deadline_us;
+	batch->deadline_us = batch_deadline_us(daemon, frame->deadline_us);
 	batch->space = frame->space;
 	batch->epoch = (uint32_t)daemon->epoch;
 	batch->group = frame->group;
