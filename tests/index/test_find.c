@@ -1,4 +1,5 @@
-/* tests/index/test_find.c: searches for many keys at once, and when what they found may have gone. */
+/* tests/index/test_find.c: searches for many keys at once, and when what they found may have
+ * gone. */
 #include "tests/index/rig.h"
 
 #define BLOCKS 200u
