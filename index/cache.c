@@ -103,7 +103,8 @@ static bool cache_parts_take(struct cache *cache)
 	/* Half full at most: linear probing looks at 1.5 buckets for a hit then, and at 2.5 for a
 	 * miss, so that it seldom leaves the first line. */
 	cache->buckets_count = (uint64_t)config->entries_max * 2 + 2;
-	cache->buckets = fixed_take(cache, cache->buckets_count, sizeof(uint64_t));
+	/* Two more, which a prefetch may name. */
+	cache->buckets = fixed_take(cache, cache->buckets_count + 2, sizeof(uint64_t));
 	cache->entries = fixed_take(cache, config->entries_max, sizeof(struct entry));
 	cache->colds = fixed_take(cache, config->entries_max, sizeof(struct entry_cold));
 	cache->areas = fixed_take(cache, config->areas_max, sizeof(struct area));

@@ -166,6 +166,8 @@ void cache_find_tiers(struct cache *cache, const struct cache_query *query, uint
 					      query->hashes[step]);
 			oldest->bucket = tag_home(cache, oldest->tag);
 			__builtin_prefetch(&cache->buckets[oldest->bucket]);
+			/* A probe that begins near the end of a line may leave it. */
+			__builtin_prefetch(&cache->buckets[oldest->bucket + 2]);
 		}
 	}
 }
