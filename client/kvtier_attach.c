@@ -1,6 +1,7 @@
 /* client/kvtier_attach.c: the data connection: its mappings, and the proof that both sides see the
  * same memory. */
 #include "base/checksum.h"
+#include "base/map.h"
 #include "base/random.h"
 #include "client/client.h"
 
@@ -22,33 +23,6 @@ void copier_unmap(struct copier *copier)
 	copier->arena_bytes = copier->window_bytes = 0;
 }
 
-#define HUGE_BYTES (UINT64_C(2) << 20)
-
-/* At a multiple of 2 MiB, so that the huge pages of the daemon's memory are huge pages here, too. */
-static void *map_aligned(int fd, uint64_t bytes, int protection)
-{
-	uint8_t *reserved = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE,
-				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uint64_t before;
-	void *memory;
-
-	if (reserved == MAP_FAILED)
-		return MAP_FAILED;
-	before = (HUGE_BYTES - (uintptr_t)reserved % HUGE_BYTES) % HUGE_BYTES;
-	memory = mmap(reserved + before, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0);
-	if (memory == MAP_FAILED) {
-		munmap(reserved, bytes + HUGE_BYTES);
-		return MAP_FAILED;
-	}
-	/* What is left of the reservation on both sides goes back, in whole pages. */
-	if (before > 0)
-		munmap(reserved, before);
-	bytes = (bytes + SLOT_ALIGN_BYTES - 1) / SLOT_ALIGN_BYTES * SLOT_ALIGN_BYTES;
-	if (before < HUGE_BYTES)
-		munmap(reserved + before + bytes, HUGE_BYTES - before);
-	return memory;
-}
-
 /* Maps `bytes` of what the daemon sent, if there really are so many: reading beyond a file's end
  * would kill us. */
 static int map_shared(int fd, uint64_t bytes, int protection, const char *name,
@@ -66,7 +40,7 @@ static int map_shared(int fd, uint64_t bytes, int protection, const char *name,
 		return error_set(error, -EPROTO, "the %s should have %llu bytes, its file has %llu",
 				 name, (unsigned long long)bytes,
 				 (unsigned long long)status.st_size);
-	memory = map_aligned(fd, bytes, protection);
+	memory = map_shared_aligned(fd, bytes, protection);
 	if (memory == MAP_FAILED)
 		return error_set(error, -errno, "cannot map the %s: %s", name, strerror(errno));
 	(void)madvise(memory, bytes, MADV_DONTFORK);
@@ -118,6 +92,9 @@ static int map_both(struct copier *copier, const struct frame_attached *attached
 	if (result < 0)
 		return result;
 	copier->window_bytes = attached->window_bytes;
+	/* Every store goes through it: all of it is there from the beginning, in huge pages where the
+	 * kernel can. Best effort, and ours to wait for: this is the copy thread. */
+	map_populate(copier->window_memory, copier->window_bytes);
 	if (copier->window_bytes < CLIENT_CANARY_BYTES)
 		return error_set(error, -EPROTO, "the window has %llu bytes only",
 				 (unsigned long long)copier->window_bytes);

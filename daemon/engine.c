@@ -8,6 +8,7 @@
 #include "base/checksum.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "base/map.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -162,7 +163,7 @@ static int window_open(struct session *session)
 	if (ftruncate(fd, (off_t)bytes) < 0 ||
 	    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
 		goto close_fd;
-	void *memory = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_NORESERVE, fd, 0);
+	void *memory = map_shared_aligned(fd, bytes, PROT_READ);
 	if (memory == MAP_FAILED)
 		goto close_fd;
 	(void)madvise(memory, bytes, MADV_DONTDUMP);

@@ -1,0 +1,46 @@
+/* base/map.c: reserves more than is needed, and gives back what lies before and behind. */
+#include "base/map.h"
+
+#include <assert.h>
+#include <stddef.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* Newer than the oldest headers we build with. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+void *map_shared_aligned(int fd, uint64_t bytes, int protection)
+{
+	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+	uint64_t whole = (bytes + page - 1) / page * page;
+	uint8_t *reserved = mmap(NULL, whole + MAP_HUGE_PAGE_BYTES, PROT_NONE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t before;
+	void *memory;
+
+	assert(bytes > 0);
+	if (reserved == MAP_FAILED)
+		return MAP_FAILED;
+	before = (MAP_HUGE_PAGE_BYTES - (uintptr_t)reserved % MAP_HUGE_PAGE_BYTES) %
+		 MAP_HUGE_PAGE_BYTES;
+	memory = mmap(reserved + before, bytes, protection, MAP_SHARED | MAP_FIXED, fd, 0);
+	if (memory == MAP_FAILED) {
+		munmap(reserved, whole + MAP_HUGE_PAGE_BYTES);
+		return MAP_FAILED;
+	}
+	if (before > 0)
+		munmap(reserved, before);
+	munmap(reserved + before + whole, MAP_HUGE_PAGE_BYTES - before);
+	return memory;
+}
+
+void map_populate(void *memory, uint64_t bytes)
+{
+	if (madvise(memory, bytes, MADV_POPULATE_WRITE) == 0)
+		(void)madvise(memory, bytes, MADV_COLLAPSE);
+}
