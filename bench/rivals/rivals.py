@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 import measures
 
@@ -26,6 +27,7 @@ SLOW_SAMPLES = min(SAMPLES, 5)
 SET_BYTES = int(os.environ.get('RIVALS_SET_BYTES', str(64 << 20)))
 STOP_SECONDS = 5
 RESTART_SECONDS_MAX = 20
+REST_SECONDS = 1
 FLIPS = 8
 OPEN_SECONDS_MAX = 180
 CALL_SECONDS_MAX = 150
@@ -221,6 +223,8 @@ class Comparison:
                             RESTART_BLOCKS, 2, first)
         for remote in remotes:
             self.ask(remote, first, 'store', 1)
+        # A cache may forget its last moments: kvtier's catalogue is written every 100 ms.
+        time.sleep(REST_SECONDS)
         for number in range(SLOW_SAMPLES):
             for remote in turned(remotes, number):
                 answer = self.ask(remote, first, 'restart', 1, RESTART_SECONDS_MAX)
