@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 
+import lmcache_bench
 import measures
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -39,6 +40,7 @@ MEMORY_SETS = 3
 FLIP_SETS, FLIP_BLOCKS = 10, 32
 RESTART_BLOCKS = 64
 LOG_LINES = 5
+LMCACHE = os.environ.get('RIVALS_LMCACHE_PROGRAM', '')
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP, REQUEST = 0x8913, 0x8914, 1, '16sH22x'
 
 
@@ -117,6 +119,7 @@ class Comparison:
         self.build, self.folder, self.names = build, folder, names
         self.rows = []
         self.kvtier_wrong = 0
+        self.lmcache_lookups = {}
 
     def row(self, name, unit, better):
         self.rows.append(measures.Row(name, unit, better))
@@ -184,6 +187,23 @@ class Comparison:
                 self.sample(remote, store, 'store', number + 1, number > 0)
                 self.sample(remote, load, 'load', number + 1, number > 0)
         close(remotes)
+        if LMCACHE:
+            self.lmcache(size, store, load)
+
+    def lmcache(self, size, store, load):
+        """By its own client; ours cannot speak to it."""
+        found, why = lmcache_bench.measure(LMCACHE, SIZES[size], SAMPLES, self.build)
+        if why:
+            self.excuse(store, 'lmcache', why)
+            return
+        gigabytes = lmcache_bench.TOKENS * lmcache_bench.TOKEN_BYTES / 1e9
+        for row, name in ((store, 'store'), (load, 'load')):
+            row.note('lmcache', 'measured by its own bench, after the others')
+            for seconds in found[name]:
+                row.add('lmcache', gigabytes / seconds)
+        keys = lmcache_bench.TOKENS * lmcache_bench.TOKEN_BYTES // SIZES[size]
+        if keys in LOOKUP_KEYS:
+            self.lmcache_lookups = {keys: [1e6 * seconds for seconds in found['lookup']]}
 
     def disk(self, size):
         self.count = SET_BYTES // SIZES[size]
@@ -213,8 +233,12 @@ class Comparison:
                     answers = [self.ask(remote, row, 'lookup', keys)
                                for _ in range(LOOKUPS_A_SAMPLE)]
                     if number > 0:
-                        row.add(remote.name, fastest(answers, keys))
+                        row.add(remote.name, middle(answers, keys))
         close(remotes)
+        for keys, samples in self.lmcache_lookups.items():
+            rows[keys].note('lmcache', 'measured by its own bench, before the others')
+            for microseconds in samples:
+                rows[keys].add('lmcache', microseconds)
 
     def restart(self):
         first = self.row('restart_first_hit', 's', 'less')
@@ -275,7 +299,7 @@ def turned(remotes, number):
     return remotes[first:] + remotes[:first]
 
 
-def fastest(answers, keys):
+def middle(answers, keys):
     """Microseconds of the median call, if all keys were found in every call."""
     if any(answer is None or answer['hits'] != keys for answer in answers):
         return None

@@ -1,7 +1,8 @@
 #!/bin/sh
 # bench/rivals/run.sh BUILD: installs the peers that install in seconds into BUILD/rivals, and
 # measures kvtier beside them. Writes BUILD/bench/rivals.json.
-# RIVALS_ONLY=scene,scene  RIVALS_SAMPLES=11  RIVALS_SET_BYTES=67108864  PYTHON=python3.11
+# RIVALS_ONLY=scene,scene  RIVALS_SAMPLES=11  RIVALS_SET_BYTES=67108864  RIVALS_LMCACHE=1
+# PYTHON=python3.11
 set -eu
 
 build=${1:?usage: bench/rivals/run.sh BUILD}
@@ -41,6 +42,20 @@ peer() {
 peer mooncake mooncake.store mooncake-transfer-engine-non-cuda==0.3.13.post1
 # NIXL's front names a CUDA package; the library under it is all that its POSIX back end needs.
 peer nixl nixl_cu13._api --no-deps nixl-cu13==1.5.1 numpy
+
+if [ "${RIVALS_LMCACHE:-0}" = 1 ]; then   # 6 GB, as it pulls a machine learning framework
+	lmcache=$build/rivals-lmcache
+	[ -x "$lmcache/bin/python" ] || "$python" -m venv "$lmcache"
+	if [ -x "$lmcache/bin/lmcache" ] ||
+	   timeout 1800 "$lmcache/bin/pip" install -q --disable-pip-version-check --no-cache-dir \
+		lmcache==0.5.6 > "$venv/lmcache.log" 2>&1; then
+		export RIVALS_LMCACHE_PROGRAM="$lmcache/bin/lmcache"
+	else
+		echo "rivals: SKIPPED lmcache, pip install failed: $(tail -1 "$venv/lmcache.log")" >&2
+	fi
+else
+	echo "rivals: SKIPPED lmcache; RIVALS_LMCACHE=1 installs it (6 GB)" >&2
+fi
 
 # Some of the peers listen on every address whatever they are told: in a network of their own nobody
 # hears them. Only root has one without other rights changing, too.
