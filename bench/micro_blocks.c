@@ -9,11 +9,11 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SAMPLE_BYTES   (UINT64_C(256) << 20)
+#define SAMPLE_BYTES   (UINT64_C(512) << 20)
 #define CPU_BYTES      (UINT64_C(128) << 20)   /* small, so that next to nothing is loaded from there */
-#define RING_SAMPLES   9u                      /* loads go round all that nvme holds, as raw reads do */
-#define NVME_BYTES     (UINT64_C(5) << 30)
-#define QUEUE_DEPTH    16u                     /* the daemon's default */
+#define RING_SAMPLES   5u                      /* loads go round all that nvme holds, as raw reads do */
+#define NVME_BYTES     (UINT64_C(6) << 30)
+#define QUEUE_DEPTH    32u                     /* the daemon's default */
 #define NVME_META_BYTES (UINT64_C(32) << 20)    /* more than a device's superblock and tables take */
 #define WARM_UP_PAIRS  1u
 
@@ -190,7 +190,7 @@ int micro_cpu(struct micro *micro, struct error *error)
 	uint64_t block_bytes = UINT64_C(1) << 20;
 	struct micro_node node;
 	struct micro_engine engine = { 0 };
-	int result = micro_node_start(&node, micro, 4 * SAMPLE_BYTES, 0, block_bytes, error);
+	int result = micro_node_start(&node, micro, 2 * SAMPLE_BYTES, 0, block_bytes, error);
 	uint8_t *memory = mmap(NULL, 2 * SAMPLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (result == 0 && memory == MAP_FAILED)

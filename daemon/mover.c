@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define NVME_IN_FLIGHT_A_DEVICE 64u
+#define QUEUES_IN_FLIGHT 4u   /* handed to a device: its queue, and as much again to refill it from */
 
 static const bool legal_move[MOVE_STATES][MOVE_STATES] = {
 	[MOVE_FREE] = { [MOVE_SLOTLESS] = true, [MOVE_QUEUED] = true, [MOVE_MILLED] = true },
@@ -129,7 +129,8 @@ void move_mill(struct move *move, void (*work)(struct mill_op *), void (*done)(s
 
 bool move_tier_has_room(const struct daemon *daemon)
 {
-	return daemon->nvme->in_flight < NVME_IN_FLIGHT_A_DEVICE * daemon->devices_count;
+	return daemon->nvme->in_flight <
+	       QUEUES_IN_FLIGHT * daemon->settings.queue_depth * daemon->devices_count;
 }
 
 static int submit_now(struct move *move)

@@ -53,7 +53,7 @@ struct settings {
 	uint64_t extent_bytes;       /* unit of extents; 64 MiB */
 	char huge_pages[16];         /* auto, always, never */
 	char io[16];                 /* auto, io_uring, psync */
-	uint32_t queue_depth;        /* of each device; 16 */
+	uint32_t queue_depth;        /* of each device; 32 */
 	uint32_t mills;              /* threads for checksums and copies; 0: chosen from the CPUs */
 	uint64_t index_blocks_max;   /* 0: from the tiers' sizes and block_bytes_min */
 	uint64_t block_bytes_min;    /* the smallest block that the index is sized for; 0: chosen */

@@ -43,7 +43,7 @@ const struct setting settings_rows[] = {
 	  .initial = "auto",
 	  .help = "How devices are spoken to; `auto` takes io_uring where the kernel allows it." },
 	{ "queue_depth", SETTING_COUNT, FIELD(settings, queue_depth), BETWEEN(1, 1024),
-	  .initial = "16", .help = "Reads and writes in the queue of each device at once." },
+	  .initial = "32", .help = "Reads and writes in the queue of each device at once." },
 	{ "mills", SETTING_COUNT, FIELD(settings, mills), BETWEEN(1, 64), .zero_allowed = true,
 	  .initial = "0", .help = "Threads for checksums and copies; 0 chooses from the CPUs." },
 	{ "index_blocks_max", SETTING_COUNT, FIELD(settings, index_blocks_max),

@@ -42,7 +42,7 @@ static void the_defaults_are_those_of_the_contract(void **unused)
 	assert_string_equal(settings.state_directory, "/var/lib/kvtier");
 	assert_string_equal(settings.http_listen, "127.0.0.1:9469");
 	assert_int_equal(settings.extent_bytes, 64 << 20);
-	assert_int_equal(settings.queue_depth, 16);
+	assert_int_equal(settings.queue_depth, 32);
 	assert_int_equal(settings.block_bytes_min, 0);
 	assert_int_equal(settings.connections_max, 256);
 	assert_int_equal(settings.spaces_max, 1024);
