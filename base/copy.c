@@ -33,6 +33,8 @@
 	((uint64_t)(copy) | (uint64_t)(checksum) << 8 | (uint64_t)(checked_copy) << 16 | \
 	 (uint64_t)(chunk_bytes) << 32)
 
+#define STAGING_BYTES 16384u   /* stays in the nearest cache, with as much again of the source */
+
 static _Atomic uint64_t chosen = PACKED(COPY_MEMCPY, CHECKSUM_PER_CHUNK, COPY_MEMCPY,
 					CHUNK_BYTES_DEFAULT);
 
@@ -192,8 +194,9 @@ uint32_t copy_with_checksum_more(uint32_t crc, void *target, const void *source,
 	return checked_copy_more(&choice, crc, target, source, bytes);
 }
 
-/* Takes the bytes from `first` to `end` of a block into the checksums of their segments. */
-static void checksums_go_on(const uint8_t *block, size_t first, size_t end, size_t segment_bytes,
+/* Takes the bytes from `first` to `end` of a block, which lie at `piece`, into the checksums of their
+ * segments. */
+static void checksums_go_on(const uint8_t *piece, size_t first, size_t end, size_t segment_bytes,
 			    uint32_t *crcs)
 {
 	size_t segment = first / segment_bytes;
@@ -204,7 +207,8 @@ static void checksums_go_on(const uint8_t *block, size_t first, size_t end, size
 	while (first < end) {
 		size_t stop = segment_end < end ? segment_end : end;
 
-		crcs[segment] = crc32c_more(crcs[segment], block + first, stop - first);
+		crcs[segment] = crc32c_more(crcs[segment], piece, stop - first);
+		piece += stop - first;
 		first = stop;
 		segment_end += segment_bytes;
 		segment++;
@@ -229,7 +233,29 @@ void copy_with_checksums(void *target, const void *source, size_t bytes, size_t 
 		size_t piece = chunk < bytes - first ? chunk : bytes - first;
 
 		copy_by(choice.checked_copy, to + first, from + first, piece);
-		checksums_go_on(to, first, first + piece, segment_bytes, out_crcs);
+		checksums_go_on(to + first, first, first + piece, segment_bytes, out_crcs);
+	}
+}
+
+void copy_away_with_checksums(void *target, const void *source, size_t bytes, size_t segment_bytes,
+			      uint32_t *out_crcs)
+{
+	static _Thread_local _Alignas(64) uint8_t staging[STAGING_BYTES];
+	uint8_t *to = target;
+	const uint8_t *from = source;
+
+	assert(segment_bytes > 0);
+	if (segment_bytes > bytes)
+		segment_bytes = bytes;
+	for (size_t first = 0; first < bytes; first += STAGING_BYTES) {
+		size_t piece = bytes - first < STAGING_BYTES ? bytes - first : STAGING_BYTES;
+
+		memcpy(staging, from + first, piece);
+		checksums_go_on(staging, first, first + piece, segment_bytes, out_crcs);
+		if (piece >= 64)
+			copy_non_temporal(to + first, staging, piece);
+		else
+			memcpy(to + first, staging, piece);
 	}
 }
 

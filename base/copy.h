@@ -44,6 +44,14 @@ void copy_bytes(void *target, const void *source, size_t bytes);
 void copy_with_checksums(void *target, const void *source, size_t bytes, size_t segment_bytes,
 			 uint32_t *out_crcs);
 
+/*
+ * The same for a target that nobody reads soon: piece by piece into a small buffer of the thread's
+ * own, checksummed there, and streamed out past the caches. The checksums are of the very bytes that
+ * were written, whatever becomes of the source meanwhile.
+ */
+void copy_away_with_checksums(void *target, const void *source, size_t bytes, size_t segment_bytes,
+			      uint32_t *out_crcs);
+
 /* Copies one piece of something that lies scattered, and goes on from the CRC32C of the pieces
  * before it (0 before the first), over the target as above. */
 uint32_t copy_with_checksum_more(uint32_t crc, void *target, const void *source, size_t bytes);

@@ -39,6 +39,7 @@
 #define CLIENT_RELEASE_ITEMS 16u   /* a load's window moves on after so many blocks */
 #define CLIENT_WINDOW_PLACES 4096u /* a power of two */
 #define CLIENT_WINDOW_ALIGN 64u
+#define CLIENT_WINDOW_HOT_BYTES (UINT64_C(16) << 20)
 #define CLIENT_MAPPING_BYTES_MAX (UINT64_C(1) << 46)
 #define CLIENT_CANARY_BYTES 64u
 

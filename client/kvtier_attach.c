@@ -92,9 +92,6 @@ static int map_both(struct copier *copier, const struct frame_attached *attached
 	if (result < 0)
 		return result;
 	copier->window_bytes = attached->window_bytes;
-	/* Every store goes through it: all of it is there from the beginning, in huge pages where the
-	 * kernel can. Best effort, and ours to wait for: this is the copy thread. */
-	map_populate(copier->window_memory, copier->window_bytes);
 	if (copier->window_bytes < CLIENT_CANARY_BYTES)
 		return error_set(error, -EPROTO, "the window has %llu bytes only",
 				 (unsigned long long)copier->window_bytes);
@@ -135,6 +132,20 @@ static int attach_and_map(struct copier *copier, uint64_t token, uint64_t deadli
 	return result < 0 ? result : prove_window(copier, deadline_us, error);
 }
 
+/* As much of the window as keeps the daemon busy, and no more: what was copied into it is then still
+ * in the CPU's caches when a mill takes it out. Two of the largest blocks at least. */
+static uint64_t window_bytes_used(const struct kvtier_client *client)
+{
+	uint64_t bytes = CLIENT_WINDOW_HOT_BYTES;
+
+	for (unsigned i = 0; i < client->groups_count; i++) {
+		uint64_t two = 2 * (client->groups[i].frame.payload_bytes + CLIENT_WINDOW_ALIGN);
+
+		bytes = two > bytes ? two : bytes;
+	}
+	return bytes < client->copier.window_bytes ? bytes : client->copier.window_bytes;
+}
+
 int copier_attach(struct kvtier_client *client, struct error *error)
 {
 	struct copier *copier = &client->copier;
@@ -164,7 +175,10 @@ int copier_attach(struct kvtier_client *client, struct error *error)
 		copier_unmap(copier);
 		return result;
 	}
-	window_init(&copier->window, copier->window_bytes);
+	/* Every store goes through it: what is used of it is there from the beginning, in huge pages
+	 * where the kernel can. Best effort, and ours to wait for: this is the copy thread. */
+	window_init(&copier->window, window_bytes_used(client));
+	map_populate(copier->window_memory, copier->window.bytes);
 	copier->batches_count = 0;
 	copier->outgoing_bytes = 0;
 	copier->session = session;

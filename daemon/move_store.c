@@ -22,7 +22,7 @@ static void copy_payload(void *owner)
 	struct move *move = copying->move;
 	const struct slot_identity *identity = &move->identity;
 
-	copy_with_checksums((uint8_t *)move->memory + SLOT_HEADER_BYTES, move->source,
+	copy_away_with_checksums((uint8_t *)move->memory + SLOT_HEADER_BYTES, move->source,
 			    identity->payload_bytes,
 			    slot_segment_bytes(identity->payload_bytes, identity->segments_count),
 			    copying->crcs);

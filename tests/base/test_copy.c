@@ -114,7 +114,10 @@ static void a_copy_copies_all_and_nothing_else(void **unused)
 	for_each_choice(check_bytes);
 }
 
-static void check_segments(void)
+typedef void checked_copy(void *target, const void *source, size_t bytes, size_t segment_bytes,
+			  uint32_t *out_crcs);
+
+static void check_segments_of(checked_copy *copy)
 {
 	struct random random;
 
@@ -133,7 +136,7 @@ static void check_segments(void)
 			      sizeof(*crcs)); /* the sanitizer sees one too many */
 		assert_non_null(crcs);
 		crcs[segments_count] = 0xfeed;
-		copy_with_checksums(target + to, source + from, bytes, segment_bytes, crcs);
+		copy(target + to, source + from, bytes, segment_bytes, crcs);
 		assert_arrived(from, to, bytes);
 		for (size_t segment = 0; segment < segments_count; segment++) {
 			size_t start = segment * segment_bytes;
@@ -146,6 +149,17 @@ static void check_segments(void)
 		assert_int_equal(crcs[segments_count], 0xfeed);
 		free(crcs);
 	}
+}
+
+static void check_segments(void)
+{
+	check_segments_of(copy_with_checksums);
+}
+
+static void a_copy_through_staging_has_the_checksums_of_what_arrived(void **unused)
+{
+	(void)unused;
+	check_segments_of(copy_away_with_checksums);
 }
 
 static void each_segment_has_its_own_checksum_whatever_the_chunks_are(void **unused)
@@ -215,6 +229,7 @@ static void calibration_makes_a_choice_that_can_be_set_again(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(a_copy_through_staging_has_the_checksums_of_what_arrived),
 		cmocka_unit_test(a_copy_copies_all_and_nothing_else),
 		cmocka_unit_test(each_segment_has_its_own_checksum_whatever_the_chunks_are),
 		cmocka_unit_test(pieces_have_one_running_checksum),
