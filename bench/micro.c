@@ -21,11 +21,15 @@ struct micro_options {
 };
 
 static const struct option_row rows[] = {
-	{ "kvtierd", OPTION_TEXT, "FILE", "the daemon to measure", offsetof(struct micro_options, kvtierd), 0, 0, true },
-	{ "directory", OPTION_TEXT, "DIR", "an existing folder on the disk to measure (default: /tmp)",
+	{ "kvtierd", OPTION_TEXT, "FILE", "the daemon to measure",
+	  offsetof(struct micro_options, kvtierd), 0, 0, true },
+	{ "directory", OPTION_TEXT, "DIR",
+	  "an existing folder on the disk to measure (default: /tmp)",
 	  offsetof(struct micro_options, directory), 0, 0, false },
-	{ "json", OPTION_TEXT, "FILE", "write the measures there", offsetof(struct micro_options, json), 0, 0, false },
-	{ "only", OPTION_TEXT, "NAME", "one part: nvme_1m, nvme_64k, cpu, call, lookup, restart, simulate, fair, idle",
+	{ "json", OPTION_TEXT, "FILE", "write the measures there",
+	  offsetof(struct micro_options, json), 0, 0, false },
+	{ "only", OPTION_TEXT, "NAME",
+	  "one part: nvme_1m, nvme_64k, cpu, call, lookup, restart, simulate, fair, idle",
 	  offsetof(struct micro_options, only), 0, 0, false },
 	{ "pairs", OPTION_COUNT, "N", "interleaved pairs of each measure (default 11)",
 	  offsetof(struct micro_options, pairs), MEASURE_PAIRS_MIN, MEASURE_PAIRS_MAX - 1, false },
@@ -47,9 +51,9 @@ static const struct part {
 	const char *name;
 	int (*run)(struct micro *micro, struct error *error);
 } parts[] = {
-	{ "nvme_1m", nvme_1m }, { "nvme_64k", nvme_64k }, { "cpu", micro_cpu }, { "call", micro_call },
-	{ "lookup", micro_lookup }, { "restart", micro_restart }, { "simulate", micro_simulate },
-	{ "fair", micro_fair }, { "idle", micro_idle },
+	{ "nvme_1m", nvme_1m },         { "nvme_64k", nvme_64k },   { "cpu", micro_cpu },
+	{ "call", micro_call },         { "lookup", micro_lookup }, { "restart", micro_restart },
+	{ "simulate", micro_simulate }, { "fair", micro_fair },     { "idle", micro_idle },
 };
 
 #define PARTS_COUNT (sizeof(parts) / sizeof(parts[0]))
@@ -90,10 +94,13 @@ static int parts_run(struct micro *micro, const char *only)
 
 int micro_command(int argc, char **argv)
 {
-	static const struct options options = { "micro", "measures operations beside what the machine gives for them",
-						rows, sizeof(rows) / sizeof(rows[0]) };
+	static const struct options options = {
+		"micro", "measures operations beside what the machine gives for them", rows,
+		sizeof(rows) / sizeof(rows[0])
+	};
 	static struct micro micro;
-	struct micro_options chosen = { .directory = "/tmp", .pairs = MEASURE_PAIRS_MIN,
+	struct micro_options chosen = { .directory = "/tmp",
+					.pairs = MEASURE_PAIRS_MIN,
 					.restart_blocks = RESTART_BLOCKS };
 	struct error error;
 	char command[300];
@@ -112,9 +119,11 @@ int micro_command(int argc, char **argv)
 	micro.kvtierd = chosen.kvtierd;
 	micro.pairs = chosen.pairs;
 	micro.restart_blocks = chosen.restart_blocks;
-	snprintf(micro.directory, sizeof(micro.directory), "%.150s/kvtier-micro-XXXXXX", chosen.directory);
+	snprintf(micro.directory, sizeof(micro.directory), "%.150s/kvtier-micro-XXXXXX",
+		 chosen.directory);
 	if (mkdtemp(micro.directory) == NULL) {
-		fprintf(stderr, "kvtier-bench micro: cannot make a folder in %s: %s\n", chosen.directory, strerror(errno));
+		fprintf(stderr, "kvtier-bench micro: cannot make a folder in %s: %s\n",
+			chosen.directory, strerror(errno));
 		return EXIT_REFUSED;
 	}
 	measures_init(&micro.measures, "core");

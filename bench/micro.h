@@ -1,6 +1,7 @@
 /*
- * bench/micro.h: the measures of `kvtier-bench micro`: what each operation costs beside what the machine gives for it,
- * in interleaved pairs. Runs on: one thread, on a machine that does nothing else.
+ * bench/micro.h: the measures of `kvtier-bench micro`: what each operation costs beside what the
+ * machine gives for it, in interleaved pairs. Runs on: one thread, on a machine that does nothing
+ * else.
  */
 #ifndef KVTIER_BENCH_MICRO_H
 #define KVTIER_BENCH_MICRO_H
@@ -13,8 +14,8 @@
 #include <sys/types.h>
 
 struct micro {
-	const char *kvtierd;         /* the daemon's binary */
-	char directory[200];         /* ours, made and removed by micro_command() */
+	const char *kvtierd; /* the daemon's binary */
+	char directory[200]; /* ours, made and removed by micro_command() */
 	uint64_t pairs;
 	uint64_t restart_blocks;
 	struct measures measures;
@@ -25,7 +26,8 @@ struct micro_node {
 	struct micro *micro;
 	pid_t pid;
 	char config[256], socket[256], device[256];
-	uint64_t cpu_bytes, nvme_bytes;      /* nvme: of the device; the cache may use the first half, raw I/O the rest */
+	uint64_t cpu_bytes, nvme_bytes; /* nvme: of the device; the cache may use the first half,
+					   raw I/O the rest */
 	uint64_t block_bytes;
 };
 
@@ -43,15 +45,16 @@ struct micro_engine {
 	uint8_t *memory;
 	uint64_t block_bytes;
 	uint32_t blocks;
-	uint64_t next_identity;      /* of blocks not stored yet */
+	uint64_t next_identity; /* of blocks not stored yet */
 };
 
-must_check int micro_engine_open(struct micro_engine *engine, const struct micro_node *node, uint32_t blocks,
-				 struct error *error);
+must_check int micro_engine_open(struct micro_engine *engine, const struct micro_node *node,
+				 uint32_t blocks, struct error *error);
 void micro_engine_close(struct micro_engine *engine);
-/* Stores or loads `count` blocks with identities from `identity` on, engine block i % blocks each, as one chain; waits.
- * Returns how many were good, or a negative errno. */
-int64_t micro_engine_move(struct micro_engine *engine, bool is_store, uint64_t identity, uint64_t count);
+/* Stores or loads `count` blocks with identities from `identity` on, engine block i % blocks each,
+ * as one chain; waits. Returns how many were good, or a negative errno. */
+int64_t micro_engine_move(struct micro_engine *engine, bool is_store, uint64_t identity,
+			  uint64_t count);
 /* A counter of the daemon's status by its name, or 0. */
 uint64_t micro_engine_count(struct micro_engine *engine, const char *name);
 /* Waits until nothing is left to be written down. */
@@ -60,7 +63,8 @@ must_check int micro_engine_settle(struct micro_engine *engine, struct error *er
 double micro_now(void);
 
 /* Each adds its measures; 0 or a negative errno. */
-int micro_nvme(struct micro *micro, uint64_t block_bytes, const char *size_name, struct error *error);
+int micro_nvme(struct micro *micro, uint64_t block_bytes, const char *size_name,
+	       struct error *error);
 int micro_cpu(struct micro *micro, struct error *error);
 int micro_call(struct micro *micro, struct error *error);
 int micro_lookup(struct micro *micro, struct error *error);

@@ -1,4 +1,5 @@
-/* bench/micro_blocks.c: blocks a second to and from each tier, beside the raw disk and the fastest copy. */
+/* bench/micro_blocks.c: blocks a second to and from each tier, beside the raw disk and the fastest
+ * copy. */
 #include "bench/micro.h"
 
 #include "base/copy.h"
@@ -9,21 +10,25 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SAMPLE_BYTES   (UINT64_C(512) << 20)
-#define CPU_BYTES      (UINT64_C(128) << 20)   /* small, so that next to nothing is loaded from there */
-#define RING_SAMPLES   5u                      /* loads go round all that nvme holds, as raw reads do */
-#define NVME_BYTES     (UINT64_C(6) << 30)
-#define QUEUE_DEPTH    32u                     /* the daemon's default */
-#define NVME_META_BYTES (UINT64_C(32) << 20)    /* more than a device's superblock and tables take */
-#define WARM_UP_PAIRS  1u
+#define SAMPLE_BYTES (UINT64_C(512) << 20)
+#define CPU_BYTES (UINT64_C(128) << 20) /* small, so that next to nothing is loaded from there */
+#define RING_SAMPLES 5u                 /* loads go round all that nvme holds, as raw reads do */
+#define NVME_BYTES (UINT64_C(6) << 30)
+#define QUEUE_DEPTH 32u                      /* the daemon's default */
+#define NVME_META_BYTES (UINT64_C(32) << 20) /* more than a device's superblock and tables take */
+#define WARM_UP_PAIRS 1u
 
-static int raw_run(const struct micro_node *node, bool is_write, uint64_t sample, double *out_blocks, struct error *error)
+static int raw_run(const struct micro_node *node, bool is_write, uint64_t sample,
+		   double *out_blocks, struct error *error)
 {
 	struct raw_io raw = {
 		/* Reads the very bytes that ours reads, and writes beside them. */
-		.path = node->device, .offset = is_write ? NVME_BYTES / 2 : NVME_META_BYTES,
+		.path = node->device,
+		.offset = is_write ? NVME_BYTES / 2 : NVME_META_BYTES,
 		.range_bytes = is_write ? NVME_BYTES / 4 : NVME_BYTES / 2 - 2 * NVME_META_BYTES,
-		.block_bytes = (uint32_t)(node->block_bytes + 4096), .queue_depth = QUEUE_DEPTH, .is_write = is_write,
+		.block_bytes = (uint32_t)(node->block_bytes + 4096),
+		.queue_depth = QUEUE_DEPTH,
+		.is_write = is_write,
 		.blocks_count = SAMPLE_BYTES / node->block_bytes,
 		.first_block = sample * (SAMPLE_BYTES / node->block_bytes),
 	};
@@ -48,15 +53,16 @@ static int store_sample(struct micro_engine *engine, double *out_blocks, struct 
 }
 
 /* `from_nvme`: only blocks that came from there count, what the cpu tier had is time lost. */
-static int load_sample(struct micro_engine *engine, bool from_nvme, uint64_t identity, double *out_blocks,
-		       struct error *error)
+static int load_sample(struct micro_engine *engine, bool from_nvme, uint64_t identity,
+		       double *out_blocks, struct error *error)
 {
 	uint64_t count = SAMPLE_BYTES / engine->block_bytes;
 	uint64_t before = from_nvme ? micro_engine_count(engine, "hit_blocks_nvme") : 0;
 	double began = micro_now();
 	int64_t good = micro_engine_move(engine, false, identity, count);
 	double took = micro_now() - began;
-	uint64_t counted = from_nvme ? micro_engine_count(engine, "hit_blocks_nvme") - before : count;
+	uint64_t counted = from_nvme ? micro_engine_count(engine, "hit_blocks_nvme") - before
+				     : count;
 
 	*out_blocks = (double)counted / took;
 	if (good != (int64_t)count)
@@ -65,7 +71,8 @@ static int load_sample(struct micro_engine *engine, bool from_nvme, uint64_t ide
 	return 0;
 }
 
-static void add(struct micro *micro, const char *name, const struct measure_pairs *pairs, double goal)
+static void add(struct micro *micro, const char *name, const struct measure_pairs *pairs,
+		double goal)
 {
 	measures_add_pairs(&micro->measures, name, pairs, "blocks/s", MEASURE_HIGHER)->goal = goal;
 }
@@ -90,7 +97,8 @@ static int nvme_pairs(struct micro *micro, struct micro_node *node, struct micro
 	for (uint64_t i = 0; result == 0 && i < micro->pairs + WARM_UP_PAIRS; i++) {
 		result = raw_run(node, false, i, &ceiling, error);
 		if (result == 0)
-			result = load_sample(engine, true, first + i % RING_SAMPLES * sample_blocks, &ours, error);
+			result = load_sample(engine, true, first + i % RING_SAMPLES * sample_blocks,
+					     &ours, error);
 		if (result == 0 && i >= WARM_UP_PAIRS)
 			measure_pairs_add(&loads, ours, ceiling);
 	}
@@ -103,16 +111,19 @@ static int nvme_pairs(struct micro *micro, struct micro_node *node, struct micro
 	return 0;
 }
 
-int micro_nvme(struct micro *micro, uint64_t block_bytes, const char *size_name, struct error *error)
+int micro_nvme(struct micro *micro, uint64_t block_bytes, const char *size_name,
+	       struct error *error)
 {
 	struct micro_node node;
 	struct micro_engine engine = { 0 };
 	int result = micro_node_start(&node, micro, CPU_BYTES, NVME_BYTES, block_bytes, error);
 
 	if (result == 0)
-		result = micro_engine_open(&engine, &node, (uint32_t)(SAMPLE_BYTES / block_bytes), error);
+		result = micro_engine_open(&engine, &node, (uint32_t)(SAMPLE_BYTES / block_bytes),
+					   error);
 	if (result == 0)
-		result = nvme_pairs(micro, &node, &engine, size_name, block_bytes >= (1u << 20) ? 0.90 : 0.85, error);
+		result = nvme_pairs(micro, &node, &engine, size_name,
+				    block_bytes >= (1u << 20) ? 0.90 : 0.85, error);
 	micro_engine_close(&engine);
 	micro_node_stop(&node);
 	return result;
@@ -129,7 +140,8 @@ static double copy_sample(uint8_t *target, const uint8_t *source, uint64_t block
 	return (double)(SAMPLE_BYTES / block_bytes) / (micro_now() - began);
 }
 
-/* All ways: memcpy and non-temporal, the checksum fused per chunk of several sizes and apart. Keeps the fastest. */
+/* All ways: memcpy and non-temporal, the checksum fused per chunk of several sizes and apart. Keeps
+ * the fastest. */
 static struct copy_choice fastest_way(uint8_t *target, const uint8_t *source, uint64_t block_bytes)
 {
 	static const uint32_t chunks[] = { 8192, 16384, 32768, 65536, 262144 };
@@ -140,7 +152,8 @@ static struct copy_choice fastest_way(uint8_t *target, const uint8_t *source, ui
 		for (unsigned chunk = 0; chunk <= sizeof(chunks) / sizeof(chunks[0]); chunk++) {
 			bool is_apart = chunk == sizeof(chunks) / sizeof(chunks[0]);
 			struct copy_choice choice = {
-				.copy = copy, .checked_copy = copy,
+				.copy = copy,
+				.checked_copy = copy,
 				.checksum = is_apart ? CHECKSUM_AFTER : CHECKSUM_PER_CHUNK,
 				.chunk_bytes = is_apart ? 65536 : chunks[chunk],
 			};
@@ -154,7 +167,8 @@ static struct copy_choice fastest_way(uint8_t *target, const uint8_t *source, ui
 	return best;
 }
 
-static int cpu_pairs(struct micro *micro, struct micro_engine *engine, uint8_t *source, struct error *error)
+static int cpu_pairs(struct micro *micro, struct micro_engine *engine, uint8_t *source,
+		     struct error *error)
 {
 	uint8_t *target = source + SAMPLE_BYTES;
 	uint64_t count = SAMPLE_BYTES / engine->block_bytes;
@@ -171,7 +185,8 @@ static int cpu_pairs(struct micro *micro, struct micro_engine *engine, uint8_t *
 		copy_choice_set(chosen);
 		result = store_sample(engine, &stored, error);
 		if (result == 0)
-			result = load_sample(engine, false, engine->next_identity - count, &loaded, error);
+			result = load_sample(engine, false, engine->next_identity - count, &loaded,
+					     error);
 		if (result < 0 || i < WARM_UP_PAIRS)
 			continue;
 		measure_pairs_add(&stores, stored, copied);
@@ -191,14 +206,16 @@ int micro_cpu(struct micro *micro, struct error *error)
 	struct micro_node node;
 	struct micro_engine engine = { 0 };
 	int result = micro_node_start(&node, micro, 2 * SAMPLE_BYTES, 0, block_bytes, error);
-	uint8_t *memory = mmap(NULL, 2 * SAMPLE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *memory = mmap(NULL, 2 * SAMPLE_BYTES, PROT_READ | PROT_WRITE,
+			       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (result == 0 && memory == MAP_FAILED)
 		result = error_set(error, -ENOMEM, "no memory for the copies");
 	if (result == 0) {
 		madvise(memory, 2 * SAMPLE_BYTES, MADV_HUGEPAGE);
 		memset(memory, 1, 2 * SAMPLE_BYTES);
-		result = micro_engine_open(&engine, &node, (uint32_t)(SAMPLE_BYTES / block_bytes), error);
+		result = micro_engine_open(&engine, &node, (uint32_t)(SAMPLE_BYTES / block_bytes),
+					   error);
 	}
 	if (result == 0)
 		result = cpu_pairs(micro, &engine, memory, error);

@@ -1,4 +1,5 @@
-/* bench/micro_calls.c: a lookup of one key beside a bare ping-pong, and of 8,192 keys in an index of 10 million. */
+/* bench/micro_calls.c: a lookup of one key beside a bare ping-pong, and of 8,192 keys in an index
+ * of 10 million. */
 #include "bench/micro.h"
 
 #include "bench/index_bench.h"
@@ -18,14 +19,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CALLS_A_SAMPLE   2000u
-#define PING_BYTES       (sizeof(struct frame_lookup) + sizeof(struct frame_keys) + FRAME_HASH_BYTES)
-#define PONG_BYTES       (sizeof(struct frame_found) + sizeof(struct frame_run) + 1)
-#define INDEX_ENTRIES    UINT64_C(10000000)
-#define LOOKUP_KEYS      8192u
-#define LOOKUP_SAMPLES   31u
-#define SLOT_BYTES       8192u
-#define UNIT_BYTES       (UINT64_C(64) << 20)
+#define CALLS_A_SAMPLE 2000u
+#define PING_BYTES (sizeof(struct frame_lookup) + sizeof(struct frame_keys) + FRAME_HASH_BYTES)
+#define PONG_BYTES (sizeof(struct frame_found) + sizeof(struct frame_run) + 1)
+#define INDEX_ENTRIES UINT64_C(10000000)
+#define LOOKUP_KEYS 8192u
+#define LOOKUP_SAMPLES 31u
+#define SLOT_BYTES 8192u
+#define UNIT_BYTES (UINT64_C(64) << 20)
 
 static int by_value(const void *left, const void *right)
 {
@@ -59,7 +60,8 @@ static double ping_sample(int fd)
 	for (unsigned i = 0; i < CALLS_A_SAMPLE; i++) {
 		double began = micro_now();
 
-		if (send(fd, packet, sizeof(packet), 0) < 0 || recv(fd, packet, sizeof(packet), 0) <= 0)
+		if (send(fd, packet, sizeof(packet), 0) < 0 ||
+		    recv(fd, packet, sizeof(packet), 0) <= 0)
 			return NAN;
 		samples[i] = (micro_now() - began) * 1e6;
 	}
@@ -70,7 +72,8 @@ static double lookup_sample(struct micro_engine *engine, unsigned *out_hits)
 {
 	static double samples[CALLS_A_SAMPLE];
 	uint8_t hash[1][KVTIER_HASH_BYTES];
-	struct kvtier_keys keys = { .count = 1, .hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])hash };
+	struct kvtier_keys keys = { .count = 1,
+				    .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])hash };
 	struct kvtier_lookup lookup = { .sections_count = 1, .sections = &keys };
 	struct kvtier_found found = { 0 };
 
@@ -85,8 +88,8 @@ static double lookup_sample(struct micro_engine *engine, unsigned *out_hits)
 	return median_of(samples, CALLS_A_SAMPLE);
 }
 
-/* Client and server on different CPUs, as an engine and its node's daemon are; on one CPU, wherever the kernel puts
- * them, for both alike. */
+/* Client and server on different CPUs, as an engine and its node's daemon are; on one CPU, wherever
+ * the kernel puts them, for both alike. */
 static void pin(pid_t pid, unsigned cpu)
 {
 	cpu_set_t set;
@@ -106,8 +109,8 @@ static void unpin(void)
 	(void)sched_setaffinity(0, sizeof(set), &set);
 }
 
-static int call_pairs(struct micro *micro, struct micro_engine *engine, int fd, const char *name, double goal,
-		      struct error *error)
+static int call_pairs(struct micro *micro, struct micro_engine *engine, int fd, const char *name,
+		      double goal, struct error *error)
 {
 	struct measure_pairs pairs = { 0 };
 	unsigned hits = 0;
@@ -169,7 +172,7 @@ int micro_call(struct micro *micro, struct error *error)
 struct big {
 	struct daemon *daemon;
 	struct session *session;
-	int fd;                  /* the client's end */
+	int fd; /* the client's end */
 	uint32_t space;
 };
 
@@ -181,8 +184,10 @@ static double thread_seconds(void)
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Sends a frame as a client would, and lets the daemon's session serve it; its CPU seconds, or NAN. */
-static double serve_one(struct big *big, void *frame, uint32_t bytes, enum frame_type type, uint16_t flags)
+/* Sends a frame as a client would, and lets the daemon's session serve it; its CPU seconds, or NAN.
+ */
+static double serve_one(struct big *big, void *frame, uint32_t bytes, enum frame_type type,
+			uint16_t flags)
 {
 	static uint8_t answer[FRAME_BYTES_MAX];
 	double began, took;
@@ -210,17 +215,24 @@ static double serve_one(struct big *big, void *frame, uint32_t bytes, enum frame
 
 static int engine_say(struct big *big, struct error *error)
 {
-	struct frame_hello hello = { .version_min = 1, .version_max = 1, .connection = FRAME_CONTROL };
+	struct frame_hello hello = { .version_min = 1,
+				     .version_max = 1,
+				     .connection = FRAME_CONTROL };
 	struct {
 		struct frame_register head;
 		struct frame_group group;
 		uint16_t field[2];
 		char value[4];
 	} registration = {
-		.head = { .engine = "micro", .roles = FRAME_ROLE_SCHEDULER | FRAME_ROLE_WORKER, .world = 1,
-			  .groups_count = 1, .fields_count = 1, .fields_bytes = 8 },
+		.head = { .engine = "micro",
+			  .roles = FRAME_ROLE_SCHEDULER | FRAME_ROLE_WORKER,
+			  .world = 1,
+			  .groups_count = 1,
+			  .fields_count = 1,
+			  .fields_bytes = 8 },
 		.group = { .tokens_per_block = 16, .payload_bytes = 4096, .segments_count = 1 },
-		.field = { FRAME_FIELD_MODEL_CONTENT, 4 }, .value = "big",
+		.field = { FRAME_FIELD_MODEL_CONTENT, 4 },
+		.value = "big",
 	};
 
 	if (isnan(serve_one(big, &hello, sizeof(hello), FRAME_HELLO, 0)) ||
@@ -241,19 +253,28 @@ static int index_fill(struct big *big, uint64_t entries)
 	for (uint64_t i = 0; result == 0 && i < entries; i++) {
 		uint64_t unit = i / slots_a_unit;
 		struct cache_extent extent = { .tenant = big->daemon->tenants[0].handle,
-					       .first_unit = (uint32_t)unit, .units_count = 1,
-					       .slot_bytes = SLOT_BYTES, .generation = 1 };
+					       .first_unit = (uint32_t)unit,
+					       .units_count = 1,
+					       .slot_bytes = SLOT_BYTES,
+					       .generation = 1 };
 		struct cache_restored restored = {
-			.offset = unit * UNIT_BYTES + i % slots_a_unit * SLOT_BYTES, .slot_bytes = SLOT_BYTES,
-			.extent_generation = 1, .slot_generation = 1, .space = big->space, .epoch = 1,
-			.tokens = 16, .shards_count = 1, .hash = hash,
+			.offset = unit * UNIT_BYTES + i % slots_a_unit * SLOT_BYTES,
+			.slot_bytes = SLOT_BYTES,
+			.extent_generation = 1,
+			.slot_generation = 1,
+			.space = big->space,
+			.epoch = 1,
+			.tokens = 16,
+			.shards_count = 1,
+			.hash = hash,
 		};
 
 		if (i % slots_a_unit == 0)
 			result = cache_extent_restore(cache, big->daemon->nvme_area, &extent);
 		payload_hash(i, hash);
 		if (result == 0)
-			result = cache_slot_restore(cache, big->daemon->nvme_area, &restored, &slot);
+			result = cache_slot_restore(cache, big->daemon->nvme_area, &restored,
+						    &slot);
 	}
 	return result;
 }
@@ -262,12 +283,19 @@ static int index_fill(struct big *big, uint64_t entries)
 static int index_replace(struct big *big, uint64_t entries, struct error *error)
 {
 	struct daemon *daemon = big->daemon;
-	uint32_t units = (uint32_t)((entries + UNIT_BYTES / SLOT_BYTES - 1) / (UNIT_BYTES / SLOT_BYTES));
+	uint32_t units = (uint32_t)((entries + UNIT_BYTES / SLOT_BYTES - 1) /
+				    (UNIT_BYTES / SLOT_BYTES));
 	uint32_t areas[TIERS] = { UINT32_MAX, 0 }, units_max[TIERS] = { 0, units };
 	struct cache_config config = {
-		.entries_max = (uint32_t)entries, .slots_max = { 64, (uint32_t)entries + 64 * units },
-		.areas_max = 2, .tenants_max = 1, .spaces_max = 16, .leases_max = 64, .classes_max = 16,
-		.lease_items_max = 1 << 20, .seed = 1,
+		.entries_max = (uint32_t)entries,
+		.slots_max = { 64, (uint32_t)entries + 64 * units },
+		.areas_max = 2,
+		.tenants_max = 1,
+		.spaces_max = 16,
+		.leases_max = 64,
+		.classes_max = 16,
+		.lease_items_max = 1 << 20,
+		.seed = 1,
 	};
 	int result;
 
@@ -275,10 +303,12 @@ static int index_replace(struct big *big, uint64_t entries, struct error *error)
 	daemon->cache = NULL;
 	result = cache_create(&daemon->cache, &config, error);
 	if (result == 0)
-		result = cache_area_add(daemon->cache, TIER_NVME, UNIT_BYTES, &units, 1, &daemon->nvme_area);
+		result = cache_area_add(daemon->cache, TIER_NVME, UNIT_BYTES, &units, 1,
+					&daemon->nvme_area);
 	areas[TIER_NVME] = daemon->nvme_area;
 	if (result == 0)
-		result = cache_tenant_add(daemon->cache, areas, units_max, &daemon->tenants[0].handle);
+		result = cache_tenant_add(daemon->cache, areas, units_max,
+					  &daemon->tenants[0].handle);
 	return result;
 }
 
@@ -293,7 +323,8 @@ static double keys_sample(struct big *big, uint64_t entries, uint64_t seed, uint
 	double seconds = 0.0;
 
 	/* The layout of a LOOKUP, as long as nothing pads it. */
-	static_assert(offsetof(__typeof__(frame), hashes) == sizeof(struct frame_lookup) + sizeof(struct frame_keys),
+	static_assert(offsetof(__typeof__(frame), hashes) ==
+			      sizeof(struct frame_lookup) + sizeof(struct frame_keys),
 		      "sections follow the head");
 	for (unsigned part = 0; part < LOOKUP_KEYS / FRAME_KEYS_MAX; part++) {
 		memset(&frame.head, 0, sizeof(frame.head));
@@ -301,10 +332,12 @@ static double keys_sample(struct big *big, uint64_t entries, uint64_t seed, uint
 		frame.head.space = big->space;
 		frame.head.sections_count = 1;
 		frame.head.lease_us = lease_us;
-		frame.keys = (struct frame_keys){ .first_position = part * FRAME_KEYS_MAX, .count = FRAME_KEYS_MAX };
+		frame.keys = (struct frame_keys){ .first_position = part * FRAME_KEYS_MAX,
+						  .count = FRAME_KEYS_MAX };
 		for (unsigned i = 0; i < FRAME_KEYS_MAX; i++) {
 			/* Keys anywhere in the index: the dearest case for caches of the CPU. */
-			uint64_t mixed = (seed * LOOKUP_KEYS + part * FRAME_KEYS_MAX + i) * UINT64_C(0x9e3779b97f4a7c15);
+			uint64_t mixed = (seed * LOOKUP_KEYS + part * FRAME_KEYS_MAX + i) *
+					 UINT64_C(0x9e3779b97f4a7c15);
 
 			payload_hash((mixed >> 20) % entries, frame.hashes[i]);
 		}
@@ -317,14 +350,18 @@ static double keys_sample(struct big *big, uint64_t entries, uint64_t seed, uint
 static int big_open(struct big *big, struct micro *micro, struct error *error)
 {
 	static struct settings settings;
-	char *arguments[][2] = { { "http_listen", "" }, { "log_level", "error" },
-				{ "tenants.0.name", "default" }, { "tenants.0.cpu_bytes", "64MiB" } };
+	char *arguments[][2] = { { "http_listen", "" },
+				 { "log_level", "error" },
+				 { "tenants.0.name", "default" },
+				 { "tenants.0.cpu_bytes", "64MiB" } };
 	int fds[2];
 	int result = 0;
 
 	settings_default(&settings);
-	snprintf(settings.run_directory, sizeof(settings.run_directory), "%s/big", micro->directory);
-	snprintf(settings.state_directory, sizeof(settings.state_directory), "%s/big-state", micro->directory);
+	snprintf(settings.run_directory, sizeof(settings.run_directory), "%s/big",
+		 micro->directory);
+	snprintf(settings.state_directory, sizeof(settings.state_directory), "%s/big-state",
+		 micro->directory);
 	for (unsigned i = 0; result == 0 && i < sizeof(arguments) / sizeof(arguments[0]); i++)
 		result = settings_set(&settings, arguments[i][0], arguments[i][1], "micro", error);
 	if (result == 0)
@@ -356,8 +393,8 @@ static void big_close(struct big *big)
 	daemon_destroy(big->daemon);
 }
 
-static int keys_measure(struct micro *micro, struct big *big, const char *name, uint64_t lease_us, double goal,
-			struct error *error)
+static int keys_measure(struct micro *micro, struct big *big, const char *name, uint64_t lease_us,
+			double goal, struct error *error)
 {
 	double samples[LOOKUP_SAMPLES];
 	struct measure *measure;
@@ -367,8 +404,8 @@ static int keys_measure(struct micro *micro, struct big *big, const char *name, 
 		if (isnan(samples[i]))
 			return error_set(error, -EIO, "a lookup of keys that are all there missed");
 	}
-	measure = measures_add(&micro->measures, name, measure_median(samples, LOOKUP_SAMPLES), "ns/key",
-			       MEASURE_LOWER);
+	measure = measures_add(&micro->measures, name, measure_median(samples, LOOKUP_SAMPLES),
+			       "ns/key", MEASURE_LOWER);
 	measure->samples = LOOKUP_SAMPLES;
 	measure->spread_low = measure_quantile(samples, LOOKUP_SAMPLES, 0.25);
 	measure->spread_high = measure_quantile(samples, LOOKUP_SAMPLES, 0.75);
@@ -390,7 +427,8 @@ int micro_lookup(struct micro *micro, struct error *error)
 	if (result == 0) {
 		measures_add(&micro->measures, "index_bytes_block",
 			     (double)cache_memory_bytes(big.daemon->cache) / INDEX_ENTRIES, "bytes",
-			     MEASURE_LOWER)->goal = 160;
+			     MEASURE_LOWER)
+			->goal = 160;
 		result = keys_measure(micro, &big, "lookup_ns_key", 0, 80, error);
 	}
 	if (result == 0)

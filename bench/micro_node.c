@@ -16,11 +16,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define START_US_MAX     UINT64_C(120000000)
-#define MOVE_US_MAX      UINT64_C(60000000)
-#define JOB_BLOCKS_MAX   1024u
-#define STATS_BYTES      (64u << 10)
-#define POLL_NS          500000L
+#define START_US_MAX UINT64_C(120000000)
+#define MOVE_US_MAX UINT64_C(60000000)
+#define JOB_BLOCKS_MAX 1024u
+#define STATS_BYTES (64u << 10)
+#define POLL_NS 500000L
 
 extern char **environ;
 
@@ -45,29 +45,41 @@ static int config_write(const struct micro_node *node, struct error *error)
 	uint64_t extent = UINT64_C(16) << 20;
 
 	if (file == NULL)
-		return error_set(error, -errno, "cannot write %s: %s", node->config, strerror(errno));
-	fprintf(file, "run_directory: %s/run\nstate_directory: %s/state\nhttp_listen: \"\"\n", node->micro->directory,
-		node->micro->directory);
-	fprintf(file, "extent_bytes: %" PRIu64 "\nblock_bytes_min: %" PRIu64 "\ntenants:\n  - name: default\n"
-		"    cpu_bytes: %" PRIu64 "\n", extent,
-		node->block_bytes < (64u << 10) ? node->block_bytes : UINT64_C(65536), node->cpu_bytes);
+		return error_set(error, -errno, "cannot write %s: %s", node->config,
+				 strerror(errno));
+	fprintf(file, "run_directory: %s/run\nstate_directory: %s/state\nhttp_listen: \"\"\n",
+		node->micro->directory, node->micro->directory);
+	fprintf(file,
+		"extent_bytes: %" PRIu64 "\nblock_bytes_min: %" PRIu64
+		"\ntenants:\n  - name: default\n"
+		"    cpu_bytes: %" PRIu64 "\n",
+		extent, node->block_bytes < (64u << 10) ? node->block_bytes : UINT64_C(65536),
+		node->cpu_bytes);
 	if (node->nvme_bytes > 0)
-		fprintf(file, "    nvme_bytes: %" PRIu64 "\nnvme:\n  - path: %s\n    bytes: %" PRIu64 "\n",
+		fprintf(file,
+			"    nvme_bytes: %" PRIu64 "\nnvme:\n  - path: %s\n    bytes: %" PRIu64
+			"\n",
 			node->nvme_bytes / 2 / extent * extent, node->device, node->nvme_bytes);
 	return fclose(file) == 0 ? 0 : error_set(error, -EIO, "cannot write %s", node->config);
 }
 
 int micro_node_again(struct micro_node *node, struct error *error)
 {
-	char *arguments[] = { (char *)node->micro->kvtierd, "--config", node->config, "--set", "log_level=error", NULL };
+	char *arguments[] = { (char *)node->micro->kvtierd,
+			      "--config",
+			      node->config,
+			      "--set",
+			      "log_level=error",
+			      NULL };
 	int result = posix_spawn(&node->pid, node->micro->kvtierd, NULL, NULL, arguments, environ);
 
-	return result == 0 ? 0 : error_set(error, -result, "cannot start %s: %s", node->micro->kvtierd,
-					   strerror(result));
+	return result == 0 ? 0
+			   : error_set(error, -result, "cannot start %s: %s", node->micro->kvtierd,
+				       strerror(result));
 }
 
-int micro_node_start(struct micro_node *node, struct micro *micro, uint64_t cpu_bytes, uint64_t nvme_bytes,
-		     uint64_t block_bytes, struct error *error)
+int micro_node_start(struct micro_node *node, struct micro *micro, uint64_t cpu_bytes,
+		     uint64_t nvme_bytes, uint64_t block_bytes, struct error *error)
 {
 	int result;
 
@@ -117,7 +129,8 @@ static int serving_wait(struct micro_engine *engine, struct error *error)
 	static char text[STATS_BYTES];
 
 	while (micro_now() < until) {
-		if (kvtier_connect(engine->client, 100000, NULL, 0) == 0 && kvtier_is_connected(engine->client) &&
+		if (kvtier_connect(engine->client, 100000, NULL, 0) == 0 &&
+		    kvtier_is_connected(engine->client) &&
 		    kvtier_stats(engine->client, text, sizeof(text), 1000000) == 0 &&
 		    strstr(text, "\"state\":\"serving\"") != NULL)
 			return 0;
@@ -132,12 +145,20 @@ int micro_engine_open(struct micro_engine *engine, const struct micro_node *node
 	static unsigned engines;
 	char id[64];
 	struct kvtier_plane plane = { .stride = node->block_bytes, .bytes = node->block_bytes };
-	struct kvtier_group group = { .kind = KVTIER_FULL, .tokens_per_block = 16, .segments_count = 1,
-				      .blocks_count = blocks, .planes_count = 1, .planes = &plane };
-	struct kvtier_options options = { .socket = node->socket, .engine = id,
-					  .roles = KVTIER_SCHEDULER | KVTIER_WORKER, .world = 1,
-					  .identity = { .model_content = "micro" }, .groups_count = 1,
-					  .groups = &group, .connect_us_max = 100000 };
+	struct kvtier_group group = { .kind = KVTIER_FULL,
+				      .tokens_per_block = 16,
+				      .segments_count = 1,
+				      .blocks_count = blocks,
+				      .planes_count = 1,
+				      .planes = &plane };
+	struct kvtier_options options = { .socket = node->socket,
+					  .engine = id,
+					  .roles = KVTIER_SCHEDULER | KVTIER_WORKER,
+					  .world = 1,
+					  .identity = { .model_content = "micro" },
+					  .groups_count = 1,
+					  .groups = &group,
+					  .connect_us_max = 100000 };
 	uint64_t bytes = blocks * node->block_bytes;
 	int result;
 
@@ -146,7 +167,8 @@ int micro_engine_open(struct micro_engine *engine, const struct micro_node *node
 	engine->block_bytes = node->block_bytes;
 	engine->blocks = blocks;
 	engine->next_identity = 1;
-	engine->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	engine->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			      0);
 	if (engine->memory == MAP_FAILED)
 		return error_set(error, -ENOMEM, "no memory for %u engine blocks", blocks);
 	madvise(engine->memory, bytes, MADV_HUGEPAGE);
@@ -165,11 +187,14 @@ void micro_engine_close(struct micro_engine *engine)
 }
 
 /* Hands the next part of a run to the library; 0: it has as many jobs as it takes. */
-static int part_begin(struct micro_engine *engine, bool is_store, uint64_t identity, uint64_t done, unsigned count)
+static int part_begin(struct micro_engine *engine, bool is_store, uint64_t identity, uint64_t done,
+		      unsigned count)
 {
 	static struct kvtier_block blocks[JOB_BLOCKS_MAX];
 	uint8_t parent[KVTIER_HASH_BYTES];
-	struct kvtier_transfer transfer = { .count = count, .blocks = blocks, .deadline_us = MOVE_US_MAX,
+	struct kvtier_transfer transfer = { .count = count,
+					    .blocks = blocks,
+					    .deadline_us = MOVE_US_MAX,
 					    .first_position = (uint32_t)done };
 	uint64_t job;
 	int result;
@@ -188,15 +213,19 @@ static int part_begin(struct micro_engine *engine, bool is_store, uint64_t ident
 	return result == 0 ? 1 : result == -EAGAIN ? 0 : result;
 }
 
-int64_t micro_engine_move(struct micro_engine *engine, bool is_store, uint64_t identity, uint64_t count)
+int64_t micro_engine_move(struct micro_engine *engine, bool is_store, uint64_t identity,
+			  uint64_t count)
 {
 	struct kvtier_completion completions[16];
 	uint64_t begun = 0, jobs = 0, good = 0;
 	double until = micro_now() + MOVE_US_MAX / 1e6;
 
 	while ((begun < count || jobs > 0) && micro_now() < until) {
-		unsigned part = count - begun < JOB_BLOCKS_MAX ? (unsigned)(count - begun) : JOB_BLOCKS_MAX;
-		int result = part > 0 && jobs < 8 ? part_begin(engine, is_store, identity, begun, part) : 0;
+		unsigned part = count - begun < JOB_BLOCKS_MAX ? (unsigned)(count - begun)
+							       : JOB_BLOCKS_MAX;
+		int result = part > 0 && jobs < 8
+				     ? part_begin(engine, is_store, identity, begun, part)
+				     : 0;
 
 		if (result < 0)
 			return result;
@@ -238,8 +267,10 @@ int micro_engine_settle(struct micro_engine *engine, struct error *error)
 		int result = kvtier_stats(engine->client, text, sizeof(text), 1000000);
 
 		if (result < 0)
-			return error_set(error, result, "no statistics: %s", kvtier_strerror(result));
-		if (strstr(text, "\"pending_down\":0,") != NULL && strstr(text, "\"moves\":0,") != NULL)
+			return error_set(error, result, "no statistics: %s",
+					 kvtier_strerror(result));
+		if (strstr(text, "\"pending_down\":0,") != NULL &&
+		    strstr(text, "\"moves\":0,") != NULL)
 			return 0;
 		pause_shortly();
 	}

@@ -12,18 +12,19 @@
 #include <time.h>
 #include <unistd.h>
 
-#define RESTART_BLOCK_BYTES  4096u
-#define RESTART_SAMPLES      5u
-#define FAIR_SAMPLES         11u
-#define FAIR_SECONDS         0.5
-#define IDLE_SECONDS         5
-#define IDLE_SAMPLES         5u
+#define RESTART_BLOCK_BYTES 4096u
+#define RESTART_SAMPLES 5u
+#define FAIR_SAMPLES 11u
+#define FAIR_SECONDS 0.5
+#define IDLE_SECONDS 5
+#define IDLE_SAMPLES 5u
 
 /* A measure of single values: median and quartiles. */
-static void add_samples(struct micro *micro, const char *name, double *samples, unsigned count, const char *unit,
-			enum measure_better better, double goal)
+static void add_samples(struct micro *micro, const char *name, double *samples, unsigned count,
+			const char *unit, enum measure_better better, double goal)
 {
-	struct measure *measure = measures_add(&micro->measures, name, measure_median(samples, count), unit, better);
+	struct measure *measure = measures_add(&micro->measures, name,
+					       measure_median(samples, count), unit, better);
 
 	measure->samples = count;
 	measure->spread_low = measure_quantile(samples, count, 0.25);
@@ -34,16 +35,18 @@ static void add_samples(struct micro *micro, const char *name, double *samples, 
 static bool key_hits(struct micro_engine *engine, uint64_t identity)
 {
 	uint8_t hash[1][KVTIER_HASH_BYTES];
-	struct kvtier_keys keys = { .count = 1, .hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])hash };
+	struct kvtier_keys keys = { .count = 1,
+				    .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])hash };
 	struct kvtier_lookup lookup = { .sections_count = 1, .sections = &keys };
 	struct kvtier_found found = { 0 };
 
 	payload_hash(identity, hash[0]);
-	return kvtier_lookup(engine->client, &lookup, 1000000, &found) == 0 && found.usable_tokens > 0;
+	return kvtier_lookup(engine->client, &lookup, 1000000, &found) == 0 &&
+	       found.usable_tokens > 0;
 }
 
-static int restart_sample(struct micro_node *node, struct micro_engine *engine, uint64_t identity, double *out_seconds,
-			  struct error *error)
+static int restart_sample(struct micro_node *node, struct micro_engine *engine, uint64_t identity,
+			  double *out_seconds, struct error *error)
 {
 	double began;
 	int result;
@@ -52,26 +55,30 @@ static int restart_sample(struct micro_node *node, struct micro_engine *engine, 
 	began = micro_now();
 	result = micro_node_again(node, error);
 	while (result == 0 && micro_now() - began < 60.0) {
-		if (kvtier_connect(engine->client, 1000000, NULL, 0) == 0 && key_hits(engine, identity)) {
+		if (kvtier_connect(engine->client, 1000000, NULL, 0) == 0 &&
+		    key_hits(engine, identity)) {
 			*out_seconds = micro_now() - began;
 			return 0;
 		}
 		struct timespec pause = { .tv_nsec = 2000000 };
 		nanosleep(&pause, NULL);
 	}
-	return result < 0 ? result : error_set(error, -ETIMEDOUT, "no hit within 60 s of the restart");
+	return result < 0 ? result
+			  : error_set(error, -ETIMEDOUT, "no hit within 60 s of the restart");
 }
 
 int micro_restart(struct micro *micro, struct error *error)
 {
 	uint64_t blocks = micro->restart_blocks;
 	uint64_t extent = UINT64_C(16) << 20;
-	/* The cache may use half of the device; the first extents of a class are the cpu tier's as well. */
+	/* The cache may use half of the device; the first extents of a class are the cpu tier's as
+	 * well. */
 	uint64_t nvme_bytes = 2 * (blocks * 2 * RESTART_BLOCK_BYTES / extent + 16) * extent;
 	struct micro_node node;
 	struct micro_engine engine = { 0 };
 	double samples[RESTART_SAMPLES];
-	int result = micro_node_start(&node, micro, UINT64_C(64) << 20, nvme_bytes, RESTART_BLOCK_BYTES, error);
+	int result = micro_node_start(&node, micro, UINT64_C(64) << 20, nvme_bytes,
+				      RESTART_BLOCK_BYTES, error);
 
 	if (result == 0)
 		result = micro_engine_open(&engine, &node, 4096, error);
@@ -80,17 +87,19 @@ int micro_restart(struct micro *micro, struct error *error)
 		int64_t good = micro_engine_move(&engine, true, 1 + done, part);
 
 		if (good != (int64_t)part)
-			result = error_set(error, -EIO, "%lld of %llu blocks were stored", (long long)good,
-					   (unsigned long long)part);
+			result = error_set(error, -EIO, "%lld of %llu blocks were stored",
+					   (long long)good, (unsigned long long)part);
 		done += part;
 	}
 	if (result == 0)
 		result = micro_engine_settle(&engine, error);
 	for (unsigned i = 0; result == 0 && i < RESTART_SAMPLES; i++)
-		result = restart_sample(&node, &engine, 1 + (i * UINT64_C(7919) + blocks / 3) % blocks, &samples[i],
+		result = restart_sample(&node, &engine,
+					1 + (i * UINT64_C(7919) + blocks / 3) % blocks, &samples[i],
 					error);
 	if (result == 0)
-		add_samples(micro, "restart_1m_seconds", samples, RESTART_SAMPLES, "s", MEASURE_LOWER, 3);
+		add_samples(micro, "restart_1m_seconds", samples, RESTART_SAMPLES, "s",
+			    MEASURE_LOWER, 3);
 	micro_engine_close(&engine);
 	micro_node_stop(&node);
 	return result;
@@ -110,8 +119,10 @@ static void *busy_run(void *owner)
 	uint64_t count = busy->engine.blocks;
 
 	while (micro_now() < busy->until && busy->result == 0) {
-		int64_t stored = micro_engine_move(&busy->engine, true, busy->engine.next_identity, count);
-		int64_t loaded = micro_engine_move(&busy->engine, false, busy->engine.next_identity, count);
+		int64_t stored = micro_engine_move(&busy->engine, true, busy->engine.next_identity,
+						   count);
+		int64_t loaded = micro_engine_move(&busy->engine, false, busy->engine.next_identity,
+						   count);
 
 		busy->engine.next_identity += count;
 		busy->result = stored < 0 ? (int)stored : loaded < 0 ? (int)loaded : 0;
@@ -154,14 +165,16 @@ int micro_fair(struct micro *micro, struct error *error)
 	for (unsigned i = 0; result == 0 && i < FAIR_SAMPLES; i++)
 		result = fair_sample(pair, &samples[i], error);
 	if (result == 0)
-		add_samples(micro, "fair_share", samples, FAIR_SAMPLES, "ratio", MEASURE_HIGHER, 0.90);
+		add_samples(micro, "fair_share", samples, FAIR_SAMPLES, "ratio", MEASURE_HIGHER,
+			    0.90);
 	for (unsigned i = 0; i < 2; i++)
 		micro_engine_close(&pair[i].engine);
 	micro_node_stop(&node);
 	return result;
 }
 
-/* CPU seconds of one process so far, to the nanosecond: short wakes do not show in the kernel's ticks. */
+/* CPU seconds of one process so far, to the nanosecond: short wakes do not show in the kernel's
+ * ticks. */
 static double cpu_seconds(pid_t pid)
 {
 	struct timespec used;
@@ -193,7 +206,8 @@ int micro_idle(struct micro *micro, struct error *error)
 	struct micro_node node;
 	struct micro_engine engine = { 0 };
 	double samples[IDLE_SAMPLES];
-	int result = micro_node_start(&node, micro, UINT64_C(64) << 20, UINT64_C(256) << 20, 65536, error);
+	int result = micro_node_start(&node, micro, UINT64_C(64) << 20, UINT64_C(256) << 20, 65536,
+				      error);
 
 	if (result == 0)
 		result = micro_engine_open(&engine, &node, 64, error);
@@ -209,7 +223,8 @@ int micro_idle(struct micro *micro, struct error *error)
 		samples[i] = (node_cpu_seconds(node.pid) - used) / (micro_now() - began);
 	}
 	if (result == 0)
-		add_samples(micro, "idle_core", samples, IDLE_SAMPLES, "cores", MEASURE_LOWER, 0.005);
+		add_samples(micro, "idle_core", samples, IDLE_SAMPLES, "cores", MEASURE_LOWER,
+			    0.005);
 	micro_engine_close(&engine);
 	micro_node_stop(&node);
 	return result;

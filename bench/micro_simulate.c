@@ -1,4 +1,5 @@
-/* bench/micro_simulate.c: how long the simulation of ten million block accesses takes on one core. */
+/* bench/micro_simulate.c: how long the simulation of ten million block accesses takes on one core.
+ */
 #include "bench/micro.h"
 
 #include "base/random.h"
@@ -7,13 +8,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define ACCESSES        UINT64_C(10000000)
-#define SAMPLES         5u
-#define USERS           48u
-#define TURN_BLOCKS_MAX 32u      /* appended a turn */
-#define CHAIN_BLOCKS_MAX 1000u   /* then a new session begins: on average half of it, as coding agents have */
-#define CAPACITY_PART   20u      /* one part in so many of the unique blocks */
-#define BLOCK_TOKENS    256u
+#define ACCESSES UINT64_C(10000000)
+#define SAMPLES 5u
+#define USERS 48u
+#define TURN_BLOCKS_MAX 32u /* appended a turn */
+#define CHAIN_BLOCKS_MAX                                                                           \
+	1000u /* then a new session begins: on average half of it, as coding agents have */
+#define CAPACITY_PART 20u /* one part in so many of the unique blocks */
+#define BLOCK_TOKENS 256u
 
 /* Sessions that come back with everything they had and a little more. */
 static void sessions_make(struct trace *trace)
@@ -45,8 +47,10 @@ static void sessions_make(struct trace *trace)
 
 static int trace_make(struct trace *trace, struct error *error)
 {
-	*trace = (struct trace){ .block_tokens = BLOCK_TOKENS, .source_block_tokens = BLOCK_TOKENS,
-				 .requests_max = ACCESSES / 64, .accesses_max = ACCESSES + 2 * CHAIN_BLOCKS_MAX };
+	*trace = (struct trace){ .block_tokens = BLOCK_TOKENS,
+				 .source_block_tokens = BLOCK_TOKENS,
+				 .requests_max = ACCESSES / 64,
+				 .accesses_max = ACCESSES + 2 * CHAIN_BLOCKS_MAX };
 	trace->requests = calloc(trace->requests_max, sizeof(*trace->requests));
 	trace->blocks = calloc(trace->accesses_max, sizeof(*trace->blocks));
 	if (trace->requests != NULL && trace->blocks != NULL)
@@ -67,16 +71,20 @@ int micro_simulate(struct micro *micro, struct error *error)
 
 	for (unsigned i = 0; result == 0 && i < SAMPLES; i++) {
 		struct simulation simulation = { 0 };
-		struct simulation_options options = { .nvme_blocks = trace.unique_blocks / CAPACITY_PART + 1 };
+		struct simulation_options options = {
+			.nvme_blocks = trace.unique_blocks / CAPACITY_PART + 1
+		};
 
 		result = simulation_run(&simulation, &trace, &options, error);
 		if (result == 0)
-			samples[i] = simulation.seconds * (double)ACCESSES / (double)simulation.accesses;
+			samples[i] = simulation.seconds * (double)ACCESSES /
+				     (double)simulation.accesses;
 		simulation_finish(&simulation);
 	}
 	if (result == 0) {
 		struct measure *measure = measures_add(&micro->measures, "simulate_10m_seconds",
-						       measure_median(samples, SAMPLES), "s", MEASURE_LOWER);
+						       measure_median(samples, SAMPLES), "s",
+						       MEASURE_LOWER);
 
 		measure->samples = SAMPLES;
 		measure->spread_low = measure_quantile(samples, SAMPLES, 0.25);

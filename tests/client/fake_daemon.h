@@ -3,8 +3,8 @@
  * misbehaves on request. It keeps one slot size, never evicts, and forgets everything when it is
  * restarted.
  */
-#ifndef KVTIER_TESTS_FAKE_DAEMON_H
-#define KVTIER_TESTS_FAKE_DAEMON_H
+#ifndef KVTIER_TESTS_CLIENT_FAKE_DAEMON_H
+#define KVTIER_TESTS_CLIENT_FAKE_DAEMON_H
 
 #include "proto/frames.h"
 
