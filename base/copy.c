@@ -194,8 +194,8 @@ uint32_t copy_with_checksum_more(uint32_t crc, void *target, const void *source,
 	return checked_copy_more(&choice, crc, target, source, bytes);
 }
 
-/* Takes the bytes from `first` to `end` of a block, which lie at `piece`, into the checksums of their
- * segments. */
+/* Takes the bytes from `first` to `end` of a block, which lie at `piece`, into the checksums of
+ * their segments. */
 static void checksums_go_on(const uint8_t *piece, size_t first, size_t end, size_t segment_bytes,
 			    uint32_t *crcs)
 {

@@ -46,8 +46,8 @@ void copy_with_checksums(void *target, const void *source, size_t bytes, size_t 
 
 /*
  * The same for a target that nobody reads soon: piece by piece into a small buffer of the thread's
- * own, checksummed there, and streamed out past the caches. The checksums are of the very bytes that
- * were written, whatever becomes of the source meanwhile.
+ * own, checksummed there, and streamed out past the caches. The checksums are of the very bytes
+ * that were written, whatever becomes of the source meanwhile.
  */
 void copy_away_with_checksums(void *target, const void *source, size_t bytes, size_t segment_bytes,
 			      uint32_t *out_crcs);

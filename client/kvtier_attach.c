@@ -132,8 +132,8 @@ static int attach_and_map(struct copier *copier, uint64_t token, uint64_t deadli
 	return result < 0 ? result : prove_window(copier, deadline_us, error);
 }
 
-/* As much of the window as keeps the daemon busy, and no more: what was copied into it is then still
- * in the CPU's caches when a mill takes it out. Two of the largest blocks at least. */
+/* As much of the window as keeps the daemon busy, and no more: what was copied into it is then
+ * still in the CPU's caches when a mill takes it out. Two of the largest blocks at least. */
 static uint64_t window_bytes_used(const struct kvtier_client *client)
 {
 	uint64_t bytes = CLIENT_WINDOW_HOT_BYTES;
@@ -175,8 +175,8 @@ int copier_attach(struct kvtier_client *client, struct error *error)
 		copier_unmap(copier);
 		return result;
 	}
-	/* Every store goes through it: what is used of it is there from the beginning, in huge pages
-	 * where the kernel can. Best effort, and ours to wait for: this is the copy thread. */
+	/* Every store goes through it: what is used of it is there from the beginning, in huge
+	 * pages where the kernel can. Best effort, and ours to wait for: this is the copy thread. */
 	window_init(&copier->window, window_bytes_used(client));
 	map_populate(copier->window_memory, copier->window.bytes);
 	copier->batches_count = 0;

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define QUEUES_IN_FLIGHT 4u   /* handed to a device: its queue, and as much again to refill it from */
+/* Handed to a device at once: its queue, and as much again three times to refill it from. */
+#define QUEUES_IN_FLIGHT 4u
 
 static const bool legal_move[MOVE_STATES][MOVE_STATES] = {
 	[MOVE_FREE] = { [MOVE_SLOTLESS] = true, [MOVE_QUEUED] = true, [MOVE_MILLED] = true },
