@@ -176,7 +176,7 @@ int copier_attach(struct kvtier_client *client, struct error *error)
 		return result;
 	}
 	/* Every store goes through it: what is used of it is there from the beginning, in huge
-	 * pages where the kernel can. Best effort, and ours to wait for: this is the copy thread. */
+	 * pages where the kernel can. Best effort; it is the copy thread that waits for it. */
 	window_init(&copier->window, window_bytes_used(client));
 	map_populate(copier->window_memory, copier->window.bytes);
 	copier->batches_count = 0;
