@@ -189,6 +189,7 @@ static void engines_write(struct daemon *daemon, const struct tenant *tenant, st
 
 void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
 {
+	struct catalog_link_counters catalog;
 	const char *unready = daemon_unready_reason(daemon);
 	bool is_first = true;
 
@@ -208,6 +209,10 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	number_write(text, "index_bytes", cache_memory_bytes(daemon->cache));
 	text_add(text, ",");
 	string_write(text, "catalog", daemon->catalog != NULL ? catalog_link_state_name(catalog_link_state(daemon->catalog)) : "none");
+	if (daemon->catalog != NULL) {
+		catalog_link_count(daemon->catalog, &catalog);
+		number_write(text, "catalog_pending", catalog.pending);
+	}
 	text_add(text, ",\"tenants\":[");
 	for (unsigned i = 0; i < daemon->tenants_count; i++) {
 		if (tenant != NULL && tenant != &daemon->tenants[i])
