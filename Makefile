@@ -70,7 +70,7 @@ $(BUILD)/libkvtier.so: $(library_objects) client/libkvtier.map
 # One object whose only visible names are kvtier_*, so that a program's own names cannot clash with ours.
 $(BUILD)/libkvtier.a: $(library_objects)
 	@rm -f $@
-	$(CC) $(CFLAGS) -nostdlib -r -o $(BUILD)/libkvtier.o $^
+	$(LD) -r -o $(BUILD)/libkvtier.o $^
 	objcopy --wildcard --keep-global-symbol='kvtier_*' $(BUILD)/libkvtier.o
 	ar rcs $@ $(BUILD)/libkvtier.o
 $(BUILD)/kvtier.pc: client/kvtier.pc.in FORCE   # PREFIX may be another than before
