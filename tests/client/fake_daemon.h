@@ -91,6 +91,9 @@ void fake_restart(struct fake_daemon *fake);
 unsigned fake_seen(struct fake_daemon *fake, enum frame_type type);
 /* Waits until so many requests of a type have come. */
 void fake_wait_seen(struct fake_daemon *fake, enum frame_type type, unsigned count);
+/* Waits until so many loaded blocks were released, over all RELEASEs; returns how many of them were
+ * bad. */
+unsigned fake_wait_released(struct fake_daemon *fake, unsigned count);
 /* Makes the slot of `hash` another block's, as the daemon does when it takes a slot back. */
 void fake_reuse_slot(struct fake_daemon *fake, const uint8_t *hash);
 

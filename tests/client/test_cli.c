@@ -1,10 +1,13 @@
 /* tests/client/test_cli.c: the kvtier command against a daemon in a thread. */
 #include "client/cli.h"
-#include "tests/client/fake_daemon.c" /* the build gives each test one object */
+#include "tests/client/fake_daemon.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 

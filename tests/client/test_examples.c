@@ -1,6 +1,6 @@
 /* tests/client/test_examples.c: the examples are compiled as they are and do what they say. */
 #include "base/random.h"
-#include "tests/client/fake_daemon.c" /* the build gives each test one object */
+#include "tests/client/fake_daemon.h"
 
 int example_lookup(int arguments_count, char **arguments);
 int example_store_and_load(int arguments_count, char **arguments);

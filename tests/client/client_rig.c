@@ -1,0 +1,139 @@
+/* tests/client/client_rig.c: see client_rig.h. */
+#include "tests/client/client_rig.h"
+
+#include "base/random.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+const uint64_t rig_plane_bytes[RIG_PLANES] = { 3000, 5000 };
+const uint64_t rig_plane_stride[RIG_PLANES] = { 3072, 5000 };
+
+void rig_fill(struct rig *rig, uint64_t seed)
+{
+	struct random random;
+
+	random_init(&random, seed);
+	for (unsigned p = 0; p < RIG_PLANES; p++)
+		for (uint64_t i = 0; i < RIG_BLOCKS * rig_plane_stride[p]; i++)
+			rig->planes[p][i] = (uint8_t)random_next(&random);
+}
+
+int rig_open_client(struct rig *rig, unsigned roles)
+{
+	struct kvtier_plane planes[RIG_PLANES];
+	struct kvtier_group group = { .kind = KVTIER_FULL,
+				      .tokens_per_block = 16,
+				      .segments_count = 4,
+				      .blocks_count = RIG_BLOCKS,
+				      .planes_count = RIG_PLANES,
+				      .planes = planes };
+	struct kvtier_options options = { .socket = rig->fake.path,
+					  .engine = "engine-1",
+					  .roles = roles,
+					  .identity = { .model_content = "digest",
+							.dtype = "bf16" },
+					  .groups_count = 1,
+					  .groups = &group,
+					  .connect_us_max = RIG_WAIT_US };
+
+	for (unsigned p = 0; p < RIG_PLANES; p++)
+		planes[p] = (struct kvtier_plane){ rig->planes[p], rig_plane_stride[p],
+						   rig_plane_bytes[p] };
+	return kvtier_open(&rig->client, &options, rig->text, sizeof(rig->text));
+}
+
+struct rig *rig_create_closed(uint64_t window_bytes)
+{
+	struct rig *rig = calloc(1, sizeof(*rig));
+
+	assert_non_null(rig);
+	atomic_store(&copier_block_hook, NULL);
+	fake_start(&rig->fake, window_bytes);
+	for (unsigned p = 0; p < RIG_PLANES; p++)
+		rig->planes[p] = malloc(RIG_BLOCKS * rig_plane_stride[p]);
+	rig_fill(rig, 1);
+	for (unsigned i = 0; i < RIG_BLOCKS; i++) {
+		memset(rig->blocks[i].hash, (int)i + 1, KVTIER_HASH_BYTES);
+		memcpy(rig->hashes[i], rig->blocks[i].hash, KVTIER_HASH_BYTES);
+		rig->blocks[i].route_key = i;
+		rig->blocks[i].engine_block = i;
+	}
+	return rig;
+}
+
+struct rig *rig_create(void)
+{
+	struct rig *rig = rig_create_closed(RIG_WINDOW_BYTES);
+
+	assert_int_equal(rig_open_client(rig, KVTIER_SCHEDULER | KVTIER_WORKER), 0);
+	assert_true(kvtier_is_connected(rig->client));
+	return rig;
+}
+
+void rig_destroy(struct rig *rig)
+{
+	kvtier_close(rig->client);
+	fake_stop(&rig->fake);
+	for (unsigned p = 0; p < RIG_PLANES; p++)
+		free(rig->planes[p]);
+	free(rig);
+}
+
+int rig_begin(struct rig *rig, bool is_store, unsigned count, uint64_t deadline_us,
+	      uint64_t *out_job)
+{
+	struct kvtier_transfer transfer = {
+		.count = count, .blocks = rig->blocks, .deadline_us = deadline_us, .user = rig
+	};
+
+	return is_store ? kvtier_store(rig->client, &transfer, out_job)
+			: kvtier_load(rig->client, &transfer, out_job);
+}
+
+struct kvtier_completion rig_next(struct rig *rig)
+{
+	struct kvtier_completion completion = { .job = 0 };
+
+	assert_int_equal(kvtier_wait(rig->client, RIG_WAIT_US), 1);
+	assert_int_equal(kvtier_poll(rig->client, &completion, 1), 1);
+	assert_ptr_equal(completion.user, rig);
+	return completion;
+}
+
+struct kvtier_completion rig_run(struct rig *rig, bool is_store, unsigned count)
+{
+	struct kvtier_completion completion;
+	uint64_t job = 0;
+
+	assert_int_equal(rig_begin(rig, is_store, count, RIG_WAIT_US, &job), 0);
+	assert_true(job != 0);
+	completion = rig_next(rig);
+	assert_true(completion.job == job);
+	assert_int_equal(completion.count, count);
+	assert_int_equal(completion.is_store, is_store);
+	assert_int_equal(completion.quiesced, 1);
+	return completion;
+}
+
+int rig_lookup(struct rig *rig, unsigned count, uint64_t wait_us, struct kvtier_found *out_found)
+{
+	struct kvtier_keys keys = { .count = count,
+				    .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])rig->hashes };
+	struct kvtier_lookup lookup = { .sections_count = 1,
+					.sections = &keys,
+					.lease_us = 1000000 };
+
+	memset(out_found, 0, sizeof(*out_found));
+	return kvtier_lookup(rig->client, &lookup, wait_us, out_found);
+}
+
+void rig_reconnect(struct rig *rig)
+{
+	assert_int_equal(kvtier_connect(rig->client, RIG_WAIT_US, rig->text, sizeof(rig->text)), 0);
+	assert_true(kvtier_is_connected(rig->client));
+}
