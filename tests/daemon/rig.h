@@ -199,6 +199,17 @@ struct rig_found {
 
 struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
 			    uint64_t lease_us);
+/* A lookup of several frames, which share their request number and tag. */
+struct rig_lookup {
+	struct rig_client *client;
+	uint64_t request; /* 0: the next one */
+	uint8_t tag;      /* each byte of it */
+	uint64_t lease_us;
+};
+
+/* A frame that is not the last: it is sent and served, and nothing answers it. */
+void rig_lookup_frame(struct rig_lookup *lookup, const struct rig_keys *keys);
+struct rig_found rig_lookup_last(struct rig_lookup *lookup, const struct rig_keys *keys);
 /* Of one full group from its first key on: usable blocks. */
 unsigned rig_usable(struct rig_client *client, uint64_t first, unsigned count);
 void rig_lease_release(struct rig_client *client, uint64_t lease);

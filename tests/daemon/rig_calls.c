@@ -20,21 +20,27 @@ static size_t section_write(struct rig_client *client, size_t at, const struct r
 	return at;
 }
 
-struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
-			    uint64_t lease_us)
+/* Writes one frame of a lookup; the caller says what sets it apart from the others. */
+static struct frame_lookup *lookup_write(struct rig_client *client, const struct rig_keys *keys,
+					 unsigned count)
 {
-	static struct rig_found found;
-	const struct frame_found *reply = (const struct frame_found *)client->reply;
 	struct frame_lookup *frame = rig_frame(client, FRAME_LOOKUP, sizeof(*frame));
 	size_t bytes = sizeof(*frame);
 
 	for (unsigned i = 0; i < count; i++)
 		bytes = section_write(client, bytes, &keys[i]);
 	frame->header.bytes = (uint32_t)bytes;
-	frame->header.flags = FRAME_LAST;
 	frame->space = client->space;
 	frame->sections_count = count;
-	frame->lease_us = lease_us;
+	return frame;
+}
+
+/* Sends the last frame, which lies in client->out, and takes the answer apart. */
+static struct rig_found lookup_ask(struct rig_client *client)
+{
+	static struct rig_found found;
+	const struct frame_found *reply = (const struct frame_found *)client->reply;
+
 	memset(&found, 0, sizeof(found));
 	found.result = rig_ask(client, FRAME_CONTROL, FRAME_FOUND);
 	if (found.result < 0)
@@ -50,6 +56,41 @@ struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *ke
 	       (const uint8_t *)(reply + 1) + reply->runs_count * sizeof(struct frame_run),
 	       (reply->keys_count + 7) / 8);
 	return found;
+}
+
+struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
+			    uint64_t lease_us)
+{
+	struct frame_lookup *frame = lookup_write(client, keys, count);
+
+	frame->header.flags = FRAME_LAST;
+	frame->lease_us = lease_us;
+	return lookup_ask(client);
+}
+
+static struct frame_lookup *frame_of(struct rig_lookup *lookup, const struct rig_keys *keys)
+{
+	struct frame_lookup *frame = lookup_write(lookup->client, keys, 1);
+
+	if (lookup->request == 0)
+		lookup->request = frame->header.request;
+	frame->header.request = lookup->request;
+	memset(frame->tag, lookup->tag, sizeof(frame->tag));
+	frame->lease_us = lookup->lease_us;
+	return frame;
+}
+
+void rig_lookup_frame(struct rig_lookup *lookup, const struct rig_keys *keys)
+{
+	(void)frame_of(lookup, keys);
+	rig_send(lookup->client, FRAME_CONTROL);
+	rig_settle(lookup->client->rig);
+}
+
+struct rig_found rig_lookup_last(struct rig_lookup *lookup, const struct rig_keys *keys)
+{
+	frame_of(lookup, keys)->header.flags = FRAME_LAST;
+	return lookup_ask(lookup->client);
 }
 
 unsigned rig_usable(struct rig_client *client, uint64_t first, unsigned count)
