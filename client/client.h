@@ -24,7 +24,7 @@
 	UINT64_C(1000000) /* kvtier_open() without a bound; one attempt of the copier */
 #define CLIENT_WAIT_US_MAX UINT64_C(3600000000) /* longer waits and deadlines are cut to this */
 #define CLIENT_RETRY_US_MIN UINT64_C(10000) /* the copier's back-off, doubled up to the maximum */
-/* A connect that fails costs microseconds; a daemon that came back and is not noticed costs hits. */
+/* A failed connect costs microseconds; a daemon that is back and not noticed costs hits. */
 #define CLIENT_RETRY_US_MAX UINT64_C(100000)
 #define CLIENT_CALL_RETRY_US UINT64_C(100000) /* callers try to connect at most so often */
 #define CLIENT_READY_CHECK_US                                                                      \
