@@ -169,8 +169,8 @@ struct cache_query {
 };
 
 /* Fills out_entries[count] with entries that have a whole copy in some tier, or ENTRY_NONE. Does
- * not touch. Prefetches in batches. Not measured by itself: a whole LOOKUP, with the touches and the
- * answer, costs about 71 ns a key at 10 million random keys, on a quiet machine. */
+ * not touch. Prefetches in batches. Not measured by itself: a whole LOOKUP, with the touches and
+ * the answer, costs about 71 ns a key at 10 million random keys, on a quiet machine. */
 void cache_find(struct cache *cache, const struct cache_query *query, uint32_t *out_entries);
 /* The same, with the fastest tier that has a whole copy, or TIERS, in out_tiers[count]. */
 void cache_find_tiers(struct cache *cache, const struct cache_query *query, uint32_t *out_entries,

@@ -10,9 +10,9 @@
 
 /*
  * How far ahead of the touch each stage prefetches: the entry, its slots, their neighbours in the
- * order. A stage reads what the one before it asked for, so enough touches must lie between them for
- * a line to come from memory. The distances were tried out, not computed; what was measured is the
- * whole LOOKUP: see cache_find().
+ * order. A stage reads what the one before it asked for, so enough touches must lie between them
+ * for a line to come from memory. The distances were tried out, not computed; what was measured is
+ * the whole LOOKUP: see cache_find().
  */
 #define TOUCH_AHEAD_ENTRY 72u
 #define TOUCH_AHEAD_SLOT 56u
