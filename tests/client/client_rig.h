@@ -13,7 +13,7 @@
 #define RIG_BLOCKS 40u
 #define RIG_PLANES 2u
 /* Never reached unless something is broken, however busy the machine is. */
-#define RIG_WAIT_US UINT64_C(60000000)
+#define RIG_WAIT_US UINT64_C(30000000)
 #define RIG_SHORT_US UINT64_C(20000) /* where a bound itself is under test */
 #define RIG_WINDOW_BYTES (1u << 20)
 
