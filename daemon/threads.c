@@ -29,7 +29,8 @@ static void *device_thread(void *owner)
 
 	/* It works for microseconds and keeps the disk busy: behind threads that copy it would wait
 	 * for a tick while the disk idles. Without the right to ask for it, it stays as it is. */
-	(void)setpriority(PRIO_PROCESS, (id_t)gettid(), DEVICE_NICE);
+	if (getpriority(PRIO_PROCESS, (id_t)gettid()) > DEVICE_NICE)
+		(void)setpriority(PRIO_PROCESS, (id_t)gettid(), DEVICE_NICE);
 
 	while (!atomic_load_explicit(&work->threads->is_stopping, memory_order_relaxed))
 		if (!nvme_device_step(work->device, clock_now_us(clock)))
