@@ -12,7 +12,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define RECEIVE_SLACK_US 1000u   /* below what the kernel's ticks round to anyway */
+#define RECEIVE_SLACK_US 1000u
+#define RECEIVE_EARLY_US 20000u   /* two ticks of the slowest usual kernel */
 
 uint64_t client_now_us(void)
 {
@@ -90,16 +91,18 @@ static int link_wait(struct link *link, short events, uint64_t deadline_us)
 
 /*
  * The same for POLLIN where nobody can ask us to stop: the wait is the receive's own, which saves
- * a system call of every lookup. The socket's time-out is set anew only when it is off by more than
- * RECEIVE_SLACK_US, as callers use the same bound again and again.
+ * a system call of every lookup. The kernel rounds a socket's time-out up to its ticks, so it ends
+ * RECEIVE_EARLY_US before the deadline and poll, which is exact, waits for the rest. It is set anew
+ * only when it is off by more than RECEIVE_SLACK_US, as callers use the same bound again and again.
  */
 static int link_wait_in_receive(struct link *link, uint64_t deadline_us)
 {
 	uint64_t now_us = client_now_us();
 	uint64_t left_us = deadline_us > now_us ? deadline_us - now_us : 0;
 
-	if (left_us == 0)
+	if (left_us < 2 * RECEIVE_EARLY_US)
 		return link_wait(link, POLLIN, deadline_us);
+	left_us -= RECEIVE_EARLY_US;
 	if (link->receive_us == 0 || link->receive_us > left_us + RECEIVE_SLACK_US ||
 	    link->receive_us + RECEIVE_SLACK_US < left_us) {
 		struct timeval timeout = { .tv_sec = (time_t)(left_us / 1000000),
