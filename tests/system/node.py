@@ -20,7 +20,7 @@ import frames
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get('KVTIER_BUILD', os.path.join(TOP, 'build/test/unit')))
-SCALE = float(os.environ.get('KVTIER_TEST_SCALE', '0.2'))
+SCALE = float(os.environ.get('KVTIER_TEST_SCALE', '1'))
 FIGURES = os.path.join(TOP, 'build/tests')
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
