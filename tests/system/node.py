@@ -1,7 +1,7 @@
 """A real kvtierd in a folder of its own, for system tests: started, watched, killed, and gone at the end.
 
 KVTIER_BUILD names the folder of the programs (built with FAILPOINTS=1), KVTIER_TEST_SCALE multiplies how much the long
-tests do: 1 is what each file's head says, the default is smaller and fits a run of the whole suite on two cores.
+tests do: 1, the default, is what each file's head says.
 """
 import atexit
 import contextlib
