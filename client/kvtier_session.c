@@ -59,8 +59,13 @@ void session_lose(struct kvtier_client *client, uint64_t session)
 
 void session_close(struct kvtier_client *client)
 {
+	uint64_t session;
+
 	link_close(&client->control);
-	session_lose(client, client->session);
+	pthread_mutex_lock(&client->lock);
+	session = client->session;
+	pthread_mutex_unlock(&client->lock);
+	session_lose(client, session);
 }
 
 /* The daemon's handles of the adapters' spaces; those of an earlier session mean nothing to it. */

@@ -28,6 +28,7 @@ static void lookup_begin(struct lookup *lookup, const struct cache *cache,
 			 const struct frame_lookup *frame)
 {
 	memcpy(lookup->tag, frame->tag, FRAME_TAG_BYTES);
+	lookup->request = frame->header.request;
 	lookup->space = frame->space;
 	lookup->changes = cache_changes(cache);
 	lookup->keys_count = 0;
@@ -365,15 +366,34 @@ void lookup_abandon(struct session *session)
 	session->lookup = NULL;
 }
 
+/* Of a lookup that lost a frame nothing may be answered but a miss: its positions would be counted
+ * as the engine's own. */
+static bool lookup_is_lost(const struct session *session, uint64_t request)
+{
+	return session->has_lost_lookup && session->lost_lookup == request;
+}
+
+static void lookup_lose(struct session *session, uint64_t request)
+{
+	lookup_abandon(session);
+	session->has_lost_lookup = true;
+	session->lost_lookup = request;
+}
+
+/* What the frame goes on with, or begins. NULL: no room, or not what was begun under its number. */
 static struct lookup *lookup_of(struct session *session, const struct frame_lookup *frame)
 {
 	bool is_last = frame->header.flags & FRAME_LAST;
+	struct lookup *begun = session->lookup;
 
-	if (session->lookup != NULL &&
-	    memcmp(session->lookup->tag, frame->tag, FRAME_TAG_BYTES) == 0 &&
-	    session->lookup->space == frame->space)
-		return session->lookup;
-	lookup_abandon(session);
+	if (begun != NULL && begun->request == frame->header.request) {
+		bool is_same = begun->space == frame->space &&
+			       memcmp(begun->tag, frame->tag, FRAME_TAG_BYTES) == 0;
+
+		return is_same ? begun : NULL;
+	}
+	if (begun != NULL)
+		lookup_lose(session, begun->request);
 	struct lookup *lookup = is_last ? &single : server_lookup_take(session->daemon);
 	if (lookup == NULL)
 		return NULL;
@@ -392,24 +412,31 @@ void lookup_frame(struct session *session, const struct frame_lookup *frame)
 	struct lookup *lookup = NULL;
 
 	if (result == -EINVAL) {
-		session_refuse(session, frame->header.request, result, "LOOKUP: not a control connection of a "
-			       "registered engine, or a space of somebody else");
+		session_refuse(session, frame->header.request, result,
+			       "LOOKUP: not a control connection of a registered engine, or a "
+			       "space of somebody else");
 		return;
 	}
+	if (result == 0 && lookup_is_lost(session, frame->header.request))
+		result = -EBUSY;
 	if (result == 0) {
 		lookup = lookup_of(session, frame);
 		result = lookup == NULL ? -EBUSY : sections_add(session, lookup, frame);
 	}
 	if (result == -EINVAL) {
-		session_refuse(session, frame->header.request, result, "LOOKUP: no such group, or more than 65536 keys "
-			       "or 1024 sections");
+		session_refuse(session, frame->header.request, result,
+			       "LOOKUP: no such group, or more than 65536 keys or 1024 sections");
 		return;
 	}
-	if (!is_last)
+	if (!is_last) {
+		if (result < 0)
+			lookup_lose(session, frame->header.request);
 		return;
+	}
 	if (result < 0)
 		miss_send(session, frame->header.request, result == -ENOENT ? 0 : result);
 	else
 		lookup_answer(session, lookup, frame);
-	lookup_abandon(session);
+	if (session->lookup != NULL && session->lookup->request == frame->header.request)
+		lookup_abandon(session);
 }

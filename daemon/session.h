@@ -46,6 +46,7 @@ struct lookup_section {
 struct lookup {
 	struct session *session;        /* NULL: free */
 	uint8_t tag[FRAME_TAG_BYTES];
+	uint64_t request;               /* the number that all its frames have */
 	uint32_t space;
 	uint64_t changes; /* of the index when it began: see cache_changes() */
 	uint32_t keys_count;
@@ -72,6 +73,8 @@ struct session {
 	uint32_t roles;
 	uint16_t shard;
 	struct lookup *lookup;          /* its lookup of several frames, or NULL */
+	bool has_lost_lookup;           /* one whose first frames were dropped */
+	uint64_t lost_lookup;           /* its number */
 	/* data connections */
 	uint8_t *window;                /* our read-only mapping */
 	uint64_t window_bytes;

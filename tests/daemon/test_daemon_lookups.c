@@ -163,9 +163,43 @@ static void frames_of_another_tag_abandon_the_first(void **unused)
 	rig_lookup_frame(&first, &deeper);
 	found = rig_lookup_last(&second, &upper);
 	assert_presence(&found, "111111");
-	/* What is left of the first is a lookup of its own. */
+	/* What is left of the first is nothing: its first frame is lost. */
 	found = rig_lookup_last(&first, &missing);
-	assert_presence(&found, "00");
+	assert_int_equal(found.result, -EBUSY);
+	assert_int_equal(found.usable_tokens, 0);
+	rig_finish(&bench.rig);
+}
+
+/* Its last frame alone would count the blocks of the first as the engine's own. */
+static void a_lookup_whose_first_frame_was_dropped_is_a_miss(void **unused)
+{
+	struct bench bench;
+
+	(void)unused;
+	bench_init(&bench, false);
+	struct rig_lookup lookup = { .client = bench.client, .tag = 1 };
+	assert_int_equal(rig_bypass(bench.client, "", false, FRAME_BYPASS_ON), 0);
+	rig_lookup_frame(&lookup, &upper);
+	assert_int_equal(rig_bypass(bench.client, "", false, FRAME_BYPASS_OFF), 0);
+	struct rig_found found = rig_lookup_last(&lookup, &deeper);
+	assert_int_equal(found.result, -EBUSY);
+	assert_int_equal(found.usable_tokens, 0);
+	rig_finish(&bench.rig);
+}
+
+/* A client that gave up between frames asks again with the same tag: nothing of before counts. */
+static void the_same_tag_under_another_number_begins_anew(void **unused)
+{
+	struct bench bench;
+
+	(void)unused;
+	bench_init(&bench, false);
+	struct rig_lookup given_up = { .client = bench.client, .tag = 0 };
+	struct rig_lookup again = { .client = bench.client, .tag = 0 };
+	rig_lookup_frame(&given_up, &upper);
+	struct rig_found found = rig_lookup_last(&again, &upper);
+	assert_presence(&found, "111111");
+	assert_int_equal(found.usable_tokens, HALF * RIG_TOKENS);
 	rig_finish(&bench.rig);
 }
 
@@ -239,6 +273,8 @@ int main(void)
 		cmocka_unit_test(what_is_evicted_between_the_frames_is_a_miss),
 		cmocka_unit_test(what_goes_down_between_the_frames_is_answered_from_below),
 		cmocka_unit_test(frames_of_another_tag_abandon_the_first),
+		cmocka_unit_test(a_lookup_whose_first_frame_was_dropped_is_a_miss),
+		cmocka_unit_test(the_same_tag_under_another_number_begins_anew),
 		cmocka_unit_test(more_keys_than_a_lookup_may_have_are_refused),
 		cmocka_unit_test(the_frames_together_are_touched_deepest_first),
 	};
