@@ -115,11 +115,15 @@ test: deps
 	tests/run
 tidy:
 	tests/run tidy
-demo: deps-build all
+# A make of its own builds: this one looked for the optional libraries before they were installed.
+demo: deps-build
+	@$(MAKE) --no-print-directory all
 	bench/demo.sh $(BUILD)
-bench: deps-build all
+bench: deps-build
+	@$(MAKE) --no-print-directory all
 	bench/core.sh $(BUILD)
-bench-rivals: deps-build all
+bench-rivals: deps-build
+	@$(MAKE) --no-print-directory all
 	bench/rivals/run.sh $(BUILD)
 
 # ---- what is generated from tables: docs, the daemon's man page and completion ----
