@@ -2,7 +2,6 @@
  * of 10 million. */
 #include "bench/micro.h"
 
-#include "bench/index_bench.h"
 #include "bench/payload.h"
 #include "daemon/server.h"
 

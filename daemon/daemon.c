@@ -41,6 +41,9 @@ static bool devices_look_after(struct daemon *daemon)
 /* The worker's death, heartbeat and batches can wait for a millisecond; its messages cannot. */
 static bool catalog_step(struct daemon *daemon)
 {
+	struct catalog_link_counters counters;
+	char quoted[256];
+
 	if (daemon->catalog == NULL)
 		return false;
 	if (catalog_link_fd(daemon->catalog) >= 0 && !daemon->is_catalog_busy &&
@@ -48,6 +51,14 @@ static bool catalog_step(struct daemon *daemon)
 		return false;
 	daemon->catalog_us = daemon->now_us;
 	daemon->is_catalog_busy = catalog_link_step(daemon->catalog, daemon->now_us);
+	catalog_link_count(daemon->catalog, &counters);
+	if (counters.deaths != daemon->catalog_deaths) {
+		daemon->catalog_deaths = counters.deaths;
+		log_line(LOG_WARNING, "worker_ended", "worker=catalog deaths=%llu reason=%s",
+			 (unsigned long long)counters.deaths,
+			 log_quote(quoted, sizeof(quoted),
+				   catalog_link_reason(daemon->catalog)));
+	}
 	return daemon->is_catalog_busy;
 }
 

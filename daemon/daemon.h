@@ -101,7 +101,6 @@ struct daemon_seams {
 	uint64_t seed;                         /* 0: from the kernel */
 	const struct block_io_ops *io_ops;
 	const struct catalog_ops *catalog_ops; /* in-process catalogue, no worker */
-	bool is_first_start;
 };
 
 struct daemon {
@@ -114,6 +113,7 @@ struct daemon {
 	/* when daemon.c last looked at what seldom has anything */
 	uint64_t looked_us, catalog_us;
 	bool is_catalog_busy;
+	uint64_t catalog_deaths;               /* of its worker, as far as they were logged */
 	enum daemon_phase phase;
 	/* DRAINING: until when blocks are still written down */
 	uint64_t drain_us;

@@ -447,11 +447,6 @@ const char *restore_phase_name(const struct daemon *daemon)
 	return names[daemon->restore->phase];
 }
 
-bool restore_is_busy(const struct daemon *daemon)
-{
-	return daemon->restore->is_milling;
-}
-
 int restore_create(struct daemon *daemon, struct error *error)
 {
 	struct restore *restore = calloc(1, sizeof(*restore));

@@ -15,7 +15,5 @@ void restore_destroy(struct restore *restore);
 bool restore_step(struct daemon *daemon);
 /* "arenas", "catalog", "headers", "down", "done". */
 const char *restore_phase_name(const struct daemon *daemon);
-/* A mill op of it is under way. */
-bool restore_is_busy(const struct daemon *daemon);
 
 #endif

@@ -1,5 +1,6 @@
 """The replay against the real daemon: hits as simulated, every byte checked, a daemon that is killed, several ranks."""
 
+import contextlib
 import json
 import os
 import re
@@ -63,7 +64,13 @@ class Replay(unittest.TestCase):
                 return
             if self.daemon.poll() is not None or time.monotonic() > until:
                 raise AssertionError("the daemon did not become ready:\n" + text)
-            time.sleep(0.01)
+            self.ended(self.daemon, 0.01)
+
+    @staticmethod
+    def ended(process, seconds):
+        """Waits for the end of a process, no longer than until it is time to look again."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
 
     def stop_daemon(self, number=signal.SIGTERM):
         if self.daemon is not None and self.daemon.poll() is None:
@@ -129,7 +136,7 @@ class Replay(unittest.TestCase):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as replay:
             until = time.monotonic() + RUN_SECONDS_MAX
             while not os.path.exists(self.path("half")) and replay.poll() is None and time.monotonic() < until:
-                time.sleep(0.001)
+                self.ended(replay, 0.001)
             self.stop_daemon(signal.SIGKILL)
             self.start_daemon()
             _, errors = replay.communicate(timeout=RUN_SECONDS_MAX)
