@@ -233,6 +233,27 @@ struct kvtier_extra {
 };
 KVTIER_API uint64_t kvtier_route_key(uint64_t parent, const uint32_t *tokens, size_t tokens_count,
 				     const struct kvtier_extra *extras, size_t extras_count);
+/*
+ * The route keys of `blocks_count` consecutive full blocks. The parent of out_keys[i] is
+ * out_keys[i - 1], that of out_keys[0] is `parent`: tokens_per_block for the first block of a
+ * prefix. extras_ends[i] is the index behind block i's last extra, where block i + 1's begin;
+ * extras_ends NULL: no block has any. -EINVAL, and nothing is written: tokens_per_block of 0, ends
+ * that go down, or something that is not there.
+ */
+KVTIER_API int kvtier_route_keys(uint64_t parent, const uint32_t *tokens, size_t tokens_per_block,
+				 size_t blocks_count, const struct kvtier_extra *extras,
+				 const uint32_t *extras_ends, uint64_t *out_keys);
+
+/*
+ * One engine block's payload, copied out of its planes and into them, by the caller's thread and
+ * without the daemon: an engine proves by them at its start that it has described its memory right.
+ * No job may use the block meanwhile. -EINVAL: a client without the worker role, no such group or
+ * block, or `bytes` that are not the payload's.
+ */
+KVTIER_API int kvtier_block_read(struct kvtier_client *client, uint32_t group,
+				 uint32_t engine_block, void *out_bytes, size_t bytes);
+KVTIER_API int kvtier_block_write(struct kvtier_client *client, uint32_t group,
+				  uint32_t engine_block, const void *from, size_t bytes);
 
 /* "0.1.0", and what the library was built with. */
 KVTIER_API const char *kvtier_version(void);

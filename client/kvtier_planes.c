@@ -171,3 +171,42 @@ void group_scatter(const struct group *group, uint32_t engine_block, const uint8
 	}
 	assert(position == group->frame.payload_bytes);
 }
+
+/* The group whose block may be copied as a whole, or NULL. */
+static const struct group *block_find(const struct kvtier_client *client, uint32_t group,
+				      uint32_t engine_block, size_t bytes)
+{
+	if ((client->roles & KVTIER_WORKER) == 0 || group >= client->groups_count ||
+	    engine_block >= client->groups[group].blocks_count ||
+	    bytes != client->groups[group].frame.payload_bytes)
+		return NULL;
+	return &client->groups[group];
+}
+
+int kvtier_block_read(struct kvtier_client *client, uint32_t group, uint32_t engine_block,
+		      void *out_bytes, size_t bytes)
+{
+	const struct group *found = block_find(client, group, engine_block, bytes);
+	uint32_t crcs[SLOT_SEGMENTS_MAX];
+
+	if (atomic_load(&client->is_child))
+		return -ECHILD;
+	if (found == NULL || out_bytes == NULL)
+		return -EINVAL;
+	group_gather(found, engine_block, out_bytes, crcs);
+	return 0;
+}
+
+int kvtier_block_write(struct kvtier_client *client, uint32_t group, uint32_t engine_block,
+		       const void *from, size_t bytes)
+{
+	const struct group *found = block_find(client, group, engine_block, bytes);
+	uint32_t crcs[SLOT_SEGMENTS_MAX];
+
+	if (atomic_load(&client->is_child))
+		return -ECHILD;
+	if (found == NULL || from == NULL)
+		return -EINVAL;
+	group_scatter(found, engine_block, from, crcs);
+	return 0;
+}

@@ -269,6 +269,90 @@ static void route_keys_are_chained_and_extras_count(void **unused)
 		    kvtier_route_key(4, tokens, 4, joined, 1));
 }
 
+static void route_keys_of_many_blocks_are_those_of_one_after_the_other(void **unused)
+{
+	const uint32_t tokens[12] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 };
+	const struct kvtier_extra extras[3] = { { "lora", 4 }, { "lora", 4 }, { "image", 5 } };
+	const uint32_t ends[3] = { 1, 1, 3 };
+	uint64_t keys[3], wanted[3];
+
+	(void)unused;
+	wanted[0] = kvtier_route_key(4, tokens, 4, extras, 1);
+	wanted[1] = kvtier_route_key(wanted[0], tokens + 4, 4, NULL, 0);
+	wanted[2] = kvtier_route_key(wanted[1], tokens + 8, 4, extras + 1, 2);
+	assert_int_equal(kvtier_route_keys(4, tokens, 4, 3, extras, ends, keys), 0);
+	assert_memory_equal(keys, wanted, sizeof(keys));
+	wanted[0] = kvtier_route_key(99, tokens, 4, NULL, 0);
+	wanted[1] = kvtier_route_key(wanted[0], tokens + 4, 4, NULL, 0);
+	assert_int_equal(kvtier_route_keys(99, tokens, 4, 2, NULL, NULL, keys), 0);
+	assert_memory_equal(keys, wanted, 2 * sizeof(keys[0]));
+	assert_int_equal(kvtier_route_keys(4, NULL, 4, 0, NULL, NULL, NULL), 0);
+}
+
+static void route_keys_of_nonsense_are_refused_and_nothing_is_written(void **unused)
+{
+	const uint32_t tokens[4] = { 1, 2, 3, 4 };
+	const struct kvtier_extra extras[2] = { { "lora", 4 }, { NULL, 4 } };
+	const uint32_t falling[2] = { 1, 0 }, ends[2] = { 1, 2 }, one[2] = { 1, 1 };
+	uint64_t keys[2] = { 7, 7 };
+
+	(void)unused;
+	assert_int_equal(kvtier_route_keys(4, tokens, 0, 2, NULL, NULL, keys), -EINVAL);
+	assert_int_equal(kvtier_route_keys(4, NULL, 2, 2, NULL, NULL, keys), -EINVAL);
+	assert_int_equal(kvtier_route_keys(4, tokens, 2, 2, NULL, NULL, NULL), -EINVAL);
+	assert_int_equal(kvtier_route_keys(4, tokens, SIZE_MAX / 2, 2, NULL, NULL, keys), -EINVAL);
+	assert_int_equal(kvtier_route_keys(4, tokens, 2, 2, extras, falling, keys), -EINVAL);
+	assert_int_equal(kvtier_route_keys(4, tokens, 2, 2, extras, ends, keys), -EINVAL);
+	assert_int_equal(kvtier_route_keys(4, tokens, 2, 2, NULL, one, keys), -EINVAL);
+	assert_true(keys[0] == 7 && keys[1] == 7);
+}
+
+static void a_block_is_copied_from_and_to_its_planes_and_no_other(void **unused)
+{
+	struct rig *rig;
+	uint8_t payload[8000], *wanted[RIG_PLANES];
+
+	(void)unused;
+	rig = rig_create();
+	assert_int_equal(kvtier_block_read(rig->client, 0, 3, payload, sizeof(payload)), 0);
+	assert_memory_equal(payload, rig->planes[0] + 3 * rig_plane_stride[0], 3000);
+	assert_memory_equal(payload + 3000, rig->planes[1] + 3 * rig_plane_stride[1], 5000);
+	for (unsigned p = 0; p < RIG_PLANES; p++) {
+		wanted[p] = malloc(RIG_BLOCKS * rig_plane_stride[p]);
+		memcpy(wanted[p], rig->planes[p], RIG_BLOCKS * rig_plane_stride[p]);
+		memcpy(wanted[p] + (RIG_BLOCKS - 1) * rig_plane_stride[p], payload + p * 3000,
+		       rig_plane_bytes[p]);
+	}
+	assert_int_equal(
+		kvtier_block_write(rig->client, 0, RIG_BLOCKS - 1, payload, sizeof(payload)), 0);
+	for (unsigned p = 0; p < RIG_PLANES; p++) {
+		assert_memory_equal(rig->planes[p], wanted[p], RIG_BLOCKS * rig_plane_stride[p]);
+		free(wanted[p]);
+	}
+	rig_destroy(rig);
+}
+
+static void a_block_that_is_not_there_or_of_another_size_is_not_copied(void **unused)
+{
+	struct rig *rig;
+	uint8_t payload[8001] = { 0 };
+
+	(void)unused;
+	rig = rig_create();
+	assert_int_equal(kvtier_block_read(rig->client, 1, 0, payload, 8000), -EINVAL);
+	assert_int_equal(kvtier_block_read(rig->client, 0, RIG_BLOCKS, payload, 8000), -EINVAL);
+	assert_int_equal(kvtier_block_read(rig->client, 0, 0, payload, 8001), -EINVAL);
+	assert_int_equal(kvtier_block_read(rig->client, 0, 0, NULL, 8000), -EINVAL);
+	assert_int_equal(kvtier_block_write(rig->client, 0, RIG_BLOCKS, payload, 8000), -EINVAL);
+	assert_int_equal(kvtier_block_write(rig->client, 0, 0, payload, 7999), -EINVAL);
+	assert_int_equal(kvtier_block_write(rig->client, 0, 0, NULL, 8000), -EINVAL);
+	kvtier_close(rig->client);
+	assert_int_equal(rig_open_client(rig, KVTIER_SCHEDULER), 0);
+	assert_int_equal(kvtier_block_read(rig->client, 0, 0, payload, 8000), -EINVAL);
+	assert_int_equal(kvtier_block_write(rig->client, 0, 0, payload, 8000), -EINVAL);
+	rig_destroy(rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -283,6 +367,10 @@ int main(void)
 		cmocka_unit_test(a_forked_child_leaves_the_connection_alone),
 		cmocka_unit_test(the_descriptor_is_readable_when_there_is_something_to_poll),
 		cmocka_unit_test(route_keys_are_chained_and_extras_count),
+		cmocka_unit_test(route_keys_of_many_blocks_are_those_of_one_after_the_other),
+		cmocka_unit_test(route_keys_of_nonsense_are_refused_and_nothing_is_written),
+		cmocka_unit_test(a_block_is_copied_from_and_to_its_planes_and_no_other),
+		cmocka_unit_test(a_block_that_is_not_there_or_of_another_size_is_not_copied),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
