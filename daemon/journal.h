@@ -11,8 +11,8 @@
  * A tail shorter than a record is torn: it was never answered, and is dropped. Any other damage,
  * also of the last record alone, may be of one that was answered, and makes the journal unreadable:
  * too much is forgotten, never too little. (Not noticed: a disk that loses whole records from the
- * end after it confirmed them.) Limit: JOURNAL_LIVE_MAX floors; beyond it, the lower half is
- * replaced by one floor of everything that covers it.
+ * end after it confirmed them.) Limit: JOURNAL_LIVE_MAX floors; beyond it, the lower half of the
+ * tenant with the most spaces is replaced by one floor of that tenant that covers it.
  *
  * Runs on: open, close: main. journal_write blocks (write, fdatasync) and runs on a mill thread;
  * only one call at a time.

@@ -116,13 +116,12 @@ bool journal_record_unpack(const uint8_t bytes[JOURNAL_RECORD_BYTES], const uint
 
 /* ---- floors ---- */
 
+/* A space's floor is its tenant's word alone: what another says of the same space is not about it.
+ */
 static bool is_same(const struct journal_record *a, const struct journal_record *b)
 {
-	if (a->kind != b->kind)
-		return false;
-	if (a->kind == JOURNAL_SPACE)
-		return memcmp(a->space, b->space, sizeof(a->space)) == 0;
-	return memcmp(a->tenant, b->tenant, sizeof(a->tenant)) == 0;
+	return a->kind == b->kind && memcmp(a->tenant, b->tenant, sizeof(a->tenant)) == 0 &&
+	       (a->kind != JOURNAL_SPACE || memcmp(a->space, b->space, sizeof(a->space)) == 0);
 }
 
 /* Whether `wide`, a tenant's, says at least as much as `narrow`, a space's. */
@@ -147,27 +146,6 @@ static void floors_prune(struct journal_floors *floors, const struct journal_rec
 	floors->count = kept;
 }
 
-static int floor_compare(const void *a, const void *b)
-{
-	uint64_t one = *(const uint64_t *)a, other = *(const uint64_t *)b;
-
-	return (one > other) - (one < other);
-}
-
-/* Forgets more than was asked for: all epochs below the middle floor, which are also the oldest. */
-static void floors_make_room(struct journal_floors *floors)
-{
-	static uint64_t sorted[JOURNAL_LIVE_MAX]; /* one call at a time: see journal.h */
-
-	assert(floors->count == JOURNAL_LIVE_MAX);
-	for (uint32_t n = 0; n < floors->count; n++)
-		sorted[n] = floors->records[n].floor;
-	qsort(sorted, floors->count, sizeof(sorted[0]), floor_compare);
-	floors->all = sorted[JOURNAL_LIVE_MAX / 2];
-	floors_prune(floors, NULL);
-	assert(floors->count < JOURNAL_LIVE_MAX);
-}
-
 static bool is_covered(const struct journal_floors *floors, const struct journal_record *record)
 {
 	if (record->floor <= floors->all)
@@ -176,6 +154,65 @@ static bool is_covered(const struct journal_floors *floors, const struct journal
 		if (covers(&floors->records[n], record))
 			return true;
 	return false;
+}
+
+static int compare_floors(const void *a, const void *b)
+{
+	const struct journal_record *one = a, *other = b;
+
+	return (one->floor > other->floor) - (one->floor < other->floor);
+}
+
+/* By tenant, its spaces first, by floor. */
+static int compare_records(const void *a, const void *b)
+{
+	const struct journal_record *one = a, *other = b;
+	int order = memcmp(one->tenant, other->tenant, sizeof(one->tenant));
+
+	if (order == 0)
+		order = (one->kind > other->kind) - (one->kind < other->kind);
+	return order != 0 ? order : compare_floors(a, b);
+}
+
+/* Of the tenant with the most spaces in the sorted records: where they begin, and how many. */
+static uint32_t most_spaces(const struct journal_floors *floors, uint32_t *out_count)
+{
+	const struct journal_record *records = floors->records;
+	uint32_t first = 0, found = 0, found_count = 0;
+
+	for (uint32_t n = 0; n < floors->count; n++) {
+		if (records[n].kind != JOURNAL_SPACE)
+			continue;
+		if (memcmp(records[n].tenant, records[first].tenant, sizeof(records->tenant)) != 0)
+			first = n;
+		if (n - first + 1 > found_count) {
+			found = first;
+			found_count = n - first + 1;
+		}
+	}
+	*out_count = found_count;
+	return found;
+}
+
+/* Forgets more than was asked for: all epochs below the middle floor of the tenant that has the most
+ * of them, which are also its oldest. No tenant makes another forget. */
+static void floors_make_room(struct journal_floors *floors)
+{
+	uint32_t count;
+
+	assert(floors->count == JOURNAL_LIVE_MAX);
+	qsort(floors->records, floors->count, sizeof(floors->records[0]), compare_records);
+	uint32_t first = most_spaces(floors, &count);
+	if (count > 1) {
+		struct journal_record wide = floors->records[first + count / 2];
+		wide.kind = JOURNAL_TENANT;
+		journal_floors_raise(floors, &wide);
+	} else { /* of thousands of tenants: nobody is to be singled out */
+		qsort(floors->records, floors->count, sizeof(floors->records[0]), compare_floors);
+		floors->all = floors->records[JOURNAL_LIVE_MAX / 2].floor;
+		floors_prune(floors, NULL);
+	}
+	assert(floors->count < JOURNAL_LIVE_MAX);
 }
 
 void journal_floors_raise(struct journal_floors *floors, const struct journal_record *record)
@@ -198,8 +235,24 @@ void journal_floors_raise(struct journal_floors *floors, const struct journal_re
 	floors_prune(floors, record);
 	if (floors->count == JOURNAL_LIVE_MAX)
 		floors_make_room(floors);
-	if (record->floor > floors->all)
+	if (!is_covered(floors, record))
 		floors->records[floors->count++] = *record;
+}
+
+uint64_t journal_floors_find(const struct journal_floors *floors, const uint8_t tenant[16],
+			     const uint8_t space[SPACE_ID_BYTES])
+{
+	uint64_t floor = floors->all;
+
+	for (uint32_t n = 0; n < floors->count; n++) {
+		const struct journal_record *record = &floors->records[n];
+		if (record->floor > floor &&
+		    memcmp(record->tenant, tenant, sizeof(record->tenant)) == 0 &&
+		    (record->kind == JOURNAL_TENANT ||
+		     memcmp(record->space, space, sizeof(record->space)) == 0))
+			floor = record->floor;
+	}
+	return floor;
 }
 
 uint64_t journal_floors_highest(const struct journal_floors *floors)

@@ -19,9 +19,12 @@ struct journal_floors {
 	struct journal_record records[JOURNAL_LIVE_MAX]; /* SPACE and TENANT */
 };
 
-/* Raises; never lowers. When there is no room, the lower half is covered by a floor of everything.
- */
+/* Raises; never lowers. When there is no room, the lower half of the tenant with the most spaces is
+ * covered by a floor of that tenant. */
 void journal_floors_raise(struct journal_floors *floors, const struct journal_record *record);
+/* The highest floor that counts for the tenant's space; 0: none. */
+uint64_t journal_floors_find(const struct journal_floors *floors, const uint8_t tenant[16],
+			     const uint8_t space[SPACE_ID_BYTES]);
 uint64_t journal_floors_highest(const struct journal_floors *floors);
 
 void journal_head_pack(uint8_t bytes[JOURNAL_RECORD_BYTES], const uint8_t id[8]);

@@ -115,14 +115,13 @@ uint64_t journal_rig_floor(const struct journal_floors *floors, unsigned tenant,
 
 	for (uint32_t n = 0; n < floors->count; n++) {
 		const struct journal_record *record = &floors->records[n];
-		bool is_of_it = record->kind == JOURNAL_SPACE
-					? memcmp(record->space, wanted.space,
-						 sizeof(wanted.space)) == 0
-					: memcmp(record->tenant, wanted.tenant,
-						 sizeof(wanted.tenant)) == 0;
+		bool is_of_it = memcmp(record->tenant, wanted.tenant, sizeof(wanted.tenant)) == 0 &&
+				(record->kind != JOURNAL_SPACE ||
+				 memcmp(record->space, wanted.space, sizeof(wanted.space)) == 0);
 		if (is_of_it && record->floor > floor)
 			floor = record->floor;
 	}
+	assert_int_equal(floor, journal_floors_find(floors, wanted.tenant, wanted.space));
 	return floor;
 }
 

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -169,12 +170,68 @@ static void floors_beyond_the_limit_are_covered_never_lost(void **unused)
 								  1000 + n);
 		journal_floors_raise(floors, &record);
 		assert_true(floors->count <= JOURNAL_LIVE_MAX);
-		assert_true(journal_rig_floor(floors, n % 7, n / 2) >= 1000 + n / 2);
+		assert_true(journal_rig_floor(floors, n / 2 % 7, n / 2) >= 1000 + n / 2);
 	}
 	for (unsigned n = 0; n < 3 * JOURNAL_LIVE_MAX; n += 13)
 		assert_true(journal_rig_floor(floors, n % 7, n) >= 1000 + n);
 	free(floors);
 	journal_rig_destroy(rig);
+}
+
+static void a_tenant_with_many_floors_makes_no_other_forget(void **unused)
+{
+	struct journal_floors *floors = calloc(1, sizeof(*floors));
+	struct journal_record quiet = journal_rig_record(JOURNAL_SPACE, 1, 5, 10);
+
+	(void)unused;
+	assert_non_null(floors);
+	journal_floors_raise(floors, &quiet);
+	for (unsigned n = 0; n < 3 * JOURNAL_LIVE_MAX; n++) {
+		struct journal_record busy = journal_rig_record(JOURNAL_SPACE, 2, n, 1000 + n);
+		journal_floors_raise(floors, &busy);
+		assert_true(floors->count <= JOURNAL_LIVE_MAX);
+		assert_int_equal(journal_rig_floor(floors, 2, n), 1000 + n);
+	}
+	assert_int_equal(floors->all, 0);
+	assert_int_equal(journal_rig_floor(floors, 1, 5), 10);
+	assert_int_equal(journal_rig_floor(floors, 1, 6), 0);
+	assert_true(journal_rig_floor(floors, 2, UINT32_MAX) > 1000);
+	free(floors);
+}
+
+static void a_space_is_forgotten_by_its_own_tenant_alone(void **unused)
+{
+	struct journal_floors *floors = calloc(1, sizeof(*floors));
+	struct journal_record foreign = journal_rig_record(JOURNAL_SPACE, 1, 5, 10);
+	struct journal_record own = journal_rig_record(JOURNAL_SPACE, 2, 5, 20);
+
+	(void)unused;
+	assert_non_null(floors);
+	journal_floors_raise(floors, &foreign);
+	assert_int_equal(journal_rig_floor(floors, 2, 5), 0);
+	journal_floors_raise(floors, &own);
+	assert_int_equal(journal_rig_floor(floors, 1, 5), 10);
+	assert_int_equal(journal_rig_floor(floors, 2, 5), 20);
+	free(floors);
+}
+
+static void floors_of_thousands_of_tenants_are_covered_never_lost(void **unused)
+{
+	struct journal_floors *floors = calloc(1, sizeof(*floors));
+	struct journal_record record = { .kind = JOURNAL_TENANT };
+
+	(void)unused;
+	assert_non_null(floors);
+	for (uint32_t n = 0; n < 2 * JOURNAL_LIVE_MAX; n++) {
+		memcpy(record.tenant, &n, sizeof(n));
+		record.floor = 1000 + n;
+		journal_floors_raise(floors, &record);
+	}
+	for (uint32_t n = 0; n < 2 * JOURNAL_LIVE_MAX; n += 7) {
+		memcpy(record.tenant, &n, sizeof(n));
+		assert_true(journal_floors_find(floors, record.tenant, record.space) >= 1000 + n);
+	}
+	free(floors);
 }
 
 #if KVTIER_FAILPOINTS
@@ -230,6 +287,9 @@ int main(void)
 		cmocka_unit_test(a_failed_write_breaks_the_journal_until_the_next_start),
 		cmocka_unit_test(a_failed_sync_is_never_retried_and_lowers_nothing),
 		cmocka_unit_test(floors_beyond_the_limit_are_covered_never_lost),
+		cmocka_unit_test(a_tenant_with_many_floors_makes_no_other_forget),
+		cmocka_unit_test(a_space_is_forgotten_by_its_own_tenant_alone),
+		cmocka_unit_test(floors_of_thousands_of_tenants_are_covered_never_lost),
 #if KVTIER_FAILPOINTS
 		cmocka_unit_test(
 			a_death_or_failure_at_each_step_of_a_write_keeps_what_was_answered),
