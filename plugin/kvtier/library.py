@@ -1,0 +1,372 @@
+"""libkvtier through ctypes: client/kvtier.h in Python's words, no more.
+
+ctypes releases the GIL around every call. One call moves a whole run of blocks: nothing here
+loops over blocks. Failures are negative errnos, as in C; only opening raises, with the sentence
+that the library gave. A client belongs to one process, and may be used by several threads.
+"""
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+SCHEDULER, WORKER = 1, 2
+GROUP_KINDS = {'full': 0, 'window': 1, 'state': 2}
+DONE, FAILED, CANCELLED, EXPIRED = 1, 2, 3, 4
+HINT_END, HINT_RETAIN, HINT_PREFETCH, HINT_PIN, HINT_TOUCH = range(5)
+HASH_BYTES = 32
+TAG_BYTES = 16
+LOOKUP_KEYS_MAX = 65536
+IDENTITY_FIELDS = ('model_content', 'dtype', 'quantisation', 'layout', 'split', 'speculation',
+                   'hash_algorithm', 'hash_seed', 'weights_version')
+SOCKET_DEFAULT = '/run/kvtier/t/default/kv.sock'
+_TEXT_BYTES = 256
+_STATS_BYTES = 256 << 10
+_COMPLETIONS_MAX = 32
+_SONAME = 'libkvtier.so.0'
+
+
+class _Plane(ctypes.Structure):
+    _fields_ = [('base', ctypes.c_void_p), ('stride', ctypes.c_uint64), ('bytes', ctypes.c_uint64)]
+
+
+class _Group(ctypes.Structure):
+    _fields_ = [('kind', ctypes.c_int), ('tokens_per_block', ctypes.c_uint32),
+                ('window_tokens', ctypes.c_uint32), ('segments_count', ctypes.c_uint32),
+                ('blocks_count', ctypes.c_uint32), ('planes_count', ctypes.c_uint32),
+                ('planes', ctypes.POINTER(_Plane)), ('payload_bytes', ctypes.c_uint64)]
+
+
+class _Identity(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_char_p) for name in IDENTITY_FIELDS]
+
+
+class _Options(ctypes.Structure):
+    _fields_ = [('socket', ctypes.c_char_p), ('engine', ctypes.c_char_p),
+                ('roles', ctypes.c_uint), ('shard', ctypes.c_uint), ('world', ctypes.c_uint),
+                ('identity', _Identity), ('groups_count', ctypes.c_uint),
+                ('groups', ctypes.POINTER(_Group)), ('connect_us_max', ctypes.c_uint64)]
+
+
+class _Keys(ctypes.Structure):
+    _fields_ = [('group', ctypes.c_uint32), ('first_position', ctypes.c_uint32),
+                ('count', ctypes.c_uint32), ('hashes', ctypes.c_char_p)]
+
+
+class _Lookup(ctypes.Structure):
+    _fields_ = [('space', ctypes.c_uint32), ('sections_count', ctypes.c_uint32),
+                ('sections', ctypes.POINTER(_Keys)), ('tag', ctypes.c_char_p),
+                ('lease_us', ctypes.c_uint64), ('cost_a', ctypes.c_double),
+                ('cost_b', ctypes.c_double), ('cost_c', ctypes.c_double)]
+
+
+class Found(ctypes.Structure):
+    """What a lookup found; see struct kvtier_found."""
+    _fields_ = [('lease', ctypes.c_uint64), ('usable_tokens', ctypes.c_uint32),
+                ('worth_tokens', ctypes.c_uint32), ('present_count', ctypes.c_uint32),
+                ('tier_tokens', ctypes.c_uint32 * 2), ('restore_us', ctypes.c_uint32),
+                ('present', ctypes.c_void_p), ('present_max', ctypes.c_uint32)]
+
+
+class _Transfer(ctypes.Structure):
+    _fields_ = [('space', ctypes.c_uint32), ('group', ctypes.c_uint32),
+                ('first_position', ctypes.c_uint32), ('count', ctypes.c_uint32),
+                ('blocks', ctypes.c_void_p), ('parent', ctypes.c_char_p),
+                ('tag', ctypes.c_char_p), ('lease', ctypes.c_uint64),
+                ('deadline_us', ctypes.c_uint64), ('user', ctypes.c_void_p)]
+
+
+class _Completion(ctypes.Structure):
+    _fields_ = [('job', ctypes.c_uint64), ('user', ctypes.c_void_p), ('is_store', ctypes.c_int),
+                ('state', ctypes.c_int), ('quiesced', ctypes.c_int), ('count', ctypes.c_uint32),
+                ('good_count', ctypes.c_uint32), ('results', ctypes.POINTER(ctypes.c_int))]
+
+
+class _Extra(ctypes.Structure):
+    _fields_ = [('bytes', ctypes.c_char_p), ('bytes_count', ctypes.c_uint32)]
+
+
+@dataclass
+class Group:
+    """One KV cache group; planes are (address, stride in bytes, bytes), empty for a scheduler."""
+    kind: str
+    tokens_per_block: int
+    payload_bytes: int
+    window_tokens: int = 0
+    segments_count: int = 1
+    blocks_count: int = 0
+    planes: Sequence[tuple[int, int, int]] = ()
+
+
+@dataclass
+class Options:
+    """See struct kvtier_options. `identity` has keys of IDENTITY_FIELDS; missing ones are empty."""
+    engine: str
+    roles: int
+    identity: dict[str, str]
+    groups: Sequence[Group]
+    socket: str = ''
+    shard: int = 0
+    world: int = 1
+    connect_us_max: int = 1_000_000
+
+
+@dataclass
+class Completion:
+    """A job's end, or, with a second one for the same job, that it has become quiescent."""
+    job: int
+    is_store: bool
+    state: int
+    quiesced: bool
+    count: int
+    good_count: int
+    results: list[int] = field(default_factory=list)   # empty when all are good
+
+
+class LibraryError(OSError):
+    """libkvtier is not there, or refused to open a client; the text says why."""
+
+
+def _library_paths() -> list[str]:
+    own = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'libkvtier.so')
+    named = os.environ.get('KVTIER_LIBRARY')
+    return [named] if named else [own, _SONAME]
+
+
+_ptr, _u32, _u64, _size = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
+_text = ctypes.c_char_p
+# Every pointer is declared: an undeclared one would be cut to an int.
+_DECLARATIONS = {
+    'open': [ctypes.POINTER(_ptr), ctypes.POINTER(_Options), _text, _size],
+    'close': [_ptr],
+    'is_connected': [_ptr],
+    'connect': [_ptr, _u64, _text, _size],
+    'fingerprint': [_ptr, _text],
+    'space_open': [_ptr, _text, _u64, ctypes.POINTER(_u32)],
+    'lookup': [_ptr, ctypes.POINTER(_Lookup), _u64, ctypes.POINTER(Found)],
+    'lease_release': [_ptr, _u64],
+    'store': [_ptr, ctypes.POINTER(_Transfer), ctypes.POINTER(_u64)],
+    'load': [_ptr, ctypes.POINTER(_Transfer), ctypes.POINTER(_u64)],
+    'cancel': [_ptr, _u64],
+    'poll': [_ptr, ctypes.POINTER(_Completion), ctypes.c_uint],
+    'wait': [_ptr, _u64],
+    'forget': [_ptr, _u32, _u64],
+    'hint': [_ptr, ctypes.c_int, _u32, ctypes.POINTER(_Keys), _u64, _u64, ctypes.POINTER(_u64)],
+    'stats': [_ptr, _text, _size, _u64],
+    'block_read': [_ptr, _u32, _u32, _ptr, _size],
+    'block_write': [_ptr, _u32, _u32, _ptr, _size],
+    'route_keys': [_u64, _ptr, _size, _size, ctypes.POINTER(_Extra), _ptr, _ptr],
+    'strerror': [ctypes.c_int],
+    'version': [],
+}
+_RESULTS = {'close': None, 'cancel': None, 'strerror': _text, 'version': _text}
+_loaded: ctypes.CDLL | None = None
+
+
+def load_library() -> ctypes.CDLL:
+    """The library, found once: $KVTIER_LIBRARY, else beside this package, else the system's."""
+    global _loaded
+    if _loaded is not None:
+        return _loaded
+    reasons = []
+    for path in _library_paths():
+        try:
+            library = ctypes.CDLL(path)
+            break
+        except OSError as error:
+            reasons.append(str(error))
+    else:
+        raise LibraryError('libkvtier cannot be loaded: ' + '; '.join(reasons))
+    for name, arguments in _DECLARATIONS.items():
+        function = getattr(library, 'kvtier_' + name)
+        function.argtypes = arguments
+        function.restype = _RESULTS.get(name, ctypes.c_int)
+    _loaded = library
+    return library
+
+
+def version() -> str:
+    """The library's version, and what it was built with."""
+    return load_library().kvtier_version().decode()
+
+
+def error_text(result: int) -> str:
+    return load_library().kvtier_strerror(result).decode()
+
+
+def _groups_of(groups: Sequence[Group]) -> tuple[ctypes.Array, list]:
+    kept, array = [], (_Group * len(groups))()
+    for own, group in zip(array, groups):
+        planes = (_Plane * len(group.planes))(*group.planes)
+        kept.append(planes)
+        own.kind = GROUP_KINDS[group.kind]
+        own.tokens_per_block, own.window_tokens = group.tokens_per_block, group.window_tokens
+        own.segments_count, own.payload_bytes = group.segments_count, group.payload_bytes
+        own.blocks_count, own.planes_count = group.blocks_count, len(group.planes)
+        own.planes = planes if len(group.planes) > 0 else None
+    return array, kept
+
+
+class Client:
+    """One client of kvtierd. Usable also while the daemon is away: everything is a miss then."""
+
+    def __init__(self, options: Options):
+        """LibraryError when waiting would not mend it: bad options, a refused registration."""
+        self._library = load_library()
+        self._client = ctypes.c_void_p()
+        groups, planes = _groups_of(options.groups)
+        identity = _Identity(**{name: value.encode() for name, value in options.identity.items()})
+        own = _Options(socket=options.socket.encode() or None, engine=options.engine.encode(),
+                       roles=options.roles, shard=options.shard, world=options.world,
+                       identity=identity, groups_count=len(groups), groups=groups,
+                       connect_us_max=options.connect_us_max)
+        text = ctypes.create_string_buffer(_TEXT_BYTES)
+        result = self._library.kvtier_open(ctypes.byref(self._client), ctypes.byref(own), text,
+                                           _TEXT_BYTES)
+        del planes   # the library has its own copy
+        if result < 0:
+            self._client = ctypes.c_void_p()
+            raise LibraryError(-result, text.value.decode(errors='replace'))
+        self._completions = (_Completion * _COMPLETIONS_MAX)()
+
+    def close(self) -> None:
+        self._library.kvtier_close(self._client)
+        self._client = ctypes.c_void_p()
+
+    def is_connected(self) -> bool:
+        return self._library.kvtier_is_connected(self._client) == 1
+
+    def connect(self, wait_us_max: int) -> tuple[int, str]:
+        """(0, ''), or why not."""
+        text = ctypes.create_string_buffer(_TEXT_BYTES)
+        result = self._library.kvtier_connect(self._client, wait_us_max, text, _TEXT_BYTES)
+        return result, text.value.decode(errors='replace')
+
+    def space_open(self, adapter_digest: bytes, wait_us_max: int) -> tuple[int, int]:
+        """(result, the client's number of the adapter's space)."""
+        space = ctypes.c_uint32()
+        result = self._library.kvtier_space_open(self._client, adapter_digest, wait_us_max,
+                                                 ctypes.byref(space))
+        return result, space.value
+
+    def lookup(self, sections: Sequence[tuple[int, int, bytes]], wait_us_max: int, *,
+               space: int = 0, tag: bytes | None = None, lease_us: int = 0,
+               cost: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple[int, Found]:
+        """sections: (group, first position, hashes one behind the other)."""
+        keys = (_Keys * len(sections))(*[(group, first, len(hashes) // HASH_BYTES, hashes)
+                                         for group, first, hashes in sections])
+        lookup = _Lookup(space, len(sections), keys, tag, lease_us, *cost)
+        found = Found()
+        result = self._library.kvtier_lookup(self._client, ctypes.byref(lookup), wait_us_max,
+                                             ctypes.byref(found))
+        return result, found
+
+    def lease_release(self, lease: int) -> None:
+        self._library.kvtier_lease_release(self._client, lease)
+
+    def _begin(self, call, blocks, space, group, first_position, parent, tag, lease, deadline_us):
+        transfer = _Transfer(space, group, first_position, len(blocks), blocks.ctypes.data, parent,
+                             tag, lease, deadline_us, None)
+        job = ctypes.c_uint64()
+        result = call(self._client, ctypes.byref(transfer), ctypes.byref(job))
+        return result, job.value
+
+    def store(self, blocks, *, space: int, group: int, first_position: int, parent: bytes | None,
+              deadline_us: int, tag: bytes | None = None) -> tuple[int, int]:
+        """(result, job). blocks: a numpy array as block_array() makes it; copied."""
+        return self._begin(self._library.kvtier_store, blocks, space, group, first_position, parent,
+                           tag, 0, deadline_us)
+
+    def load(self, blocks, *, space: int, group: int, first_position: int, lease: int,
+             deadline_us: int, tag: bytes | None = None) -> tuple[int, int]:
+        return self._begin(self._library.kvtier_load, blocks, space, group, first_position, None,
+                           tag, lease, deadline_us)
+
+    def cancel(self, job: int) -> None:
+        self._library.kvtier_cancel(self._client, job)
+
+    def wait(self, wait_us_max: int) -> bool:
+        """True when poll() has something; False after the bound."""
+        return self._library.kvtier_wait(self._client, wait_us_max) == 1
+
+    def poll(self) -> list[Completion]:
+        """Takes what has completed, at most a few dozen at a time."""
+        count = self._library.kvtier_poll(self._client, self._completions, _COMPLETIONS_MAX)
+        return [Completion(own.job, own.is_store != 0, own.state, own.quiesced != 0, own.count,
+                           own.good_count,
+                           own.results[:own.count] if own.good_count < own.count and own.results
+                           else [])
+                for own in self._completions[:max(count, 0)]]
+
+    def hint(self, hint: int, group: int, hashes: bytes, wait_us_max: int, *, space: int = 0,
+             retain_us: int = 0) -> int:
+        keys = _Keys(group, 0, len(hashes) // HASH_BYTES, hashes)
+        lease = ctypes.c_uint64()
+        return self._library.kvtier_hint(self._client, hint, space, ctypes.byref(keys), retain_us,
+                                         wait_us_max, ctypes.byref(lease))
+
+    def forget(self, space: int, wait_us_max: int) -> int:
+        return self._library.kvtier_forget(self._client, space, wait_us_max)
+
+    def stats(self, wait_us_max: int) -> str:
+        """The daemon's status as JSON; '' when it does not answer in time."""
+        text = ctypes.create_string_buffer(_STATS_BYTES)
+        result = self._library.kvtier_stats(self._client, text, _STATS_BYTES, wait_us_max)
+        return text.value.decode() if result == 0 else ''
+
+    def block_read(self, group: int, engine_block: int, payload_bytes: int) -> bytes:
+        """An engine block's payload as the library gathers it; for the canary at start."""
+        buffer = ctypes.create_string_buffer(payload_bytes)
+        result = self._library.kvtier_block_read(self._client, group, engine_block, buffer,
+                                                 payload_bytes)
+        if result < 0:
+            raise LibraryError(-result, error_text(result))
+        return buffer.raw
+
+    def block_write(self, group: int, engine_block: int, payload: bytes) -> None:
+        result = self._library.kvtier_block_write(self._client, group, engine_block, payload,
+                                                  len(payload))
+        if result < 0:
+            raise LibraryError(-result, error_text(result))
+
+
+def block_array(hashes: bytes, engine_blocks, route_keys=None):
+    """
+    The array of struct kvtier_block that store() and load() take: one row a block.
+
+    hashes: 32 bytes each; engine_blocks: numbers, as many; route_keys: as many, or None.
+    """
+    import numpy
+    count = len(hashes) // HASH_BYTES
+    blocks = numpy.zeros(count, dtype=[('hash', 'V32'), ('route_key', '<u8'),
+                                       ('engine_block', '<u4'), ('unused', '<u4')])
+    blocks['hash'] = numpy.frombuffer(hashes, dtype='V32', count=count)
+    blocks['engine_block'] = engine_blocks
+    if route_keys is not None:
+        blocks['route_key'] = route_keys
+    return blocks
+
+
+def route_keys(parent: int, tokens, tokens_per_block: int,
+               extras: Sequence[Sequence[bytes]] | None = None):
+    """
+    Route keys of len(tokens) / tokens_per_block blocks, as a numpy array of uint64.
+
+    tokens: a contiguous numpy array of uint32; extras: for each block, what is hashed behind its
+    tokens (adapter name, cache salt, media ids), or None when no block has any.
+    """
+    import numpy
+    count = len(tokens) // tokens_per_block
+    keys = numpy.empty(count, dtype=numpy.uint64)
+    flat, ends = None, None
+    if extras is not None:
+        every = [one for block in extras for one in block]
+        flat = (_Extra * len(every))(*[(one, len(one)) for one in every])
+        ends = numpy.cumsum([len(block) for block in extras], dtype=numpy.uint32)
+    result = load_library().kvtier_route_keys(
+        parent, tokens.ctypes.data, tokens_per_block, count, flat,
+        None if ends is None else ends.ctypes.data, keys.ctypes.data)
+    if result < 0:
+        raise LibraryError(-result, error_text(result))
+    return keys

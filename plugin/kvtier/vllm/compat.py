@@ -1,0 +1,71 @@
+"""What differs between vLLM versions, found by looking, not by number, where that is possible."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from math import gcd
+from typing import Any
+
+import vllm.distributed.kv_transfer.kv_connector.v1.base as base
+from kvtier.vllm.identity import Refused
+
+# What docs/VLLM.md says, kept true by a test: (version, how it was tried).
+VERSIONS = (
+    ('0.22.1', 'real engine on a CPU; one KV cache group only'),
+    ('0.29.0', 'real engine on a CPU; one KV cache group only'),
+    ('0.32.0', 'real engine on a CPU'),
+    ('0.33.0', 'imported and type-checked against its sources'),
+)
+_MINOR_LEAST, _MINOR_MOST = 22, 33
+
+TransferResults = getattr(base, 'KVConnectorTransferResults', None)
+# Without it a failed load of a model with several KV cache groups cannot be reported.
+HAS_FAILED_RECEIVES = TransferResults is not None and 'failed_recving' in getattr(
+    TransferResults, '__dataclass_fields__', {})
+
+
+def check_version(version: str, unknown: str) -> None:
+    """Refused when the plugin was not tested with this minor version, and `unknown` says refuse."""
+    parts = version.split('+')[0].split('.')
+    try:
+        known = int(parts[0]) == 0 and _MINOR_LEAST <= int(parts[1]) <= _MINOR_MOST
+    except (ValueError, IndexError):
+        known = False
+    if not known and unknown == 'refuse':
+        raise Refused(
+            f'vLLM {version} is not known to this plugin (0.{_MINOR_LEAST} to 0.{_MINOR_MOST} are)',
+            'install a matching pair, or set unknown_version to "try"')
+
+
+def block_sizes(vllm_config: Any, kv_cache_config: Any) -> tuple[int, int]:
+    """(tokens that every hit is a multiple of, tokens of one of Request.block_hashes)."""
+    from vllm.v1.core import kv_cache_utils
+    resolve = getattr(kv_cache_utils, 'resolve_kv_cache_block_sizes', None)
+    if resolve is None:
+        return (vllm_config.cache_config.block_size,) * 2
+    block_size, hash_size = resolve(kv_cache_config, vllm_config)
+    sizes = [group.kv_cache_spec.block_size for group in kv_cache_config.kv_cache_groups]
+    multiple = reduce(lambda a, b: a * b // gcd(a, b), sizes, block_size)
+    return multiple, hash_size
+
+
+def none_hash() -> bytes | None:
+    """The hash before the first block, once the engine has made it."""
+    from vllm.v1.core import kv_cache_utils
+    return getattr(kv_cache_utils, 'NONE_HASH', None)
+
+
+def hit_sources(cpu_tokens: int, nvme_tokens: int) -> dict[Any, int] | None:
+    """vLLM's own split of external hits by tier, where it has one."""
+    try:
+        from vllm.v1.metrics.cache_hit_source import CacheHitSource
+    except ImportError:
+        return None
+    split = {CacheHitSource.HOST: cpu_tokens, CacheHitSource.DISK: nvme_tokens}
+    return {source: tokens for source, tokens in split.items() if tokens > 0}
+
+
+def overwritten_blocks(scheduler_output: Any) -> Sequence[int]:
+    """Blocks that copies of whole blocks overwrite in this step."""
+    copies = getattr(scheduler_output, 'kv_cache_block_copies', None) or ()
+    return [copy.dst_block_id for copy in copies]

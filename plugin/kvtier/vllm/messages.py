@@ -1,0 +1,96 @@
+"""What the scheduler's side and the workers' side of the connector tell each other in a step."""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import (KVConnectorHandshakeMetadata,
+                                                               KVConnectorMetadata,
+                                                               KVConnectorWorkerMetadata)
+
+
+@dataclass
+class Blocks:
+    """Consecutive blocks of one group of a request; one item a block in each of the strings."""
+    group: int
+    first_position: int
+    hashes: bytes                # 32 bytes each
+    engine_blocks: bytes         # little-endian u32 each
+    parent: bytes | None = None  # stores: the hash before the first
+    route_keys: bytes | None = None   # stores: little-endian u64 each
+
+
+@dataclass
+class Load:
+    """One request's load; over when every part is, on every rank."""
+    number: int
+    request_id: str
+    parts: list[Blocks]
+    is_async: bool
+    deadline_us: int
+    lease: int = 0
+    adapter: bytes | None = None
+    tag: bytes | None = None
+
+
+@dataclass
+class Store:
+    """One run of blocks to be stored once this step's forward has written them."""
+    number: int
+    part: Blocks
+    deadline_us: int
+    adapter: bytes | None = None
+    tag: bytes | None = None
+
+
+@dataclass
+class StepMetadata(KVConnectorMetadata):
+    """Scheduler to workers, each step."""
+    loads: list[Load] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
+    flush: list[int] = field(default_factory=list)    # stores whose blocks this step overwrites
+    weights_version: str = ''
+    generation: int = 0          # raised when the weights were changed in place
+    is_idle: bool = False        # no token is computed in this step
+
+
+@dataclass
+class WorkerReport(KVConnectorWorkerMetadata):
+    """Workers to scheduler. Numbers are those of Load and Store; ranks are counted."""
+    stores_over: dict[int, int] = field(default_factory=dict)     # number -> ranks
+    stores_failed: set[int] = field(default_factory=set)          # some block is not in the cache
+    loads_failed: dict[int, list[int]] = field(default_factory=dict)  # first lost token, by number
+    loads_over: dict[int, float] = field(default_factory=dict)    # number -> seconds
+    registration: Registration | None = None
+
+    def aggregate(self, other: KVConnectorWorkerMetadata) -> KVConnectorWorkerMetadata:
+        assert isinstance(other, WorkerReport)
+        for number, ranks in other.stores_over.items():
+            self.stores_over[number] = self.stores_over.get(number, 0) + ranks
+        self.stores_failed |= other.stores_failed
+        for number, lost in other.loads_failed.items():
+            self.loads_failed.setdefault(number, []).extend(lost)
+        for number, seconds in other.loads_over.items():
+            self.loads_over[number] = max(seconds, self.loads_over.get(number, 0.0))
+        if self.registration is None or not self.registration.refusal:
+            self.registration = other.registration or self.registration
+        return self
+
+    def is_empty(self) -> bool:
+        return not (self.stores_over or self.loads_over or self.loads_failed
+                    or self.registration is not None)
+
+
+@dataclass
+class Registration(KVConnectorHandshakeMetadata):
+    """What a worker found when the engine gave it the KV cache: the scheduler registers the same.
+
+    groups: (kind, tokens per block, payload bytes, window tokens, segments) each.
+    refusal: why this engine goes without kvtier; '' when it does not.
+    """
+    identity: dict[str, str]
+    groups: list[tuple[str, int, int, int, int]]
+    world: int = 1
+    refusal: str = ''
+    remedy: str = ''
+    extra: dict[str, Any] = field(default_factory=dict)

@@ -1,0 +1,151 @@
+"""What the scheduler's side remembers of a request, and the names of its blocks."""
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy
+
+from kvtier import library
+from kvtier.library import Found
+
+CONTROLS = ('store', 'max_load_tokens', 'retain_seconds', 'end_of_session')
+
+
+class ControlError(ValueError):
+    """kv_transfer_params['kvtier'] is not right; the text says what would be."""
+
+
+@dataclass
+class Controls:
+    """What a request asks for, in kv_transfer_params: {"kvtier": {...}}."""
+    store: bool = True
+    max_load_tokens: int | None = None
+    retain_seconds: float = 0.0
+    end_of_session: bool = False
+
+
+def controls_of(request: Any) -> Controls:
+    params = getattr(request, 'kv_transfer_params', None) or {}
+    given = params.get('kvtier') if isinstance(params, dict) else None
+    if given is None:
+        return Controls()
+    if not isinstance(given, dict):
+        raise ControlError(f'kv_transfer_params: kvtier is {given!r}; right is an object')
+    unknown = sorted(set(given) - set(CONTROLS))
+    if unknown:
+        raise ControlError(f'kv_transfer_params: kvtier has {unknown[0]!r}; known are '
+                           + ', '.join(CONTROLS))
+    controls = Controls()
+    for name in ('store', 'end_of_session'):
+        value = given.get(name, getattr(controls, name))
+        if not isinstance(value, bool):
+            raise ControlError(f'kv_transfer_params: kvtier.{name} is {value!r}; right is a bool')
+        setattr(controls, name, value)
+    for name in ('max_load_tokens', 'retain_seconds'):
+        value = given.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e9:
+            raise ControlError(f'kv_transfer_params: kvtier.{name} is {value!r}; right is a '
+                               'number, 0 or more')
+        setattr(controls, name, int(value) if name == 'max_load_tokens' else float(value))
+    return controls
+
+
+@dataclass
+class Answer:
+    """What a lookup said, kept until the request is scheduled or the lease is half over."""
+    local_tokens: int
+    tokens: int             # loadable beyond local_tokens
+    is_async: bool
+    lease: int
+    until: float
+    found: Found | None = None
+
+
+@dataclass
+class Tracked:
+    """One request, from its arrival to its end. The scheduler's thread only."""
+    request: Any
+    tag: bytes
+    controls: Controls
+    adapter: bytes | None = None
+    is_refused: bool = False     # its hashes do not cover its content
+    may_load: bool = True        # False for good once a load has failed
+    answer: Answer | None = None
+    load: int | None = None      # number of the load under way
+    load_from: int = 0           # tokens before it
+    local_tokens: int = 0
+    loaded_tokens: int = 0
+    cpu_tokens: int = 0
+    nvme_tokens: int = 0
+    restore_seconds: float = 0.0
+    blocks: list[list[int]] = field(default_factory=list)    # of each group
+    offered: list[int] = field(default_factory=list)         # blocks of each group, to the store
+    route_keys: numpy.ndarray | None = None                  # of the blocks offered so far
+
+
+def tag_of(request_id: str) -> bytes:
+    """The 16 bytes that the request carries through every call."""
+    return hashlib.blake2b(request_id.encode(), digest_size=library.TAG_BYTES).digest()
+
+
+class BlockNames:
+    """Hashes and route keys of a request's blocks, group by group."""
+
+    def __init__(self, tokens_per_block: list[int], tokens_per_hash: int):
+        self.tokens_per_block = tokens_per_block
+        self._hashes_per_block = [tokens // tokens_per_hash for tokens in tokens_per_block]
+        self._tokens_per_hash = tokens_per_hash
+
+    def known(self, request: Any, group: int) -> int:
+        """Blocks of the group whose hash the engine has computed."""
+        return len(request.block_hashes) // self._hashes_per_block[group]
+
+    def hashes(self, request: Any, group: int, first: int, end: int) -> bytes:
+        """Of blocks [first, end), 32 bytes each. A coarser block goes by its last hash."""
+        step = self._hashes_per_block[group]
+        return b''.join(request.block_hashes[first * step + step - 1:end * step:step])
+
+    def list(self, request: Any, group: int, first: int, end: int) -> list[bytes]:
+        step = self._hashes_per_block[group]
+        return request.block_hashes[first * step + step - 1:end * step:step]
+
+    def parent(self, request: Any, group: int, first: int) -> bytes | None:
+        return None if first == 0 else self.hashes(request, group, first - 1, first)
+
+    def route_keys(self, tracked: Tracked, end: int) -> numpy.ndarray:
+        """Of blocks [0, end) of the first group; computed once, one call for what is new."""
+        request, size = tracked.request, self.tokens_per_block[0]
+        done = 0 if tracked.route_keys is None else len(tracked.route_keys)
+        if end > done:
+            tokens = numpy.array(request.all_token_ids[done * size:end * size], dtype=numpy.uint32)
+            parent = size if done == 0 else int(tracked.route_keys[done - 1])
+            fresh = library.route_keys(parent, tokens, size, _extras(request, size, done, end))
+            tracked.route_keys = fresh if done == 0 else numpy.concatenate(
+                (tracked.route_keys, fresh))
+        return tracked.route_keys[:end]
+
+
+def _extras(request: Any, size: int, first: int, end: int) -> list[list[bytes]] | None:
+    """Adapter name (each block), cache salt (the first), media ids (where they lie)."""
+    adapter = getattr(request, 'lora_request', None)
+    salt = getattr(request, 'cache_salt', None)
+    media = getattr(request, 'mm_features', None) or ()
+    if adapter is None and not salt and not media:
+        return None
+    extras: list[list[bytes]] = [[] for _ in range(first, end)]
+    if adapter is not None:
+        name = adapter.lora_name.encode()
+        for own in extras:
+            own.append(name)
+    if salt and first == 0 and extras:
+        extras[0].append(salt.encode())
+    for item in media:
+        begin = item.mm_position.offset // size
+        over = -(-(item.mm_position.offset + item.mm_position.length) // size)
+        for position in range(max(begin, first), min(over, end)):
+            extras[position - first].append(item.identifier.encode())
+    return extras

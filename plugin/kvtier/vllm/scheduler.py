@@ -1,0 +1,424 @@
+"""The connector in the scheduler's process: what to load, what to store, and what came of it.
+
+Runs on the scheduler's thread only. Nothing here waits but a lookup (bounded by lookup_ms) and
+hints at a request's end (bounded by the same); a daemon that does not answer is asked less and
+less often, by libkvtier.
+"""
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy
+from vllm.logger import init_logger
+
+from kvtier import library
+from kvtier.settings import Settings
+from kvtier.vllm import compat
+from kvtier.vllm.cost import PrefillCost
+from kvtier.vllm.identity import AdapterDigests, Refused, request_refusal
+from kvtier.vllm.ledger import Names
+from kvtier.vllm.link import Link, options_of
+from kvtier.vllm.messages import Blocks, Load, Registration, StepMetadata, WorkerReport
+from kvtier.vllm.offers import Offers
+from kvtier.vllm.requests import (Answer, BlockNames, ControlError, Controls, Tracked, controls_of,
+                                  tag_of)
+from kvtier.vllm.statistics import ConnectorStats
+from kvtier.vllm.versions import WeightsVersion
+
+logger = init_logger('vllm.kvtier')
+
+LOAD_SECONDS_MIN = 0.25   # a load's deadline is never shorter
+ESTIMATE_TIMES = 4        # ... nor shorter than this many times its estimate
+NOT_LOADED = (0, False)
+
+
+class SchedulerSide:
+    """One an engine. `enabled` says whether it does anything; the reason was logged."""
+
+    def __init__(self, vllm_config: Any, kv_cache_config: Any, settings: Settings, engine: str):
+        self._settings = settings
+        self._engine = engine
+        self._multiple, hash_size = compat.block_sizes(vllm_config, kv_cache_config)
+        self._groups = [group.kv_cache_spec.block_size
+                        for group in kv_cache_config.kv_cache_groups]
+        self._names = BlockNames(self._groups, hash_size)
+        self._link: Link | None = None
+        self._registration: Registration | None = None
+        self._weights = WeightsVersion(settings)
+        self._adapters = AdapterDigests()
+        self._requests: dict[str, Tracked] = {}
+        self._loads: dict[int, tuple[Tracked, Load]] = {}
+        self._memory = Names()
+        self._offers = Offers(settings, self._names, self._memory, kv_cache_config.num_blocks,
+                              _is_hashed_late(vllm_config))
+        self._number = 0
+        self._new_loads: list[Load] = []
+        self._overwritten: list[int] = []
+        self._was_connected = False
+        self._checked_hashes = False
+        self.cost = PrefillCost()
+        self._step_began: tuple[float, list[tuple[int, int]]] | None = None
+        self._step_seconds = 0.0
+        self.stats = ConnectorStats()
+        self._enabled_told: int | None = None
+
+    # ---- registration ----
+
+    def register(self, registration: Registration) -> None:
+        """What the workers found. May come again, when a refusal has been mended."""
+        self._registration = registration
+        if registration.refusal:
+            return
+        if self._link is not None:
+            self._link.close()
+        groups = [library.Group(kind, tokens, payload, window, segments)
+                  for kind, tokens, payload, window, segments in registration.groups]
+        self._offers.windows = [group.window_tokens if group.kind == 'window' else 0
+                                for group in groups]
+        identity = dict(registration.identity, weights_version=self._weights.text)
+        self._link = Link('scheduler', options_of(
+            self._engine, library.SCHEDULER, identity, groups, self._settings.socket,
+            world=registration.world), must=self._settings.on_refusal == 'fail')
+
+    def _client(self) -> library.Client | None:
+        """The client when lookups and stores make sense now."""
+        if self._link is None or not self._hashes_are_shared():
+            return None
+        connected = self._link.is_connected()
+        if connected != self._was_connected:
+            # What the daemon knew may be gone with it.
+            self._memory.forget_tails()
+            self._was_connected = connected
+        return self._link.client if connected else None
+
+    def _hashes_are_shared(self) -> bool:
+        """Whether the engine's hashes are those that other processes compute."""
+        if self._checked_hashes:
+            return self._registration is not None and not self._registration.refusal
+        own = compat.none_hash()
+        if own is None or self._registration is None:
+            return False
+        self._checked_hashes = True
+        if self._registration.refusal == '' and own.hex() != self._registration.identity.get(
+                'hash_seed'):
+            self._registration.refusal = 'block hashes are random in each process'
+            logger.error('kvtier: block hashes are random in each process, so nothing could be '
+                         'shared. Serving without it. Fix: set PYTHONHASHSEED=0 for every engine.')
+        return self._registration.refusal == ''
+
+    # ---- a request's way through the scheduler ----
+
+    def on_new_request(self, request: Any) -> None:
+        self._track(request)
+
+    def _track(self, request: Any) -> Tracked:
+        tracked = self._requests.get(request.request_id)
+        if tracked is not None:
+            return tracked
+        tracked = Tracked(request, tag_of(request.request_id), Controls())
+        tracked.offered = [0] * len(self._groups)
+        try:
+            tracked.controls = controls_of(request)
+            why = request_refusal(request)
+            if why is None and getattr(request, 'lora_request', None) is not None:
+                tracked.adapter = self._adapters.digest(request.lora_request)
+        except ControlError as error:
+            logger.warning('kvtier: request %s: %s; ignored', request.request_id, error)
+            why = None
+        except Refused as refused:
+            why = refused.reason
+        if why is not None:
+            tracked.is_refused = True
+            self.stats.add('refused_requests_total', 1)
+            logger.debug('kvtier: request %s is neither loaded nor stored: %s',
+                         request.request_id, why)
+        self._requests[request.request_id] = tracked
+        return tracked
+
+    def matched_tokens(self, request: Any, local_tokens: int) -> tuple[int | None, bool]:
+        """How many tokens beyond local_tokens can be loaded, and whether between steps."""
+        tracked = self._track(request)
+        tracked.local_tokens = local_tokens
+        now = time.monotonic()
+        answer = tracked.answer
+        if answer is not None and answer.local_tokens == local_tokens and now < answer.until:
+            return answer.tokens, answer.is_async
+        self._drop_answer(tracked)
+        if (not self._settings.load or tracked.is_refused or not tracked.may_load
+                or getattr(request, 'skip_reading_prefix_cache', False)):
+            return NOT_LOADED
+        client = self._client()
+        limit = self._limit(tracked, local_tokens)
+        if client is None or limit - local_tokens < max(1, self._settings.load_tokens_min):
+            return NOT_LOADED
+        tracked.answer = self._look_up(client, tracked, local_tokens, limit, now)
+        if tracked.answer is None:
+            return NOT_LOADED
+        return tracked.answer.tokens, tracked.answer.is_async
+
+    def _limit(self, tracked: Tracked, local_tokens: int) -> int:
+        """Tokens up to which loading makes sense: whole blocks, and one token left to compute."""
+        request = tracked.request
+        limit = request.num_tokens - 1
+        if tracked.controls.max_load_tokens is not None:
+            limit = min(limit, local_tokens + tracked.controls.max_load_tokens)
+        limit = min(limit, library.LOOKUP_KEYS_MAX // len(self._groups) * min(self._groups))
+        limit -= limit % self._multiple
+        for group, size in enumerate(self._groups):
+            limit = min(limit, self._names.known(request, group) * size)
+        return limit - limit % self._multiple
+
+    def _look_up(self, client: library.Client, tracked: Tracked, local_tokens: int, limit: int,
+                 now: float) -> Answer | None:
+        space = self._link.space_of(tracked.adapter) if self._link is not None else None
+        if space is None:
+            return None
+        limit = self._below_failed(tracked, local_tokens, limit, now)
+        sections = [(group, local_tokens // size,
+                     self._names.hashes(tracked.request, group, local_tokens // size,
+                                        limit // size))
+                    for group, size in enumerate(self._groups)]
+        if not sections[0][2]:
+            return None
+        always = self._settings.load_or_recompute == 'always'
+        result, found = client.lookup(
+            sections, int(self._settings.lookup_ms * 1000), space=space, tag=tracked.tag,
+            lease_us=int(self._settings.lease_ms * 1000),
+            cost=(0.0, 0.0, 0.0) if always else self.cost.coefficients())
+        seconds = time.monotonic() - now
+        self.stats.add('lookups_total', 1)
+        self.stats.add('lookup_seconds_total', seconds)
+        self.stats.add('queried_tokens_total', tracked.request.num_tokens - local_tokens)
+        if result < 0:
+            self.stats.add('lookup_failures_total', 1)
+            return None
+        return self._answer(client, found, local_tokens, limit, now)
+
+    def _answer(self, client: library.Client, found: library.Found, local_tokens: int, limit: int,
+                now: float) -> Answer:
+        worth = found.usable_tokens
+        if self._settings.load_or_recompute == 'auto':
+            worth = min(worth, found.worth_tokens)
+        worth = min(worth, limit)
+        tokens = max(0, worth - worth % self._multiple - local_tokens)
+        if tokens < max(1, self._settings.load_tokens_min):
+            tokens = 0
+        self.stats.add('hit_tokens_total', tokens)
+        if found.usable_tokens > local_tokens + tokens:
+            self.stats.add('declined_tokens_total', found.usable_tokens - local_tokens - tokens)
+        if tokens == 0:
+            if found.lease:
+                client.lease_release(found.lease)
+            return Answer(0, 0, False, 0, now)   # asked again when the scheduler asks again
+        return Answer(local_tokens, tokens, self._loads_async(found.restore_us), found.lease,
+                      now + self._settings.lease_ms / 2000, found)
+
+    def _loads_async(self, restore_us: int) -> bool:
+        if len(self._groups) > 1:
+            return True    # a step's failed blocks could not be reported
+        if self._settings.load_mode != 'auto':
+            return self._settings.load_mode == 'async'
+        bound = min(self._settings.sync_load_ms / 1000, self._step_seconds or 0.0)
+        return restore_us * 1e-6 > bound
+
+    def _below_failed(self, tracked: Tracked, local_tokens: int, limit: int, now: float) -> int:
+        """The limit lowered to the first block that failed and was not stored again since."""
+        if not self._memory.has_failed():
+            return limit
+        for group, size in enumerate(self._groups):
+            first = local_tokens // size
+            names = self._names.list(tracked.request, group, first, limit // size)
+            limit = min(limit, (first + self._memory.first_failed(names, now)) * size)
+        return limit - limit % self._multiple
+
+    def _drop_answer(self, tracked: Tracked) -> None:
+        answer, tracked.answer = tracked.answer, None
+        if answer is not None and answer.lease and self._link is not None \
+                and self._link.client is not None:
+            self._link.client.lease_release(answer.lease)
+
+    def allocated(self, request: Any, block_ids: tuple[list[int], ...], tokens: int) -> None:
+        """The scheduler has blocks for `tokens` loaded tokens; 0: none are to be loaded."""
+        tracked = self._track(request)
+        answer = tracked.answer
+        if tokens == 0 or answer is None:
+            if tokens == 0 and answer is not None and tracked.load is None:
+                self._drop_answer(tracked)
+            return
+        tracked.answer = None
+        begin, end = answer.local_tokens, answer.local_tokens + tokens
+        parts = []
+        for group, size in enumerate(self._groups):
+            part = self._blocks_to_load(request, group, begin // size, end // size,
+                                        block_ids[group])
+            if part is not None:
+                parts.append(part)
+                self._overwritten.extend(numpy.frombuffer(part.engine_blocks, '<u4').tolist())
+        self._number += 1
+        found = answer.found
+        estimate = found.restore_us * 1e-6 if found is not None else 0.0
+        seconds = max(LOAD_SECONDS_MIN, ESTIMATE_TIMES * estimate)
+        bound_ms = self._settings.load_ms if answer.is_async else self._settings.sync_load_ms
+        load = Load(self._number, request.request_id, parts, answer.is_async,
+                    int(min(seconds * 1e6, bound_ms * 1000)), answer.lease, tracked.adapter,
+                    tracked.tag)
+        tracked.load, tracked.load_from, tracked.loaded_tokens = load.number, begin, tokens
+        if found is not None:
+            tracked.cpu_tokens = min(tokens, found.tier_tokens[0])
+            tracked.nvme_tokens = tokens - tracked.cpu_tokens
+        self._loads[load.number] = (tracked, load)
+        self._new_loads.append(load)
+        # What the engine had itself is offered, unless it is known to be there; what is loaded is.
+        for group, size in enumerate(self._groups):
+            tracked.offered[group] = max(tracked.offered[group],
+                                         end // size if self._offers.is_stored(tracked, begin) else 0)
+
+    def _blocks_to_load(self, request: Any, group: int, first: int, end: int,
+                        engine_blocks: list[int]) -> Blocks | None:
+        # Blocks before a window are not there (0): they hold nothing that is looked at again.
+        while first < end and engine_blocks[first] == 0:
+            first += 1
+        if first == end:
+            return None
+        return Blocks(group, first, self._names.hashes(request, group, first, end),
+                      numpy.array(engine_blocks[first:end], dtype='<u4').tobytes())
+
+    # ---- a step ----
+
+    def step(self, output: Any) -> StepMetadata:
+        """What the workers do in the step that `output` describes."""
+        began = time.monotonic()
+        self._overwritten += self._offers.follow(output, self._requests)
+        self._overwritten += compat.overwritten_blocks(output)
+        chunks: list[tuple[int, int]] = []
+        metadata = StepMetadata(
+            loads=self._new_loads, flush=self._offers.reading(self._overwritten),
+            weights_version=self._weights.text, generation=self._weights.generation,
+            is_idle=output.total_num_scheduled_tokens == 0)
+        can_store = self._settings.store and self._client() is not None
+        for request_id, count in output.num_scheduled_tokens.items():
+            tracked = self._requests.get(request_id)
+            if tracked is None:
+                continue
+            chunks.append((tracked.request.num_computed_tokens, count))
+            if can_store and tracked.controls.store and not tracked.is_refused and tracked.blocks:
+                metadata.stores += self._offers.take(tracked, count)
+        self._new_loads, self._overwritten = [], []
+        self._time_step(began, chunks)
+        self.stats.add('step_seconds_total', time.monotonic() - began)
+        return metadata
+
+    def _time_step(self, now: float, chunks: list[tuple[int, int]]) -> None:
+        """Steps follow each other without a gap while there is work: their distance is their time."""
+        if self._step_began is not None and self._step_began[1]:
+            seconds = now - self._step_began[0]
+            self.cost.add_step(seconds, self._step_began[1])
+            self._step_seconds += 0.1 * (seconds - self._step_seconds)
+        self._step_began = (now, chunks)
+
+    def idle(self) -> None:
+        """No request is left: the time until the next step says nothing."""
+        self._step_began = None
+
+    # ---- what came of it ----
+
+    def report(self, report: WorkerReport, world: int) -> None:
+        if report.registration is not None:
+            self.register(report.registration)
+        for number, ranks in report.stores_over.items():
+            self._offers.over(number, ranks, world, number in report.stores_failed)
+        for number, lost in report.loads_failed.items():
+            self._load_failed(number, lost)
+        for number, seconds in report.loads_over.items():
+            tracked, load = self._loads.pop(number, (None, None))
+            if tracked is not None and load is not None:
+                tracked.load = None
+                tracked.restore_seconds += seconds
+                if load.lease and self._link is not None and self._link.client is not None:
+                    self._link.client.lease_release(load.lease)
+
+    def _load_failed(self, number: int, lost: list[int]) -> None:
+        """lost: group and position of each lost block, one behind the other."""
+        entry = self._loads.get(number)
+        if entry is None:
+            return
+        tracked, load = entry
+        # This request computes the rest: a load that fails for ever must not be tried for ever.
+        tracked.may_load = False
+        parts = {part.group: part for part in load.parts}
+        for group, position in zip(lost[::2], lost[1::2]):
+            self._memory.failed(parts[group], position)
+            tracked.offered[group] = min(tracked.offered[group], position)
+
+    def finished(self, request: Any) -> None:
+        """The request's end: its hints, and one line for whoever wants to know."""
+        tracked = self._requests.pop(request.request_id, None)
+        if tracked is None:
+            return
+        self._drop_answer(tracked)
+        self._send_hints(tracked)
+        if not self._requests:
+            self.idle()
+        logger.debug(
+            'kvtier: request %s (tag %s): %d tokens, %d from the engine\'s own cache, %d from '
+            'kvtier (%d cpu, %d nvme) in %.1f ms, instead of about %.1f ms of prefill; %d blocks '
+            'offered', request.request_id, tracked.tag.hex(), request.num_tokens,
+            tracked.local_tokens, tracked.loaded_tokens, tracked.cpu_tokens, tracked.nvme_tokens,
+            tracked.restore_seconds * 1e3,
+            self.cost.seconds(tracked.load_from, tracked.loaded_tokens) * 1e3,
+            sum(tracked.offered))
+
+    def _send_hints(self, tracked: Tracked) -> None:
+        controls = tracked.controls
+        if not (controls.end_of_session or controls.retain_seconds) or tracked.is_refused:
+            return
+        client = self._client()
+        space = self._link.space_of(tracked.adapter) if self._link is not None else None
+        if client is None or space is None:
+            return
+        for group in range(len(self._groups)):
+            hashes = self._names.hashes(tracked.request, group, 0,
+                                        self._names.known(tracked.request, group))
+            hint = library.HINT_END if controls.end_of_session else library.HINT_RETAIN
+            client.hint(hint, group, hashes, int(self._settings.lookup_ms * 1000), space=space,
+                        retain_us=int(controls.retain_seconds * 1e6))
+
+    def hit_split(self, request: Any, tokens: int) -> tuple[int, int]:
+        """(from cpu, from nvme) of the tokens that the request loads."""
+        tracked = self._requests.get(request.request_id)
+        if tracked is None:
+            return tokens, 0
+        return min(tokens, tracked.cpu_tokens), tokens - min(tokens, tracked.cpu_tokens)
+
+    def reset(self) -> bool:
+        """The weights were changed in place: from now on another space, with nothing in it."""
+        self._weights.renew()
+        for tracked in self._requests.values():
+            self._drop_answer(tracked)
+            tracked.offered = [0] * len(self._groups)
+        self._memory.forget()
+        if self._link is not None:
+            self._link.reopen(self._weights.text)
+        logger.info('kvtier: the cache was reset; weights version is now %s', self._weights.text)
+        return True
+
+    def take_stats(self) -> ConnectorStats | None:
+        enabled = int(self._link is not None and self._was_connected
+                      and self._registration is not None and not self._registration.refusal)
+        if self._enabled_told != enabled:
+            self.stats.data['enabled'] = self._enabled_told = enabled
+        if self.stats.is_empty():
+            return None
+        stats, self.stats = self.stats, ConnectorStats()
+        return stats
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+
+
+def _is_hashed_late(vllm_config: Any) -> bool:
+    """Whether a step's last token may still be taken back when the next one is scheduled."""
+    return (vllm_config.speculative_config is not None
+            or bool(getattr(vllm_config.scheduler_config, 'async_scheduling', False)))

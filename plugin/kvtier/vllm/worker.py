@@ -1,0 +1,415 @@
+"""The connector in a worker: the engine's KV cache registered, blocks loaded and stored.
+
+Runs on the thread of the engine's steps. libkvtier's copy thread moves the bytes; here a run of
+blocks is one call. Waits: a synchronous load (load's deadline, at most sync_load_ms), a flush
+(flush_ms, then until our own copy of a block is over), an idle step with loads under way
+(IDLE_WAIT_US).
+"""
+from __future__ import annotations
+
+import errno
+import time
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy
+from vllm.logger import init_logger
+
+from kvtier import library
+from kvtier.settings import Settings
+from kvtier.vllm import compat
+from kvtier.vllm.identity import Refused, identity_of
+from kvtier.vllm.layout import Layout, canary, layout_of
+from kvtier.vllm.link import Link, options_of
+from kvtier.vllm.messages import Blocks, Load, Registration, StepMetadata, Store, WorkerReport
+from kvtier.vllm.statistics import ConnectorStats
+from kvtier.vllm.versions import WeightsVersion
+
+logger = init_logger('vllm.kvtier')
+
+IDLE_WAIT_US = 1000
+WAIT_SLICE_US = 2000
+RETRY_SECONDS = 60.0
+NOWHERE = '/dev/null/kv.sock'
+WAITING_MAX = 4096       # transfers that wait for a free job of the library
+
+
+@dataclass
+class LoadState:
+    """A load until each of its jobs is quiescent."""
+    load: Load
+    began: float
+    jobs: int = 0
+    lost: list[int] = field(default_factory=list)        # group, position, one behind the other
+    lost_blocks: list[int] = field(default_factory=list)
+    generation: int = 0
+
+
+@dataclass
+class StoreState:
+    store: Store
+    has_failed: bool = False
+
+
+@dataclass
+class Job:
+    """One job of the library."""
+    owner: LoadState | StoreState
+    part: Blocks
+    reported: bool = False
+
+
+class WorkerSide:
+    """One a worker process."""
+
+    def __init__(self, vllm_config: Any, kv_cache_config: Any, settings: Settings, engine: str):
+        self._vllm_config = vllm_config
+        self._kv_cache_config = kv_cache_config
+        self._settings = settings
+        self._engine = engine
+        self._weights = WeightsVersion(settings)
+        self._link: Link | None = None
+        self._payload_bytes: list[int] = []
+        self.registration: Registration | None = None
+        self._registration_to_send: Registration | None = None
+        self._generation = 0
+        self._jobs: dict[int, Job] = {}
+        self._loads: dict[int, LoadState] = {}
+        self._stores: dict[int, int] = {}            # number -> the library's job
+        self._waiting: list[tuple[LoadState | StoreState, Blocks]] = []
+        self._pending_stores: list[Store] = []
+        self._done_requests: set[str] = set()
+        self._failed_requests: set[str] = set()
+        self._lost_blocks: set[int] = set()
+        self._report = WorkerReport()
+        self._is_idle = False
+        self.stats = ConnectorStats()
+
+    # ---- registration ----
+
+    def register(self, kv_caches: dict[str, Any]) -> None:
+        """The engine's KV cache is there: what it is, whether we read it right, and who we are."""
+        try:
+            self._register(kv_caches)
+        except Refused as refused:
+            if self._settings.on_refusal == 'fail':
+                raise RuntimeError(f'kvtier: {refused.reason}; {refused.remedy} (on_refusal is '
+                                   '"fail")') from refused
+            logger.error('kvtier: %s. Serving without it. Fix: %s', refused.reason, refused.remedy)
+            self.registration = Registration({}, [], 1, refused.reason, refused.remedy)
+
+    def _register(self, kv_caches: dict[str, Any]) -> None:
+        import vllm
+        compat.check_version(vllm.__version__, self._settings.unknown_version)
+        identity = identity_of(self._vllm_config, self._weights.text)
+        layout = layout_of(self._kv_cache_config, kv_caches, self._vllm_config)
+        if layout.device != 'cpu':
+            raise Refused(f'the KV cache lies on {layout.device}; only CPU engines are served yet',
+                          'wait for the transfer engine of a later release')
+        if len(layout.groups) > 1 and not compat.HAS_FAILED_RECEIVES:
+            raise Refused('this vLLM version cannot report a failed load of a model with several '
+                          'KV cache groups', 'use vLLM 0.32 or newer for this model')
+        identity['layout'] = layout.text
+        parallel = self._vllm_config.parallel_config
+        shard, world = _shard_of(parallel)
+        groups = [library.Group(group.kind, group.tokens_per_block, group.payload_bytes,
+                                group.window_tokens, group.segments_count, group.blocks_count,
+                                group.planes) for group in layout.groups]
+        options = options_of(self._engine, library.WORKER, identity, groups,
+                             self._settings.socket, shard, world)
+        _prove(layout, kv_caches, self._kv_cache_config, options)
+        link = Link('worker', options, must=self._settings.on_refusal == 'fail')
+        self._link = link
+        self._payload_bytes = [group.payload_bytes for group in groups]
+        self.registration = Registration(identity, [
+            (group.kind, group.tokens_per_block, group.payload_bytes, group.window_tokens,
+             group.segments_count) for group in groups], world)
+
+    # ---- a step ----
+
+    def flush(self, metadata: StepMetadata) -> None:
+        """Before this step overwrites blocks: the stores that still read them end."""
+        jobs = [self._stores[number] for number in metadata.flush if number in self._stores]
+        self._drop_waiting(set(metadata.flush))
+        if not jobs or self._link is None or self._link.client is None:
+            return
+        self.stats.add('flushes_total', len(jobs))
+        end = time.monotonic() + self._settings.flush_ms / 1000
+        while self._any_open(jobs) and time.monotonic() < end:
+            self._wait(end)
+        left = [job for job in jobs if job in self._jobs]
+        if left:
+            self.stats.add('flush_cancels_total', len(left))
+            for job in left:
+                self._link.client.cancel(job)
+        while self._any_open(jobs):
+            self._link.client.wait(WAIT_SLICE_US)
+            self._poll()
+
+    def _any_open(self, jobs: list[int]) -> bool:
+        return any(job in self._jobs for job in jobs)
+
+    def _wait(self, end: float) -> None:
+        """Until something has completed, or `end`."""
+        assert self._link is not None and self._link.client is not None
+        left_us = int(max(0.0, end - time.monotonic()) * 1e6)
+        self._link.client.wait(min(left_us, WAIT_SLICE_US))
+        self._poll()
+
+    def begin(self, metadata: StepMetadata) -> None:
+        """The step's loads are begun, before its forward; the synchronous ones are waited for."""
+        self._is_idle = metadata.is_idle
+        if metadata.generation != self._generation:
+            self._generation = metadata.generation
+            self._change_weights(metadata.weights_version)
+        waited = []
+        for load in metadata.loads:
+            state = LoadState(load, time.monotonic(), generation=self._generation)
+            self._loads[load.number] = state
+            self.stats.add('loads_total', 1)
+            state.jobs = len(load.parts)
+            for part in load.parts:
+                self._begin_load(state, part)
+            if not load.is_async:
+                waited.append(state)
+        self._pending_stores = metadata.stores
+        for state in waited:
+            self._wait_for_load(state)
+
+    def _change_weights(self, version: str) -> None:
+        """Nothing that is under way may count for the new weights."""
+        self._weights.text = version
+        if self._link is None or self._link.client is None:
+            return
+        for number in list(self._jobs):
+            self._link.client.cancel(number)
+        while self._jobs:
+            self._link.client.wait(WAIT_SLICE_US)
+            self._poll()
+        for owner, part in self._waiting:
+            self._part_over(owner, part)
+        self._waiting = []
+        self._link.reopen(version)
+
+    def _begin_load(self, state: LoadState, part: Blocks) -> None:
+        link = self._link
+        space = link.space_of(state.load.adapter) if link is not None and link.client else None
+        if link is None or link.client is None or space is None:
+            self._part_over(state, part)
+            return
+        blocks = library.block_array(part.hashes, numpy.frombuffer(part.engine_blocks, '<u4'))
+        result, job = link.client.load(
+            blocks, space=space, group=part.group, first_position=part.first_position,
+            lease=state.load.lease, deadline_us=state.load.deadline_us, tag=state.load.tag)
+        self._begun(result, job, state, part)
+
+    def _begun(self, result: int, job: int, owner: LoadState | StoreState, part: Blocks) -> None:
+        if result == 0:
+            self._jobs[job] = Job(owner, part)
+            if isinstance(owner, StoreState):
+                self._stores[owner.store.number] = job
+        elif result == -errno.EAGAIN and len(self._waiting) < WAITING_MAX:
+            self._waiting.append((owner, part))
+        else:
+            self._part_over(owner, part)
+
+    def _wait_for_load(self, state: LoadState) -> None:
+        """A synchronous load: over when this returns, with what did not arrive reported."""
+        end = state.began + state.load.deadline_us * 1e-6
+        while state.jobs > 0 and time.monotonic() < end:
+            self._wait(end)
+        if state.jobs == 0:
+            return
+        assert self._link is not None and self._link.client is not None
+        for owner, part in [entry for entry in self._waiting if entry[0] is state]:
+            self._waiting.remove((owner, part))
+            self._part_over(owner, part)
+        for number in [number for number, job in self._jobs.items() if job.owner is state]:
+            self._link.client.cancel(number)
+        while state.jobs > 0:
+            self._link.client.wait(WAIT_SLICE_US)
+            self._poll()
+
+    def store(self) -> None:
+        """After the step's forward: its stores are begun. Nobody waits for them here."""
+        stores, self._pending_stores = self._pending_stores, []
+        for store in stores:
+            self._begin_store(StoreState(store), store.part)
+
+    def _begin_store(self, state: StoreState, part: Blocks) -> None:
+        link = self._link
+        space = link.space_of(state.store.adapter) if link is not None and link.client else None
+        if link is None or link.client is None or space is None:
+            self._part_over(state, part)
+            return
+        routes = None if part.route_keys is None else numpy.frombuffer(part.route_keys, '<u8')
+        blocks = library.block_array(part.hashes, numpy.frombuffer(part.engine_blocks, '<u4'),
+                                     routes)
+        result, job = link.client.store(
+            blocks, space=space, group=part.group, first_position=part.first_position,
+            parent=part.parent, deadline_us=state.store.deadline_us, tag=state.store.tag)
+        self._begun(result, job, state, part)
+
+    # ---- completions ----
+
+    def _poll(self) -> None:
+        if self._link is None or self._link.client is None:
+            return
+        while True:
+            completions = self._link.client.poll()
+            for completion in completions:
+                self._completed(completion)
+            if not completions:
+                break
+        if self._waiting and len(self._jobs) < 64:
+            waiting, self._waiting = self._waiting, []
+            for owner, part in waiting:
+                if isinstance(owner, LoadState):
+                    self._begin_load(owner, part)
+                else:
+                    self._begin_store(owner, part)
+
+    def _completed(self, completion: library.Completion) -> None:
+        job = self._jobs.get(completion.job)
+        if job is None:
+            return
+        if not job.reported:
+            job.reported = True
+            self._count(job, completion)
+        if completion.quiesced:
+            del self._jobs[completion.job]
+            self._end_part(job.owner)
+
+    def _count(self, job: Job, completion: library.Completion) -> None:
+        owner, good = job.owner, completion.good_count
+        size = self._payload_bytes[job.part.group]
+        bad = len(job.part.hashes) // library.HASH_BYTES - good
+        if isinstance(owner, StoreState):
+            self.stats.add('stored_blocks_total', good)
+            self.stats.add('stored_bytes_total', good * size)
+            if bad:
+                owner.has_failed = True
+                self.stats.add('store_failed_blocks_total', bad)
+            return
+        self.stats.add('loaded_blocks_total', good)
+        self.stats.add('loaded_bytes_total', good * size)
+        if owner.generation != self._generation:
+            self._lose(owner, job.part, None)
+        elif bad:
+            self._lose(owner, job.part, completion.results)
+
+    def _lose(self, state: LoadState, part: Blocks, results: list[int] | None) -> None:
+        """Blocks of a load that did not arrive; results None or empty: none did."""
+        ids = numpy.frombuffer(part.engine_blocks, '<u4')
+        lost = numpy.arange(len(ids)) if not results else numpy.flatnonzero(results)
+        for index in lost.tolist():
+            state.lost += (part.group, part.first_position + index)
+            state.lost_blocks.append(int(ids[index]))
+
+    def _part_over(self, owner: LoadState | StoreState, part: Blocks) -> None:
+        """A part that never became a job."""
+        if isinstance(owner, LoadState):
+            self._lose(owner, part, None)
+        else:
+            owner.has_failed = True
+            self.stats.add('store_failed_blocks_total', len(part.hashes) // library.HASH_BYTES)
+        self._end_part(owner)
+
+    def _drop_waiting(self, numbers: set[int]) -> None:
+        """Stores that have not become a job yet, and never will."""
+        for owner, part in self._waiting[:] if numbers else ():
+            if isinstance(owner, StoreState) and owner.store.number in numbers:
+                self._waiting.remove((owner, part))
+                self._part_over(owner, part)
+
+    def _end_part(self, owner: LoadState | StoreState) -> None:
+        if isinstance(owner, StoreState):
+            number = owner.store.number
+            self._stores.pop(number, None)
+            self._report.stores_over[number] = 1
+            if owner.has_failed:
+                self._report.stores_failed.add(number)
+            return
+        owner.jobs -= 1
+        if owner.jobs > 0:
+            return
+        load, seconds = owner.load, time.monotonic() - owner.began
+        del self._loads[load.number]
+        self.stats.add('load_seconds_total', seconds)
+        self._report.loads_over[load.number] = seconds
+        if owner.lost:
+            self._report.loads_failed[load.number] = owner.lost
+            self.stats.add('load_failed_blocks_total', len(owner.lost_blocks))
+            if len(self._payload_bytes) > 1:
+                self._failed_requests.add(load.request_id)
+            else:
+                self._lost_blocks.update(owner.lost_blocks)
+        if load.is_async:
+            self._done_requests.add(load.request_id)
+
+    def finished(self, finished_requests: set[str]) -> tuple[set[str], set[str]]:
+        """(requests whose asynchronous load is over, those of them that must start again)."""
+        if finished_requests and self._loads:
+            self._abandon(finished_requests)
+        if self._jobs or self._waiting:
+            self._poll()
+            if self._is_idle and self._loads and not self._done_requests and \
+                    self._link is not None and self._link.client is not None:
+                self._link.client.wait(IDLE_WAIT_US)
+                self._poll()
+        done, self._done_requests = self._done_requests, set()
+        failed, self._failed_requests = self._failed_requests, set()
+        return done, failed
+
+    def _abandon(self, requests: set[str]) -> None:
+        """Loads of aborted requests are cut short; they end like the others."""
+        for number, job in list(self._jobs.items()):
+            if isinstance(job.owner, LoadState) and job.owner.load.request_id in requests:
+                assert self._link is not None and self._link.client is not None
+                self._link.client.cancel(number)
+
+    def take_lost_blocks(self) -> set[int]:
+        lost, self._lost_blocks = self._lost_blocks, set()
+        return lost
+
+    def take_report(self) -> WorkerReport | None:
+        self._report.registration, self._registration_to_send = self._registration_to_send, None
+        if self._report.is_empty():
+            return None
+        report, self._report = self._report, WorkerReport()
+        return report
+
+    def take_stats(self) -> ConnectorStats | None:
+        if self._link is not None:
+            self._link.is_connected()
+        if self.stats.is_empty():
+            return None
+        stats, self.stats = self.stats, ConnectorStats()
+        return stats
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+
+
+def _prove(layout: Layout, kv_caches: dict[str, Any], kv_cache_config: Any,
+           options: library.Options) -> None:
+    """A canary through a client that has no daemon: the library and the engine see one block alike.
+
+    Once, before anything runs: every block is free then.
+    """
+    client = library.Client(replace(options, socket=NOWHERE, connect_us_max=1))
+    try:
+        canary(layout, kv_caches, kv_cache_config,
+               lambda group, block: client.block_read(group, block,
+                                                      options.groups[group].payload_bytes),
+               client.block_write)
+    finally:
+        client.close()
+
+
+def _shard_of(parallel: Any) -> tuple[int, int]:
+    """(this rank's part of each block, parts): tensor and pipeline ranks; replicas are no parts."""
+    tensor, pipeline = parallel.tensor_parallel_size, parallel.pipeline_parallel_size
+    world = tensor * pipeline
+    return parallel.rank % world, world
