@@ -1,4 +1,4 @@
-/* index/cache.c: takes and gives back the cache's memory; tenants, spaces, floors and figures. */
+/* index/cache.c: takes and gives back the cache's memory; tenants and figures. */
 #include "index/cache_parts.h"
 
 #include <errno.h>
@@ -57,6 +57,10 @@ static int config_check(const struct cache_config *config, struct error *error)
 			return error_set(
 				error, -EINVAL, "slots_max %u of tier %u: must be at most %u",
 				config->slots_max[tier], tier, UINT32_MAX - 2 * CHUNK_SLOTS);
+	if (config->spaces_max > UINT32_MAX / 2 || config->spaces_leaving_max > UINT32_MAX / 2)
+		return error_set(error, -EINVAL,
+				 "spaces_max %u, spaces_leaving_max %u: must be at most %u",
+				 config->spaces_max, config->spaces_leaving_max, UINT32_MAX / 2);
 	if (config->lease_items_max > UINT32_MAX - 1 || config->leases_max > UINT32_MAX - 1)
 		return error_set(error, -EINVAL,
 				 "leases_max %u, lease_items_max %llu: must be below %u",
@@ -109,7 +113,8 @@ static bool cache_parts_take(struct cache *cache)
 	cache->colds = fixed_take(cache, config->entries_max, sizeof(struct entry_cold));
 	cache->areas = fixed_take(cache, config->areas_max, sizeof(struct area));
 	cache->tenants = fixed_take(cache, config->tenants_max, sizeof(struct tenant));
-	cache->spaces = fixed_take(cache, config->spaces_max, sizeof(struct space));
+	cache->spaces = fixed_take(cache, (uint64_t)config->spaces_max + config->spaces_leaving_max,
+				   sizeof(struct space));
 	cache->classes = fixed_take(cache, config->classes_max, sizeof(struct class));
 	cache->leases = fixed_take(cache, config->leases_max, sizeof(struct lease));
 	cache->lease_heap = fixed_take(cache, config->leases_max, sizeof(uint32_t));
@@ -176,7 +181,7 @@ uint64_t cache_memory_bytes(const struct cache *cache)
 	return cache->memory_bytes;
 }
 
-/* ---- tenants and spaces ---- */
+/* ---- tenants ---- */
 
 int cache_tenant_add(struct cache *cache, const uint32_t area[TIERS],
 		     const uint32_t units_max[TIERS], uint32_t *out_tenant)
@@ -195,111 +200,6 @@ int cache_tenant_add(struct cache *cache, const uint32_t area[TIERS],
 	}
 	*out_tenant = cache->tenants_count++;
 	return 0;
-}
-
-int cache_space_find(const struct cache *cache, uint32_t tenant,
-		     const uint8_t fingerprint[SPACE_ID_BYTES], uint32_t *out_space)
-{
-	for (uint32_t i = 0; i < cache->spaces_count; i++) {
-		const struct space *space = &cache->spaces[i];
-		if (space->tenant == tenant &&
-		    memcmp(space->fingerprint, fingerprint, SPACE_ID_BYTES) == 0) {
-			*out_space = i;
-			return 0;
-		}
-	}
-	return -ENOENT;
-}
-
-int cache_space_open(struct cache *cache, uint32_t tenant,
-		     const uint8_t fingerprint[SPACE_ID_BYTES], uint32_t *out_space)
-{
-	if (tenant >= cache->tenants_count)
-		return -EINVAL;
-	if (cache_space_find(cache, tenant, fingerprint, out_space) == 0)
-		return 0;
-	if (cache->spaces_count == cache->config.spaces_max)
-		return -ENOSPC;
-	struct space *space = &cache->spaces[cache->spaces_count];
-	memcpy(space->fingerprint, fingerprint, SPACE_ID_BYTES);
-	space->tenant = tenant;
-	*out_space = cache->spaces_count++;
-	return 0;
-}
-
-uint32_t cache_spaces_count(const struct cache *cache, uint32_t tenant)
-{
-	uint32_t count = 0;
-
-	for (uint32_t i = 0; i < cache->spaces_count; i++)
-		count += cache->spaces[i].tenant == tenant;
-	return count;
-}
-
-bool cache_space_is_known(const struct cache *cache, uint32_t space)
-{
-	return space < cache->spaces_count;
-}
-
-uint32_t cache_space_tenant(const struct cache *cache, uint32_t space)
-{
-	assert(space < cache->spaces_count);
-	return cache->spaces[space].tenant;
-}
-
-const uint8_t *cache_space_fingerprint(const struct cache *cache, uint32_t space)
-{
-	assert(space < cache->spaces_count);
-	return cache->spaces[space].fingerprint;
-}
-
-/* ---- forgetting: floors now, slots later ---- */
-
-static void sweep_begin(struct cache *cache)
-{
-	cache->changes++;
-	cache->sweep_next = 0;
-	cache->sweep_left = cache->entries_begun; /* later ones are of the new epoch */
-}
-
-void cache_space_forget(struct cache *cache, uint32_t space, uint32_t floor)
-{
-	assert(space < cache->spaces_count);
-	if (floor <= cache->spaces[space].floor)
-		return; /* floors only rise */
-	cache->spaces[space].floor = floor;
-	sweep_begin(cache);
-}
-
-void cache_tenant_forget(struct cache *cache, uint32_t tenant, uint32_t floor)
-{
-	assert(tenant < cache->tenants_count);
-	if (floor <= cache->tenants[tenant].floor)
-		return;
-	cache->tenants[tenant].floor = floor;
-	sweep_begin(cache);
-}
-
-/* Held copies need no second visit: the entry is unlinked here, and its slots go with their last
- * hold. */
-unsigned cache_forgotten_sweep(struct cache *cache, unsigned limit)
-{
-	unsigned looked = 0;
-	unsigned freed = 0;
-
-	while (cache->sweep_left > 0 && looked < SWEEP_LOOKS_MAX && freed < limit) {
-		uint32_t entry = cache->sweep_next++;
-		cache->sweep_left--;
-		looked++;
-		const struct entry *seen = &cache->entries[entry];
-		if ((seen->flags & ENTRY_LINKED) == 0 || !entry_is_forgotten(cache, seen))
-			continue;
-		for (unsigned tier = 0; tier < TIERS; tier++)
-			freed += seen->copy[tier] != SLOT_NONE;
-		cache_entry_drop(cache, entry);
-	}
-	assert(looked <= SWEEP_LOOKS_MAX);
-	return looked;
 }
 
 /* ---- figures ---- */

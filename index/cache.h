@@ -107,7 +107,9 @@ struct cache_listener {
 struct cache_config {
 	uint32_t entries_max;
 	uint32_t slots_max[TIERS];
-	uint32_t areas_max, tenants_max, spaces_max, leases_max;
+	uint32_t areas_max, tenants_max, leases_max;
+	uint32_t spaces_max;
+	uint32_t spaces_leaving_max;    /* given back, and not yet rid of their entries */
 	uint32_t classes_max;           /* over all shares */
 	uint64_t lease_items_max;       /* held slots, over all leases */
 	uint64_t seed;                  /* of the table's hash */
@@ -145,10 +147,23 @@ must_check int cache_space_open(struct cache *cache, uint32_t tenant,
 /* -ENOENT when never opened. */
 must_check int cache_space_find(const struct cache *cache, uint32_t tenant,
 				const uint8_t fingerprint[SPACE_ID_BYTES], uint32_t *out_space);
-/* How many spaces of the tenant there are: as many as all spaces to look at. */
+/* How many spaces of the tenant there are. */
 uint32_t cache_spaces_count(const struct cache *cache, uint32_t tenant);
+/* Numbers of spaces are below it; some of them may be nobody's. */
+uint32_t cache_spaces_end(const struct cache *cache);
 /* Whether a number from outside is a space's at all; what follows asserts it. */
 bool cache_space_is_known(const struct cache *cache, uint32_t space);
+/* Who keeps a space's number from one call to the next holds it: a number may mean another space
+ * once it was given back. Leases hold the spaces of their entries. */
+void cache_space_hold(struct cache *cache, uint32_t space);
+void cache_space_release(struct cache *cache, uint32_t space);
+/*
+ * Gives back the space of the tenant that is missed least among those that nobody holds: one without
+ * entries, else that whose last hold ended longest ago. Nobody finds it from now on; its entries are
+ * misses, and are freed as forgotten ones are. -ENOENT: every space is held. -EAGAIN: those given
+ * back before it still have entries: sweep, and try again.
+ */
+must_check int cache_space_give_back(struct cache *cache, uint32_t tenant);
 uint32_t cache_space_tenant(const struct cache *cache, uint32_t space);
 const uint8_t *cache_space_fingerprint(const struct cache *cache, uint32_t space);
 /* Everything of the space with an epoch below `floor` is a miss from now on, for ever; its slots

@@ -130,12 +130,23 @@ struct tenant {
 	uint32_t floor;
 	uint32_t leases_count;
 	uint64_t lease_items_count; /* of at most an equal part of all */
+	uint32_t spaces_open, spaces_leaving;
+};
+
+enum space_state {
+	SPACE_FREE,
+	SPACE_OPEN,
+	SPACE_LEAVING /* given back, but entries name it still; nobody finds it */
 };
 
 struct space {
 	uint8_t fingerprint[SPACE_ID_BYTES];
 	uint32_t tenant;
 	uint32_t floor;
+	enum space_state state; /* written by one function */
+	uint32_t entries;       /* that name it, those with nothing but orphans included */
+	uint64_t holds;         /* a lease's items hold it, too */
+	uint64_t used;          /* the tick of the end of its last hold */
 };
 
 struct lease_item {
@@ -186,7 +197,10 @@ struct cache {
 	struct space *spaces;
 	struct class *classes;
 	struct class *class_unused;
-	uint32_t areas_count, tenants_count, spaces_count, classes_begun;
+	uint32_t areas_count, tenants_count, classes_begun;
+	uint32_t spaces_begun; /* spaces from here on were never used */
+	uint32_t spaces_open;
+	uint64_t spaces_tick;
 	struct lease *leases;
 	struct lease_item *lease_items;
 	uint32_t *lease_heap;
@@ -195,7 +209,7 @@ struct cache {
 	uint64_t lease_items_used;
 	uint64_t sweep_left; /* entries that the round of cache_forgotten_sweep() has still to look
 				at */
-	uint32_t sweep_next;
+	uint32_t sweep_next, sweep_end; /* the round goes on at 0 behind its end */
 	uint64_t memory_bytes;
 	struct fixed_array fixed[FIXED_ARRAYS_MAX];
 	unsigned fixed_count;
@@ -265,6 +279,12 @@ uint32_t entry_parent(const struct cache *cache, uint32_t entry);
 /* Takes an entry without copies off the table, and frees it if it has no orphans. */
 void entry_settle(struct cache *cache, uint32_t entry);
 void entry_unlink(struct cache *cache, uint32_t entry);
+
+/* ---- spaces.c ---- */
+
+/* An entry that names the space is used, or is not any more. */
+void space_entry_added(struct cache *cache, uint32_t space);
+void space_entry_gone(struct cache *cache, uint32_t space);
 
 /* ---- order.c: recency ---- */
 

@@ -204,6 +204,8 @@ static void check_entries(const struct cache *cache)
 		if ((entry->flags & ENTRY_USED) == 0)
 			continue;
 		bool has_slot = cache->colds[number].orphans > 0;
+		assert(entry->space < cache->spaces_begun &&
+		       cache->spaces[entry->space].state != SPACE_FREE);
 		used++;
 		for (unsigned tier = 0; tier < TIERS; tier++) {
 			check_copy(cache, number, tier);
@@ -278,6 +280,27 @@ static void check_leases(const struct cache *cache)
 	assert(live == cache->leases_live && items == cache->lease_items_used);
 }
 
+static void check_spaces(const struct cache *cache)
+{
+	uint64_t entries = 0, holds = 0;
+	uint32_t open = 0;
+
+	for (uint32_t number = 0; number < cache->spaces_begun; number++) {
+		const struct space *space = &cache->spaces[number];
+		entries += space->entries;
+		holds += space->holds;
+		open += space->state == SPACE_OPEN;
+		assert(space->state == SPACE_OPEN || space->holds == 0);
+		assert((space->entries > 0) >= (space->state == SPACE_LEAVING));
+		assert(space->state != SPACE_FREE || space->entries == 0);
+	}
+	assert(entries == cache->entries_used && holds >= cache->lease_items_used);
+	assert(open == cache->spaces_open && open <= cache->config.spaces_max);
+	for (uint32_t tenant = 0; tenant < cache->tenants_count; tenant++)
+		open -= cache->tenants[tenant].spaces_open;
+	assert(open == 0);
+}
+
 void cache_check(const struct cache *cache)
 {
 	for (uint32_t tenant = 0; tenant < cache->tenants_count; tenant++) {
@@ -296,6 +319,7 @@ void cache_check(const struct cache *cache)
 	}
 	check_areas(cache);
 	check_entries(cache);
+	check_spaces(cache);
 	check_orphans(cache);
 	check_leases(cache);
 }

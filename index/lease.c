@@ -111,6 +111,7 @@ static bool item_add(struct cache *cache, struct lease *lease, uint32_t entry, e
 	else
 		cache->lease_items[lease->last].next = number;
 	lease->last = number;
+	cache_space_hold(cache, cache->entries[entry].space);
 	tenant->lease_items_count++;
 	cache->lease_items_used++;
 	return true;
@@ -129,6 +130,8 @@ static void item_end(struct cache *cache, struct lease *lease, uint32_t before)
 		cache->lease_items[before].next = item->next;
 	if (lease->last == number)
 		lease->last = before;
+	/* The entry may go with its slot's last hold. */
+	cache_space_release(cache, cache->entries[item->entry].space);
 	cache_slot_release(cache, item->tier, item->slot);
 	item->next = cache->lease_item_free_first;
 	cache->lease_item_free_first = number;

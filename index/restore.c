@@ -96,7 +96,7 @@ static uint32_t slot_at_place(const struct cache *cache, const struct area *area
 static bool restored_is_sane(const struct cache *cache, const struct area *area,
 			     const struct cache_restored *restored, uint32_t slot)
 {
-	return restored->space < cache->spaces_count && restored->slot_generation != 0 &&
+	return cache_space_is_known(cache, restored->space) && restored->slot_generation != 0 &&
 	       restored->shards_count > 0 && restored->shards_count <= CACHE_SHARDS_MAX &&
 	       restored->shard < restored->shards_count &&
 	       restored->epoch >= cache_floor(cache, restored->space) &&

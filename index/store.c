@@ -211,7 +211,7 @@ static enum cache_admission block_admit(struct cache *cache, const struct cache_
 enum cache_admission cache_admit(struct cache *cache, const struct cache_new *block,
 				 uint32_t *out_entry)
 {
-	assert(block->space < cache->spaces_count);
+	assert(cache_space_is_known(cache, block->space));
 	if (block->shards_count == 0 || block->shards_count > CACHE_SHARDS_MAX ||
 	    block->shard >= block->shards_count)
 		return CACHE_REFUSED_SIZE;

@@ -140,7 +140,7 @@ void cache_find_tiers(struct cache *cache, const struct cache_query *query, uint
 	struct finding findings[2 * FIND_AHEAD];
 	unsigned count = query->count;
 
-	assert(query->space < cache->spaces_count);
+	assert(cache_space_is_known(cache, query->space));
 	assert(count <= UINT32_MAX - 2 * FIND_AHEAD);
 	uint32_t floor = cache_floor(cache, query->space);
 	for (unsigned step = 0; step < count + 2 * FIND_AHEAD; step++) {
@@ -251,6 +251,7 @@ uint32_t entry_take(struct cache *cache, uint32_t space, uint16_t group, const u
 		new->copy[tier] = SLOT_NONE;
 	*cold = (struct entry_cold){ .parent = ENTRY_NONE, .generation = cold->generation };
 	cache->entries_used++;
+	space_entry_added(cache, space);
 	table_insert(cache, entry);
 	return entry;
 }
@@ -312,4 +313,5 @@ void entry_settle(struct cache *cache, uint32_t entry)
 	cold->parent = cache->entry_free_first;
 	cache->entry_free_first = entry;
 	cache->entries_used--;
+	space_entry_gone(cache, seen->space);
 }

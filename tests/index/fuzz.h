@@ -138,6 +138,15 @@ static inline void heard_leaving(void *owner, uint32_t slot)
 
 /* ---- the rig ---- */
 
+static inline void fuzz_space_open(struct fuzz *fuzz, unsigned i)
+{
+	const uint8_t fingerprint[SPACE_ID_BYTES] = { (uint8_t)(i + 1) };
+
+	assert_int_equal(cache_space_open(fuzz->cache, fuzz->tenant[i == 2], fingerprint,
+					  &fuzz->space[i]),
+			 0);
+}
+
 static inline void fuzz_init(struct fuzz *fuzz, uint64_t seed)
 {
 	const uint32_t cpu_units = AREA_UNITS / 2;
@@ -148,6 +157,7 @@ static inline void fuzz_init(struct fuzz *fuzz, uint64_t seed)
 		.areas_max = AREAS,
 		.tenants_max = 2,
 		.spaces_max = SPACES,
+		.spaces_leaving_max = 4,
 		.leases_max = 4,
 		.classes_max = 12,
 		.lease_items_max = 40,
@@ -175,12 +185,8 @@ static inline void fuzz_init(struct fuzz *fuzz, uint64_t seed)
 		const uint32_t units[TIERS] = { i == 0 ? cpu_units : 5, i == 0 ? 18 : 6 };
 		assert_int_equal(cache_tenant_add(fuzz->cache, areas, units, &fuzz->tenant[i]), 0);
 	}
-	for (unsigned i = 0; i < SPACES; i++) {
-		const uint8_t fingerprint[SPACE_ID_BYTES] = { (uint8_t)(i + 1) };
-		assert_int_equal(cache_space_open(fuzz->cache, fuzz->tenant[i == 2], fingerprint,
-						  &fuzz->space[i]),
-				 0);
-	}
+	for (unsigned i = 0; i < SPACES; i++)
+		fuzz_space_open(fuzz, i);
 }
 
 static inline uint32_t fuzz_find_any(struct fuzz *fuzz, uint32_t key)

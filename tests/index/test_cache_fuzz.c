@@ -245,6 +245,30 @@ static bool do_forget(struct fuzz *fuzz)
 	return true;
 }
 
+/* A space goes while its slots are held and filled, and one of the same name comes. */
+static bool do_give_back(struct fuzz *fuzz)
+{
+	if (dice(fuzz, 10) != 0)
+		return false;
+	int result = cache_space_give_back(fuzz->cache, fuzz->tenant[dice(fuzz, 2)]);
+	assert_true(result == 0 || result == -ENOENT || result == -EAGAIN);
+	if (result != 0)
+		return false;
+	cache_check(fuzz->cache);
+	while (cache_forgotten_sweep(fuzz->cache, 1 + (unsigned)dice(fuzz, 8)) > 0)
+		cache_check(fuzz->cache);
+	for (unsigned i = 0; i < SPACES; i++) {
+		uint32_t before = fuzz->space[i];
+		if (cache_space_is_known(fuzz->cache, before))
+			continue;
+		for (uint32_t key = i; key < KEYS; key += SPACES)
+			assert_false(fuzz->whole[key][TIER_CPU] || fuzz->whole[key][TIER_NVME]);
+		fuzz_space_open(fuzz, i);
+		cache_space_forget(fuzz->cache, fuzz->space[i], fuzz->floor[i]);
+	}
+	return true;
+}
+
 static bool do_fence(struct fuzz *fuzz)
 {
 	if (fuzz->is_fenced || dice(fuzz, 60) != 0)
@@ -299,16 +323,19 @@ static void fuzz_check(struct fuzz *fuzz)
 	}
 }
 
+#define OPERATIONS 14u
+
 static void fuzz_step(struct fuzz *fuzz)
 {
 	static bool (*const operations[])(struct fuzz *) = {
 		do_admit, do_take,  do_fill_end,  do_hold,   do_release, do_damage, do_lower,
 		do_touch, do_grant, do_lease_end, do_expire, do_forget,  do_fence,
+		do_give_back,
 	};
-	static const unsigned weights[] = { 30, 10, 34, 5, 5, 2, 10, 8, 4, 4, 3, 3, 1 };
+	static const unsigned weights[] = { 30, 10, 34, 5, 5, 2, 10, 8, 4, 4, 3, 3, 1, 3 };
 	unsigned total = 0;
 
-	for (unsigned i = 0; i < 13; i++)
+	for (unsigned i = 0; i < OPERATIONS; i++)
 		total += weights[i];
 	uint64_t chosen = dice(fuzz, total);
 	unsigned operation = 0;
@@ -320,8 +347,10 @@ static void fuzz_step(struct fuzz *fuzz)
 
 /* ---- a restart: extents and slots are told to a new cache, which must find the same ---- */
 
-static void restart_slots(struct fuzz *fuzz, struct cache *next)
+static void restart_slots(struct fuzz *fuzz, struct fuzz *next_life)
 {
+	struct cache *next = next_life->cache;
+
 	for (uint32_t key = 0; key < KEYS; key++) {
 		uint32_t entry = fuzz_find_any(fuzz, key);
 		for (unsigned tier = 0; entry != ENTRY_NONE && tier < TIERS; tier++) {
@@ -339,7 +368,7 @@ static void restart_slots(struct fuzz *fuzz, struct cache *next)
 					.slot_bytes = use.place.slot_bytes,
 					.extent_generation = use.place.extent_generation,
 					.slot_generation = use.place.slot_generation,
-					.space = fuzz->space[key_space(key)],
+					.space = next_life->space[key_space(key)],
 					.epoch = fuzz->epoch,
 					.tokens = 16,
 					.shard = (uint8_t)shard,
@@ -378,7 +407,7 @@ static void fuzz_restart(struct fuzz *fuzz)
 				cache_extent_restore(next->cache, fuzz->area[i], &extents[j]), 0);
 		}
 	}
-	restart_slots(fuzz, next->cache);
+	restart_slots(fuzz, next);
 	cache_check(next->cache);
 	for (uint32_t key = 0; key < KEYS; key++) {
 		uint32_t entry = fuzz_find_any(fuzz, key), again = fuzz_find_any(next, key);
@@ -413,7 +442,7 @@ static void fuzz_run(uint64_t seed, unsigned *done)
 		continue;
 	cache_check(fuzz->cache);
 	assert_int_equal(cache_entries_count(fuzz->cache), 0);
-	for (unsigned i = 0; i < 13; i++)
+	for (unsigned i = 0; i < OPERATIONS; i++)
 		done[i] += fuzz->done[i];
 	cache_destroy(fuzz->cache);
 	free(fuzz);
@@ -424,7 +453,7 @@ static void random_operations_never_break_a_promise(void **unused)
 	const char *one = getenv("KVTIER_SEED");
 	const char *many = getenv("KVTIER_SEEDS");
 	uint64_t seeds = many != NULL ? strtoull(many, NULL, 10) : 12;
-	unsigned done[13] = { 0 };
+	unsigned done[OPERATIONS] = { 0 };
 
 	(void)unused;
 	if (one != NULL) {
@@ -433,7 +462,7 @@ static void random_operations_never_break_a_promise(void **unused)
 	}
 	for (uint64_t seed = 1; seed <= seeds; seed++)
 		fuzz_run(seed, done);
-	for (unsigned i = 0; i < 13; i++)
+	for (unsigned i = 0; i < OPERATIONS; i++)
 		assert_true(done[i] > 0); /* an operation that never happened tests nothing */
 }
 
