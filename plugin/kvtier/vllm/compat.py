@@ -7,16 +7,8 @@ from math import gcd
 from typing import Any
 
 import vllm.distributed.kv_transfer.kv_connector.v1.base as base
+from kvtier.tables import MINOR_LEAST, MINOR_MOST
 from kvtier.vllm.identity import Refused
-
-# What docs/VLLM.md says, kept true by a test: (version, how it was tried).
-VERSIONS = (
-    ('0.22.1', 'real engine on a CPU; one KV cache group only'),
-    ('0.29.0', 'real engine on a CPU; one KV cache group only'),
-    ('0.32.0', 'real engine on a CPU'),
-    ('0.33.0', 'imported and type-checked against its sources'),
-)
-_MINOR_LEAST, _MINOR_MOST = 22, 33
 
 TransferResults = getattr(base, 'KVConnectorTransferResults', None)
 # Without it a failed load of a model with several KV cache groups cannot be reported.
@@ -28,12 +20,12 @@ def check_version(version: str, unknown: str) -> None:
     """Refused when the plugin was not tested with this minor version, and `unknown` says refuse."""
     parts = version.split('+')[0].split('.')
     try:
-        known = int(parts[0]) == 0 and _MINOR_LEAST <= int(parts[1]) <= _MINOR_MOST
+        known = int(parts[0]) == 0 and MINOR_LEAST <= int(parts[1]) <= MINOR_MOST
     except (ValueError, IndexError):
         known = False
     if not known and unknown == 'refuse':
         raise Refused(
-            f'vLLM {version} is not known to this plugin (0.{_MINOR_LEAST} to 0.{_MINOR_MOST} are)',
+            f'vLLM {version} is not known to this plugin (0.{MINOR_LEAST} to 0.{MINOR_MOST} are)',
             'install a matching pair, or set unknown_version to "try"')
 
 

@@ -9,8 +9,9 @@ import numpy
 
 from kvtier import library
 from kvtier.library import Found
+from kvtier.tables import CONTROLS
 
-CONTROLS = ('store', 'max_load_tokens', 'retain_seconds', 'end_of_session')
+CONTROL_NAMES = tuple(name for name, _, _ in CONTROLS)
 
 
 class ControlError(ValueError):
@@ -33,10 +34,10 @@ def controls_of(request: Any) -> Controls:
         return Controls()
     if not isinstance(given, dict):
         raise ControlError(f'kv_transfer_params: kvtier is {given!r}; right is an object')
-    unknown = sorted(set(given) - set(CONTROLS))
+    unknown = sorted(set(given) - set(CONTROL_NAMES))
     if unknown:
         raise ControlError(f'kv_transfer_params: kvtier has {unknown[0]!r}; known are '
-                           + ', '.join(CONTROLS))
+                           + ', '.join(CONTROL_NAMES))
     controls = Controls()
     for name in ('store', 'end_of_session'):
         value = given.get(name, getattr(controls, name))
