@@ -27,6 +27,8 @@
 /* A failed connect costs microseconds; a daemon that is back and not noticed costs hits. */
 #define CLIENT_RETRY_US_MAX UINT64_C(100000)
 #define CLIENT_CALL_RETRY_US UINT64_C(100000) /* callers try to connect at most so often */
+#define BREAKER_TIMES 20u /* a daemon that does not answer is waited for 1/20 of the time */
+#define BREAKER_PAUSE_US_MAX UINT64_C(1000000)
 #define CLIENT_READY_CHECK_US                                                                      \
 	UINT64_C(100000) /* how often a worker asks whether all ranks are there */
 #define CLIENT_READY_WAIT_US UINT64_C(20000)
@@ -44,7 +46,25 @@
 #define CLIENT_MAPPING_BYTES_MAX (UINT64_C(1) << 46)
 #define CLIENT_CANARY_BYTES 64u
 
+/* ---- kvtier_breaker.c: how often a daemon that does not answer is asked ---- */
+
+struct breaker {
+	uint64_t pause_us; /* 0: closed, everybody may ask */
+	uint64_t until_us; /* nobody asks before; then one at a time */
+};
+
+bool breaker_holds(const struct breaker *breaker, uint64_t now_us);
+/* There was no answer within `waited_us`. */
+void breaker_trip(struct breaker *breaker, uint64_t waited_us, uint64_t now_us);
+void breaker_close(struct breaker *breaker);
+
 /* ---- kvtier_link.c: one connection; used by one thread at a time ---- */
+
+enum link_heard {
+	LINK_NOT_ASKED, /* or it broke meanwhile */
+	LINK_ANSWERED,
+	LINK_SILENT, /* no answer, or no room to ask, within the deadline */
+};
 
 struct link {
 	_Atomic int fd;   /* -1: closed. Atomic: a child after fork() reads it, see kvtier_fork.c */
@@ -52,6 +72,7 @@ struct link {
 	bool is_broken;   /* nothing can be said on it any more */
 	uint64_t boot_id; /* 0: not known yet; frames of another one break the link */
 	uint64_t request; /* the last one used */
+	enum link_heard heard; /* of the last request; the asker's to set back */
 	uint64_t receive_us; /* the receive time-out that the socket has; 0: none set yet */
 	bool is_blocking;    /* the next receive waits in the system call itself */
 	uint8_t *incoming; /* FRAME_BYTES_MAX, the frame received last */
@@ -74,7 +95,7 @@ must_check int link_send(struct link *link, const void *frame, uint64_t deadline
 must_check int link_try_receive(struct link *link, int out_fds[2], struct error *error);
 /* Sends a request (its number is filled in) and waits for its reply of type `type`. The reply's
  * result, or why there is none: -ETIMEDOUT (the link can be used on), or the link is broken. Late
- * replies to earlier requests are dropped. */
+ * replies to earlier requests are dropped, and the leases in them given back. */
 must_check int link_ask(struct link *link, void *frame, enum frame_type type, uint64_t deadline_us,
 			struct error *error);
 must_check int link_ask_fds(struct link *link, void *frame, enum frame_type type,
@@ -231,10 +252,12 @@ struct kvtier_client {
 	/* Whoever has the turn. */
 	struct link control;
 	uint64_t call_retry_at_us;
+	uint64_t turn_since_us;
 	uint32_t keys_max;
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* session, is_attached, refused */
+	struct breaker breaker; /* written by whoever has the turn */
 	bool is_stopping;
 	uint64_t session; /* raised at each registration; 0: not registered */
 	uint64_t sessions_count;
@@ -242,7 +265,7 @@ struct kvtier_client {
 	bool is_attached;
 	bool ranks_are_missing;
 	uint64_t attempts_failed; /* of the copier, to attach */
-	struct error refused;     /* code != 0: for good */
+	struct error refused;     /* code != 0: until kvtier_connect() */
 	struct error failure;     /* the last one to connect, for people */
 	struct client_space spaces[CLIENT_SPACES_MAX];
 	uint32_t spaces_count;
@@ -269,15 +292,24 @@ void session_close(struct kvtier_client *client);
 /* Any thread, without the turn: `session` is not good any more; whoever has the turn next closes
  * it. */
 void session_lose(struct kvtier_client *client, uint64_t session);
+enum control_way {
+	CONTROL_ASK,    /* unless the daemon did not answer lately: -EAGAIN */
+	CONTROL_INSIST, /* in any case */
+};
+
 /* A caller's way in: takes the turn and connects if it is time to. After 0, control_leave() must
  * follow. */
-must_check int control_enter(struct kvtier_client *client, uint64_t deadline_us);
+must_check int control_enter(struct kvtier_client *client, enum control_way way,
+			     uint64_t deadline_us);
+/* The same for what has no answer: with a session or not at all. */
+must_check int control_enter_to_tell(struct kvtier_client *client, uint64_t deadline_us);
 void control_leave(struct kvtier_client *client);
 /* Between them: link_ask() on the control connection; a broken link closes the session. */
 must_check int control_ask(struct kvtier_client *client, void *frame, enum frame_type type,
 			   uint64_t deadline_us);
 /* Asks whether all ranks are there: 0, -EAGAIN, or why it is not known. */
-must_check int control_check_ready(struct kvtier_client *client, uint64_t deadline_us);
+must_check int control_check_ready(struct kvtier_client *client, enum control_way way,
+				   uint64_t deadline_us);
 /* The daemon's handle of a client's space, or -EINVAL. */
 must_check int client_space_handle(struct kvtier_client *client, uint32_t space,
 				   uint32_t *out_handle);

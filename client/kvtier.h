@@ -7,6 +7,13 @@
  * or an error within that bound, never a stall. Functions return 0 or a negative errno unless they
  * say otherwise. C99, C++.
  *
+ * A daemon that does not answer costs its bound once, not at every call: after a call that asks it
+ * (lookup, hint, forget, stats, space_open) ran into its bound, such calls answer -EAGAIN at once
+ * for 20 times as long as it took, doubled each time in a row, at most 1 s. Then one call asks
+ * again, while the others still get -EAGAIN; an answer in time, or a new connection, ends it. What
+ * comes too late is dropped, and a lease in it is given back by the next call that asks.
+ * kvtier_connect() asks in any case, and kvtier_lease_release() never waits for an answer.
+ *
  * A deadline ends the caller's wait, not the library's use of the caller's memory: blocks of a job
  * may be used for something else only when its completion says `quiesced`.
  */
@@ -83,7 +90,8 @@ struct kvtier_options {
  * (yet) the client is opened all the same, answers misses, and connects and registers by itself
  * later; kvtier_is_connected() tells. Fails only for what waiting will not mend: bad options
  * (-EINVAL), a refused registration (-EPERM), no memory. `text` (may be NULL) gets a sentence on
- * failure.
+ * failure. A registration that is refused later, after the daemon came back, makes every call
+ * answer that error, a miss, until kvtier_connect() is called.
  */
 KVTIER_API int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *options,
 			   char *text, size_t text_bytes);
@@ -92,7 +100,9 @@ KVTIER_API int kvtier_open(struct kvtier_client **out_client, const struct kvtie
 KVTIER_API void kvtier_close(struct kvtier_client *client);
 /* 1: registered, all ranks are there; 0: not now. Never waits. */
 KVTIER_API int kvtier_is_connected(struct kvtier_client *client);
-/* Tries to connect and register within `wait_us_max`; 0 when connected. */
+/* Tries to connect and register within `wait_us_max`; 0 when connected. After a refused
+ * registration (-EPERM, -EINVAL) each call tries once more: an operator may have changed the
+ * settings. */
 KVTIER_API int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *text,
 			      size_t text_bytes);
 /* The fingerprint of the registered space; -ENOTCONN while unknown. */
@@ -133,7 +143,13 @@ struct kvtier_found {
 	uint32_t present_max;               /* room of it */
 };
 
-/* -EAGAIN: ranks of this engine are still missing. Any failure is a miss: usable_tokens is 0. */
+/*
+ * -EAGAIN: ranks of this engine are still missing, or the daemon did not answer lately (above). Any
+ * failure is a miss: usable_tokens is 0. Otherwise it is a multiple of every group's
+ * tokens_per_block, and every group can go on from there: full groups have all blocks before it,
+ * window groups those that hold the last window_tokens before it, state groups the one that ends
+ * there. A smaller number may not be usable, even if it is such a multiple.
+ */
 KVTIER_API int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *lookup,
 			     uint64_t wait_us_max, struct kvtier_found *out_found);
 KVTIER_API int kvtier_lease_release(struct kvtier_client *client, uint64_t lease);
@@ -200,7 +216,8 @@ KVTIER_API int kvtier_poll(struct kvtier_client *client, struct kvtier_completio
 KVTIER_API int kvtier_wait(struct kvtier_client *client, uint64_t wait_us_max);
 
 /* Makes everything stored so far in the space unreachable for ever, durable when it returns 0. For
- * weights changed in place. KVTIER_SPACE_NONE: everything of the tenant. */
+ * weights changed in place. KVTIER_SPACE_NONE: everything of the tenant. After a failure it is not
+ * known whether it was done; -EAGAIN: it was not asked for. */
 KVTIER_API int kvtier_forget(struct kvtier_client *client, uint32_t space, uint64_t wait_us_max);
 
 enum kvtier_hint {

@@ -239,14 +239,17 @@ static int copier_register(struct kvtier_client *client, struct error *error)
 {
 	uint64_t deadline_us = client_deadline_us(CLIENT_CONNECT_US);
 	bool is_registered;
-	int result = turn_take(client, deadline_us);
+	int refused, result = turn_take(client, deadline_us);
 
 	if (result < 0)
 		return error_set(error, result, "others use the control connection");
 	pthread_mutex_lock(&client->lock);
 	is_registered = client->session != 0;
+	refused = client->refused.code;
+	*error = client->refused;
 	pthread_mutex_unlock(&client->lock);
-	result = is_registered ? 0 : session_open(client, deadline_us, error);
+	if (!is_registered)
+		result = refused != 0 ? refused : session_open(client, deadline_us, error);
 	turn_give(client);
 	return result;
 }
@@ -381,7 +384,8 @@ static void *copier_run(void *argument)
 		if (result < 0)
 			copier_detach(client);
 		if (now.must_check_ready) {
-			(void)!control_check_ready(client, now_us + CLIENT_READY_WAIT_US);
+			(void)!control_check_ready(client, CONTROL_ASK,
+						    now_us + CLIENT_READY_WAIT_US);
 			copier->ready_check_at_us = client_now_us() + CLIENT_READY_CHECK_US;
 		}
 		if (result == 0)

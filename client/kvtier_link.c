@@ -144,6 +144,8 @@ int link_send(struct link *link, const void *frame, uint64_t deadline_us)
 		if (result != -EAGAIN)
 			return result;
 		result = link_wait(link, POLLOUT, deadline_us);
+		if (result == -ETIMEDOUT)
+			link->heard = LINK_SILENT;
 		if (result < 0)
 			return result;
 	}
@@ -233,6 +235,27 @@ static int link_error(struct link *link, struct error *error)
 			 (const char *)(header + 1));
 }
 
+/* A late answer: its asker has given up, so nobody else gives back what it granted. Where there is
+ * no room now, the daemon takes the lease back at its deadline. */
+static void link_drop(struct link *link, int out_fds[2])
+{
+	const struct frame_header *header = (const struct frame_header *)link->incoming;
+	struct frame_lease_release frame = { .lease = 0 };
+
+	if (header->type == FRAME_FOUND)
+		frame.lease = ((const struct frame_found *)header)->lease;
+	if (header->type == FRAME_HINT_REPLY)
+		frame.lease = ((const struct frame_hint_reply *)header)->lease;
+	if (frame.lease != 0 && header->result >= 0) {
+		frame_start(&frame.header, FRAME_LEASE_RELEASE, sizeof(frame), header->request,
+			    link->boot_id);
+		(void)!link_try_send(link, &frame);
+	}
+	for (unsigned i = 0; out_fds != NULL && i < 2; i++)
+		if (out_fds[i] >= 0)
+			close(out_fds[i]);
+}
+
 int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, int out_fds[2],
 	       struct error *error)
 {
@@ -242,8 +265,10 @@ int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, in
 		int result = link->stop_fd < 0 ? link_wait_in_receive(link, deadline_us)
 					       : link_wait(link, POLLIN, deadline_us);
 
-		if (result == -ETIMEDOUT)
+		if (result == -ETIMEDOUT) {
+			link->heard = LINK_SILENT;
 			return error_set(error, result, "the daemon did not answer in time");
+		}
 		if (result < 0)
 			return link_break(link, error, result, "waiting for an answer");
 		result = link_try_receive(link, out_fds, error);
@@ -252,6 +277,8 @@ int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, in
 			continue;
 		if (result < 0)
 			return result;
+		if (header->request >= link->request || header->request == 0)
+			link->heard = LINK_ANSWERED;
 		if (header->type == FRAME_ERROR &&
 		    (header->request == 0 || header->request == link->request))
 			return link_error(link, error);
@@ -265,10 +292,7 @@ int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, in
 						   strerror(-header->result));
 		if (header->request >= link->request)
 			return link_break(link, error, -EPROTO, "an answer that nobody asked for");
-		/* A late answer: its asker has given up. */
-		for (unsigned i = 0; out_fds != NULL && i < 2; i++)
-			if (out_fds[i] >= 0)
-				close(out_fds[i]);
+		link_drop(link, out_fds);
 	}
 }
 
@@ -317,6 +341,8 @@ static int link_connect(struct link *link, const char *path, uint64_t deadline_u
 		result = connect(fd, (struct sockaddr *)&address, sizeof(address));
 	} while (result < 0 && errno == EINTR && client_now_us() < deadline_us);
 	if (result < 0) {
+		if (errno == EAGAIN)
+			link->heard = LINK_SILENT;
 		result = error_set(error, errno == EAGAIN ? -ETIMEDOUT : -errno,
 				   "cannot connect to %s: %s", path, strerror(errno));
 		close(fd);

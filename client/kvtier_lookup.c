@@ -178,7 +178,7 @@ int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *look
 		memset(out_found->present, 0, out_found->present_max);
 	if (result < 0)
 		return result;
-	result = control_enter(client, deadline_us);
+	result = control_enter(client, CONTROL_ASK, deadline_us);
 	if (result < 0)
 		return result;
 	result = client_space_handle(client, lookup->space, &handle);
@@ -206,7 +206,7 @@ int kvtier_lease_release(struct kvtier_client *client, uint64_t lease)
 
 	if (lease == 0)
 		return 0;
-	result = control_enter(client, client_deadline_us(CLIENT_RETRY_US_MIN));
+	result = control_enter_to_tell(client, client_deadline_us(CLIENT_RETRY_US_MIN));
 	if (result < 0)
 		return result;
 	frame_start(&frame.header, FRAME_LEASE_RELEASE, sizeof(frame), ++client->control.request,
@@ -263,7 +263,7 @@ int kvtier_space_open(struct kvtier_client *client, const uint8_t adapter_digest
 {
 	uint64_t deadline_us = client_deadline_us(wait_us_max);
 	uint32_t space;
-	int result = control_enter(client, deadline_us);
+	int result = control_enter(client, CONTROL_ASK, deadline_us);
 
 	if (result < 0)
 		return result;
@@ -280,7 +280,7 @@ int kvtier_forget(struct kvtier_client *client, uint32_t space, uint64_t wait_us
 {
 	uint64_t deadline_us = client_deadline_us(wait_us_max);
 	struct frame_forget frame;
-	int result = control_enter(client, deadline_us);
+	int result = control_enter(client, CONTROL_ASK, deadline_us);
 
 	if (result < 0)
 		return result;
@@ -307,7 +307,7 @@ int kvtier_hint(struct kvtier_client *client, enum kvtier_hint hint, uint32_t sp
 	if ((unsigned)hint > KVTIER_HINT_TOUCH || (keys->count > 0 && keys->hashes == NULL) ||
 	    keys->count > FRAME_KEYS_MAX || keys->group >= client->groups_count)
 		return -EINVAL;
-	result = control_enter(client, deadline_us);
+	result = control_enter(client, CONTROL_ASK, deadline_us);
 	if (result < 0)
 		return result;
 	frame = (struct frame_hint *)client->control.outgoing;
@@ -343,7 +343,7 @@ int kvtier_stats(struct kvtier_client *client, char *text, size_t text_bytes, ui
 
 	if (text_bytes == 0)
 		return -EINVAL;
-	result = control_enter(client, deadline_us);
+	result = control_enter(client, CONTROL_ASK, deadline_us);
 	if (result < 0)
 		return result;
 	frame_start(&frame, FRAME_STATS, sizeof(frame), 0, 0);

@@ -304,6 +304,19 @@ int kvtier_is_connected(struct kvtier_client *client)
 	return !atomic_load(&client->is_child) && client_check(client, &error) == 0;
 }
 
+/* Somebody asks for it, so a refused registration is tried again, once. */
+static void client_forgive_refusal(struct kvtier_client *client)
+{
+	bool was_refused;
+
+	pthread_mutex_lock(&client->lock);
+	was_refused = client->refused.code != 0;
+	client->refused.code = 0;
+	pthread_mutex_unlock(&client->lock);
+	if (was_refused)
+		client_wake_copier(client);
+}
+
 int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *text,
 		   size_t text_bytes)
 {
@@ -313,11 +326,12 @@ int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *tex
 
 	if (atomic_load(&client->is_child))
 		return -ECHILD;
+	client_forgive_refusal(client);
 	do {
 		uint64_t pause_us = client_deadline_us(CLIENT_RETRY_US_MIN);
 		struct timespec until;
 
-		result = control_check_ready(client, deadline_us);
+		result = control_check_ready(client, CONTROL_INSIST, deadline_us);
 		client_wait_attached(client, deadline_us);
 		result = client_check(client, &error);
 		if (result != -ENOTCONN && result != -EAGAIN)

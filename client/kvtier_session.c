@@ -120,13 +120,15 @@ static int session_register(struct kvtier_client *client, uint64_t deadline_us, 
 	client->boot_id = link->boot_id;
 	client->ranks_are_missing = registered.ranks_missing > 0;
 	client->is_attached = false;
+	client->refused = (struct error){ .code = 0 };
+	breaker_close(&client->breaker);
 	client->session = ++client->sessions_count;
 	pthread_cond_broadcast(&client->changed);
 	pthread_mutex_unlock(&client->lock);
 	return 0;
 }
 
-/* What the daemon refuses for good: trying again would only fill its log. */
+/* What the daemon refuses until something changes: trying again would only fill its log. */
 static bool refusal_is_final(int result)
 {
 	return result == -EPERM || result == -EINVAL;
@@ -163,57 +165,110 @@ int session_open(struct kvtier_client *client, uint64_t deadline_us, struct erro
 	return result;
 }
 
-/* With the turn. 0 when registered. */
-static int control_ensure_session(struct kvtier_client *client, uint64_t deadline_us)
+/* The answer to a call that may not ask now, or 0. `out_is_alone`: the breaker lets one ask. */
+static int control_check(struct kvtier_client *client, enum control_way way,
+			 bool *out_is_registered, bool *out_is_alone)
 {
-	uint64_t now_us;
-	struct error error;
-	bool is_registered;
+	struct breaker breaker;
 	int refused;
 
 	pthread_mutex_lock(&client->lock);
-	is_registered = client->session != 0;
+	*out_is_registered = client->session != 0;
 	refused = client->refused.code;
+	breaker = client->breaker;
 	pthread_mutex_unlock(&client->lock);
+	*out_is_alone = way == CONTROL_ASK && breaker.pause_us != 0;
 	if (refused != 0)
 		return refused;
-	if (is_registered)
-		return 0;
+	return *out_is_alone && breaker_holds(&breaker, client_now_us()) ? -EAGAIN : 0;
+}
+
+/* With the turn, at its end: an answer closes the breaker, silence opens it. */
+static void control_judge(struct kvtier_client *client)
+{
+	enum link_heard heard = client->control.heard;
+	uint64_t now_us;
+
+	if (heard == LINK_NOT_ASKED || (heard == LINK_ANSWERED && client->breaker.pause_us == 0))
+		return;
 	now_us = client_now_us();
-	if (now_us < client->call_retry_at_us)
+	pthread_mutex_lock(&client->lock);
+	if (heard == LINK_SILENT)
+		breaker_trip(&client->breaker, now_us - client->turn_since_us, now_us);
+	else
+		breaker_close(&client->breaker);
+	pthread_mutex_unlock(&client->lock);
+}
+
+/* With the turn. 0 when registered. What whoever had the turn before has found out counts. */
+static int control_ensure_session(struct kvtier_client *client, enum control_way way,
+				  uint64_t deadline_us)
+{
+	struct error error;
+	bool is_registered, is_alone;
+	int result = control_check(client, way, &is_registered, &is_alone);
+
+	if (result < 0 || is_registered)
+		return result;
+	if (client->turn_since_us < client->call_retry_at_us)
 		return -ENOTCONN;
 	/* From the attempt's end on: one that hangs must not make every caller wait in turn. */
-	if (session_open(client, deadline_us, &error) == 0)
+	result = session_open(client, deadline_us, &error);
+	if (result == 0)
 		return 0;
-	client->call_retry_at_us = client_now_us() + CLIENT_CALL_RETRY_US;
+	if (!refusal_is_final(result))
+		client->call_retry_at_us = client_now_us() + CLIENT_CALL_RETRY_US;
 	return -ENOTCONN;
 }
 
-int control_enter(struct kvtier_client *client, uint64_t deadline_us)
+int control_enter(struct kvtier_client *client, enum control_way way, uint64_t deadline_us)
 {
-	bool is_registered;
-	int result, refused;
+	bool is_registered, is_alone;
+	int result;
 
 	if (atomic_load_explicit(&client->is_child, memory_order_relaxed))
 		return -ECHILD;
+	result = control_check(client, way, &is_registered, &is_alone);
+	if (result < 0)
+		return result;
+	/* Somebody else connects, or asks a daemon that did not answer lately: a miss at once. */
+	result = turn_take(client, is_registered && !is_alone ? deadline_us : 0);
+	if (result < 0)
+		return !is_registered ? -ENOTCONN : is_alone ? -EAGAIN : result;
+	client->turn_since_us = client_now_us();
+	client->control.heard = LINK_NOT_ASKED;
+	result = control_ensure_session(client, way, deadline_us);
+	if (result < 0) {
+		control_judge(client);
+		turn_give(client);
+	}
+	return result;
+}
+
+int control_enter_to_tell(struct kvtier_client *client, uint64_t deadline_us)
+{
+	bool is_registered;
+	int refused, result;
+
+	if (atomic_load_explicit(&client->is_child, memory_order_relaxed))
+		return -ECHILD;
+	result = turn_take(client, deadline_us);
+	if (result < 0)
+		return result;
 	pthread_mutex_lock(&client->lock);
 	is_registered = client->session != 0;
 	refused = client->refused.code;
 	pthread_mutex_unlock(&client->lock);
-	if (refused != 0)
-		return refused;
-	/* Not registered, and somebody else is at it: a miss at once. */
-	result = turn_take(client, is_registered ? deadline_us : 0);
-	if (result < 0)
-		return is_registered ? result : -ENOTCONN;
-	result = control_ensure_session(client, deadline_us);
-	if (result < 0)
-		turn_give(client);
-	return result;
+	client->control.heard = LINK_NOT_ASKED;
+	if (is_registered)
+		return 0;
+	turn_give(client);
+	return refused != 0 ? refused : -ENOTCONN;
 }
 
 void control_leave(struct kvtier_client *client)
 {
+	control_judge(client);
 	if (client->control.is_broken)
 		session_close(client);
 	turn_give(client);
@@ -227,10 +282,10 @@ int control_ask(struct kvtier_client *client, void *frame, enum frame_type type,
 	return result < 0 && client->control.is_broken ? -ENOTCONN : result;
 }
 
-int control_check_ready(struct kvtier_client *client, uint64_t deadline_us)
+int control_check_ready(struct kvtier_client *client, enum control_way way, uint64_t deadline_us)
 {
 	struct frame_lookup frame;
-	int result = control_enter(client, deadline_us);
+	int result = control_enter(client, way, deadline_us);
 
 	if (result < 0)
 		return result;

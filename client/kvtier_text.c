@@ -29,7 +29,8 @@ const char *kvtier_strerror(int result)
 	case -ENOTCONN:
 		return "not connected to the daemon";
 	case -EAGAIN:
-		return "not now: ranks of this engine are missing, or there are too many jobs";
+		return "not now: the daemon did not answer lately, ranks of this engine are "
+		       "missing, or there are too many jobs";
 	case -ECHILD:
 		return "this client belongs to the parent process; open one in the child";
 	case -EPERM:

@@ -137,3 +137,11 @@ void rig_reconnect(struct rig *rig)
 	assert_int_equal(kvtier_connect(rig->client, RIG_WAIT_US, rig->text, sizeof(rig->text)), 0);
 	assert_true(kvtier_is_connected(rig->client));
 }
+
+void rig_set_pause_end(struct rig *rig, uint64_t until_us)
+{
+	pthread_mutex_lock(&rig->client->lock);
+	assert_true(rig->client->breaker.pause_us > 0);
+	rig->client->breaker.until_us = until_us;
+	pthread_mutex_unlock(&rig->client->lock);
+}

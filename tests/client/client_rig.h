@@ -45,5 +45,7 @@ struct kvtier_completion rig_next(struct rig *rig);
 struct kvtier_completion rig_run(struct rig *rig, bool is_store, unsigned count);
 int rig_lookup(struct rig *rig, unsigned count, uint64_t wait_us, struct kvtier_found *out_found);
 void rig_reconnect(struct rig *rig);
+/* Moves the end of the pause that a call in vain has begun: 0: now, UINT64_MAX: never. */
+void rig_set_pause_end(struct rig *rig, uint64_t until_us);
 
 #endif

@@ -50,7 +50,8 @@ void fake_serve_lookup(struct fake_daemon *fake, struct fake_connection *connect
 		leading++;
 	reply->keys_count = connection->keys_count;
 	reply->usable_tokens = reply->worth_tokens = leading * fake->group.tokens_per_block;
-	reply->lease = frame->lease_us > 0 && leading > 0 ? 9 : 0;
+	if (frame->lease_us > 0 && leading > 0)
+		reply->lease = FAKE_LEASE_FIRST + fake->leases_granted++;
 	reply->runs_count = 1;
 	*(struct frame_run *)(reply + 1) = (struct frame_run){ .tokens = reply->usable_tokens,
 							       .restore_us = 100 };

@@ -83,6 +83,9 @@ static void serve_frame(struct fake_daemon *fake, struct fake_connection *connec
 	case FRAME_LOOKUP:
 		fake_serve_lookup(fake, connection, way);
 		break;
+	case FRAME_LEASE_RELEASE:
+		fake->lease_released = ((const struct frame_lease_release *)header)->lease;
+		break;
 	case FRAME_STORE:
 		fake_serve_store(fake, connection, way);
 		break;

@@ -14,6 +14,7 @@
 #define FAKE_CONNECTIONS_MAX 16
 #define FAKE_SLOTS 64
 #define FAKE_TYPES 64
+#define FAKE_LEASE_FIRST 9u
 
 /* What it does when a request of some type comes. */
 enum fake_way {
@@ -54,6 +55,7 @@ struct fake_daemon {
 	unsigned seen[FAKE_TYPES];      /* requests by type */
 	unsigned released_bad, released_good, spaces_opened, lookup_keys;
 	int refusal;
+	uint64_t leases_granted, lease_released; /* the last one released */
 	uint64_t boot_id;
 	uint64_t window_bytes;
 	unsigned ranks_missing;

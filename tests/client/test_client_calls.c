@@ -89,7 +89,7 @@ static void a_lookup_says_what_is_there(void **unused)
 	assert_int_equal(found.usable_tokens, 80);
 	assert_int_equal(found.tier_tokens[0], 80);
 	assert_int_equal(found.present_count, 5);
-	assert_int_equal(found.lease, 9);
+	assert_int_equal(found.lease, FAKE_LEASE_FIRST);
 	assert_int_equal(kvtier_lease_release(rig->client, found.lease), 0);
 	fake_wait_seen(&rig->fake, FRAME_LEASE_RELEASE, 1);
 	rig_destroy(rig);

@@ -21,6 +21,7 @@ static void a_silent_daemon_costs_a_lookup_its_bound_and_the_connection_stays(vo
 	fake_set(&rig->fake, FRAME_LOOKUP, FAKE_SILENT, 1);
 	assert_int_equal(rig_lookup(rig, 2, RIG_SHORT_US, &found), -ETIMEDOUT);
 	assert_int_equal(found.usable_tokens, 0);
+	rig_set_pause_end(rig, 0);
 	assert_int_equal(rig_lookup(rig, 2, RIG_WAIT_US, &found), 0);
 	assert_int_equal(found.usable_tokens, 32);
 	rig_destroy(rig);
@@ -36,6 +37,7 @@ static void a_late_answer_is_not_taken_for_another_ones(void **unused)
 	fake_set(&rig->fake, FRAME_LOOKUP, FAKE_LATE, 1);
 	assert_int_equal(rig_lookup(rig, 1, RIG_SHORT_US, &found), -ETIMEDOUT);
 	rig_run(rig, true, 2);
+	rig_set_pause_end(rig, 0);
 	assert_int_equal(rig_lookup(rig, 2, RIG_WAIT_US, &found),
 			 0); /* the late one says: nothing there */
 	assert_int_equal(found.usable_tokens, 32);
@@ -152,6 +154,40 @@ static void a_registration_refused_after_a_restart_ends_the_client_quietly(void 
 	assert_string_equal(rig->text, "refused for the test");
 	assert_int_equal(rig_lookup(rig, 1, RIG_WAIT_US, &found), -EPERM);
 	assert_int_equal(rig_begin(rig, true, 1, RIG_WAIT_US, &job), -EPERM);
+	rig_destroy(rig);
+}
+
+static void a_refused_registration_is_tried_again_when_somebody_connects(void **unused)
+{
+	struct rig *rig;
+	struct kvtier_found found;
+	unsigned seen;
+	uint64_t job;
+
+	(void)unused;
+	rig = rig_create();
+	rig->fake.refusal = -EPERM;
+	fake_set(&rig->fake, FRAME_REGISTER, FAKE_REFUSE, 0);
+	fake_restart(&rig->fake);
+	assert_int_equal(kvtier_connect(rig->client, RIG_WAIT_US, NULL, 0), -EPERM);
+	seen = fake_seen(&rig->fake, FRAME_REGISTER);
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(kvtier_connect(rig->client, RIG_WAIT_US, rig->text,
+						sizeof(rig->text)),
+				 -EPERM);
+		assert_string_equal(rig->text, "refused for the test");
+		assert_int_equal(fake_seen(&rig->fake, FRAME_REGISTER), ++seen);
+	}
+	fake_set(&rig->fake, FRAME_REGISTER, FAKE_RIGHT, 0);
+	assert_int_equal(rig_lookup(rig, 1, RIG_WAIT_US, &found), -EPERM);
+	assert_int_equal(rig_begin(rig, true, 1, RIG_WAIT_US, &job), -EPERM);
+	assert_int_equal(kvtier_lease_release(rig->client, 1), -EPERM);
+	assert_false(kvtier_is_connected(rig->client));
+	assert_int_equal(fake_seen(&rig->fake, FRAME_REGISTER), seen);
+	rig_reconnect(rig);
+	assert_int_equal(rig_run(rig, true, 2).good_count, 2);
+	assert_int_equal(rig_lookup(rig, 2, RIG_WAIT_US, &found), 0);
+	assert_int_equal(found.usable_tokens, 32);
 	rig_destroy(rig);
 }
 
@@ -292,6 +328,7 @@ int main(void)
 		cmocka_unit_test(a_restarted_daemon_is_noticed_and_spaces_keep_their_numbers),
 		cmocka_unit_test(a_refused_registration_is_final_and_says_why),
 		cmocka_unit_test(a_registration_refused_after_a_restart_ends_the_client_quietly),
+		cmocka_unit_test(a_refused_registration_is_tried_again_when_somebody_connects),
 		cmocka_unit_test(an_absent_daemon_is_a_miss_until_it_is_there),
 		cmocka_unit_test(an_engine_whose_ranks_are_missing_is_not_ready),
 		cmocka_unit_test(mappings_that_are_not_what_the_daemon_says_are_not_used),
