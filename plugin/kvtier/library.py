@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -229,6 +230,13 @@ class Client:
             self._client = ctypes.c_void_p()
             raise LibraryError(-result, text.value.decode(errors='replace'))
         self._completions = (_Completion * _COMPLETIONS_MAX)()
+        self.seconds = 0.0   # spent in the library by lookups, transfers and waits
+
+    def _run(self, function, *arguments) -> int:
+        began = time.perf_counter()
+        result = function(self._client, *arguments)
+        self.seconds += time.perf_counter() - began
+        return result
 
     def close(self) -> None:
         self._library.kvtier_close(self._client)
@@ -258,8 +266,8 @@ class Client:
                                          for group, first, hashes in sections])
         lookup = _Lookup(space, len(sections), keys, tag, lease_us, *cost)
         found = Found()
-        result = self._library.kvtier_lookup(self._client, ctypes.byref(lookup), wait_us_max,
-                                             ctypes.byref(found))
+        result = self._run(self._library.kvtier_lookup, ctypes.byref(lookup), wait_us_max,
+                           ctypes.byref(found))
         return result, found
 
     def lease_release(self, lease: int) -> None:
@@ -269,7 +277,7 @@ class Client:
         transfer = _Transfer(space, group, first_position, len(blocks), blocks.ctypes.data, parent,
                              tag, lease, deadline_us, None)
         job = ctypes.c_uint64()
-        result = call(self._client, ctypes.byref(transfer), ctypes.byref(job))
+        result = self._run(call, ctypes.byref(transfer), ctypes.byref(job))
         return result, job.value
 
     def store(self, blocks, *, space: int, group: int, first_position: int, parent: bytes | None,
@@ -288,11 +296,11 @@ class Client:
 
     def wait(self, wait_us_max: int) -> bool:
         """True when poll() has something; False after the bound."""
-        return self._library.kvtier_wait(self._client, wait_us_max) == 1
+        return self._run(self._library.kvtier_wait, wait_us_max) == 1
 
     def poll(self) -> list[Completion]:
         """Takes what has completed, at most a few dozen at a time."""
-        count = self._library.kvtier_poll(self._client, self._completions, _COMPLETIONS_MAX)
+        count = self._run(self._library.kvtier_poll, self._completions, _COMPLETIONS_MAX)
         return [Completion(own.job, own.is_store != 0, own.state, own.quiesced != 0, own.count,
                            own.good_count,
                            own.results[:own.count] if own.good_count < own.count and own.results

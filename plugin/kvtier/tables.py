@@ -25,6 +25,8 @@ METRICS = (
     ('flushes_total', COUNTER, 'Stores waited for because the engine wanted their blocks back'),
     ('flush_cancels_total', COUNTER, 'Of them, cancelled after `flush_ms`'),
     ('step_seconds_total', COUNTER, 'Time in the connector on the threads of the engine\'s steps'),
+    ('library_seconds_total', COUNTER, 'Of them, in libkvtier: lookups, transfers begun and asked '
+     'for, synchronous loads waited for'),
     ('refused_requests_total', COUNTER, 'Requests neither loaded nor stored, as their hash does '
      'not cover their content'),
 )

@@ -100,6 +100,13 @@ class Link:
                 space = self._spaces[adapter] = number
         return space
 
+    def take_seconds(self) -> float:
+        """Time spent in the library since the last call."""
+        if self.client is None:
+            return 0.0
+        seconds, self.client.seconds = self.client.seconds, 0.0
+        return seconds
+
     def close(self) -> None:
         if self.client is not None:
             self.client.close()

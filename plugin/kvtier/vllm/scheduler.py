@@ -408,6 +408,10 @@ class SchedulerSide:
                       and self._registration is not None and not self._registration.refusal)
         if self._enabled_told != enabled:
             self.stats.data['enabled'] = self._enabled_told = enabled
+        if self._link is not None:
+            seconds = self._link.take_seconds()
+            if seconds > 0:
+                self.stats.add('library_seconds_total', seconds)
         if self.stats.is_empty():
             return None
         stats, self.stats = self.stats, ConnectorStats()

@@ -382,6 +382,10 @@ class WorkerSide:
     def take_stats(self) -> ConnectorStats | None:
         if self._link is not None:
             self._link.is_connected()
+        if self._link is not None:
+            seconds = self._link.take_seconds()
+            if seconds > 0:
+                self.stats.add('library_seconds_total', seconds)
         if self.stats.is_empty():
             return None
         stats, self.stats = self.stats, ConnectorStats()
