@@ -412,7 +412,7 @@ class SchedulerSide:
             seconds = self._link.take_seconds()
             if seconds > 0:
                 self.stats.add('library_seconds_total', seconds)
-        if self.stats.is_empty():
+        if not self.stats.is_worth_telling():
             return None
         stats, self.stats = self.stats, ConnectorStats()
         return stats

@@ -37,6 +37,10 @@ class ConnectorStats(KVConnectorStats):
     def is_empty(self) -> bool:
         return not self.data
 
+    def is_worth_telling(self) -> bool:
+        """Whether more is known than that time went by: else it waits for a step with news."""
+        return not self.data.keys() <= {'step_seconds_total'}
+
 
 class ConnectorMetrics(KVConnectorPromMetrics):
     """The same on vLLM's /metrics, labelled as vLLM labels its own."""
