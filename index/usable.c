@@ -108,8 +108,15 @@ static uint64_t common_multiple(uint64_t left, uint64_t right)
 uint32_t usable_tokens(const struct usable_group *groups, unsigned groups_count,
 		       const struct usable_run *runs, unsigned runs_count)
 {
+	return usable_tokens_within(groups, groups_count, runs, runs_count, UINT32_MAX);
+}
+
+uint32_t usable_tokens_within(const struct usable_group *groups, unsigned groups_count,
+			      const struct usable_run *runs, unsigned runs_count,
+			      uint32_t tokens_max)
+{
 	struct group_view views[USABLE_GROUPS_MAX];
-	uint64_t tokens = UINT32_MAX;
+	uint64_t tokens = tokens_max;
 	uint64_t step = 1;
 
 	if (groups_count == 0 || groups_count > USABLE_GROUPS_MAX)

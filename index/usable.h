@@ -40,5 +40,12 @@ struct usable_run {
  */
 uint32_t usable_tokens(const struct usable_group *groups, unsigned groups_count,
 		       const struct usable_run *runs, unsigned runs_count);
+/*
+ * The same among those of at most `tokens_max`. Whoever wants fewer tokens than usable_tokens()
+ * says asks here: rounding down may end where a window or a state is missing.
+ */
+uint32_t usable_tokens_within(const struct usable_group *groups, unsigned groups_count,
+			      const struct usable_run *runs, unsigned runs_count,
+			      uint32_t tokens_max);
 
 #endif
