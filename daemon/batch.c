@@ -57,7 +57,7 @@ struct batch *batch_find(struct session *session, uint64_t id)
 	return NULL;
 }
 
-struct batch *batch_take(struct session *session, uint64_t id, unsigned count)
+struct batch *batch_take(struct session *session, uint32_t space, uint64_t id, unsigned count)
 {
 	struct daemon *daemon = session->daemon;
 
@@ -73,6 +73,7 @@ struct batch *batch_take(struct session *session, uint64_t id, unsigned count)
 	struct batch *batch = list_item(node, struct batch, link);
 	memset(batch, 0, offsetof(struct batch, items) + count * sizeof(struct batch_item));
 	batch->session = session;
+	batch->space = space;
 	batch->id = id;
 	batch->count = (uint16_t)count;
 	batch->open = (uint16_t)count;
@@ -82,6 +83,7 @@ struct batch *batch_take(struct session *session, uint64_t id, unsigned count)
 		batch->items[i].entry = ENTRY_NONE;
 		batch->items[i].slot = SLOT_NONE;
 	}
+	cache_space_hold(daemon->cache, space);
 	list_append(&session->batches, &batch->link);
 	session->batches_count++;
 	session->tenant->batches_count++;
@@ -103,6 +105,7 @@ static void batch_give(struct batch *batch)
 
 	assert(batch->open == 0 && batch->moving == 0 && batch->delivered == 0);
 	assert(list_is_empty(&batch->unsaid));
+	cache_space_release(daemon->cache, batch->space);
 	list_remove(&session->batches, &batch->link);
 	session->batches_count--;
 	session->tenant->batches_count--;

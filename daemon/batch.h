@@ -67,8 +67,9 @@ struct batch {
 
 must_check int batches_create(struct daemon *daemon, struct error *error);
 void batches_destroy(struct batches *batches);
-/* NULL: none free, or the session has its share, or the number is in use. */
-struct batch *batch_take(struct session *session, uint64_t id, unsigned count);
+/* Holds the space until the batch is over. NULL: none free, or the session has its share, or the
+ * number is in use. */
+struct batch *batch_take(struct session *session, uint32_t space, uint64_t id, unsigned count);
 /* When a batch ends that wants `wait_us` from now: slots are kept for nobody longer than a
  * lease. */
 uint64_t batch_deadline_us(const struct daemon *daemon, uint64_t wait_us);

@@ -36,6 +36,7 @@ struct server;
 struct mover;
 struct restore;
 struct graveyard;
+struct journal_floors;
 struct batches;
 struct admin_http;
 struct block_io_ops;
@@ -56,6 +57,7 @@ struct counters {
 	uint64_t expired_blocks, leases_refused, protocol_errors, forgets;
 	uint64_t evictions[TIERS];
 	uint64_t restored[TIERS], restore_refused;
+	uint64_t spaces_given_back;
 };
 
 /* How fast a tier gives bytes, as measured; for the estimate of a restore. */
@@ -136,8 +138,10 @@ struct daemon {
 	int lock_fd;                           /* of the state directory; workers inherit it */
 	struct journal *journal;
 	uint64_t epoch;                        /* of what is stored from now on */
+	struct journal_floors *floors;         /* of all spaces, also of those not here */
 	/* FORGETs on their way to the journal, one at a time */
 	struct list forgettings;
+	/* sweeping: slots of what was forgotten, or given back, are being freed */
 	bool is_forgetting, is_sweeping;
 
 	struct mills mills;

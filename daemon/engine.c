@@ -4,6 +4,7 @@
 #include "daemon/fingerprint.h"
 #include "daemon/guard.h"
 #include "daemon/server.h"
+#include "daemon/spaces.h"
 
 #include "base/checksum.h"
 #include "base/failpoint.h"
@@ -75,6 +76,57 @@ static void engine_begin(struct engine *engine, struct session *session,
 	engine->groups_count = frame->groups_count;
 	memcpy(engine->groups, frame_register_groups(frame),
 	       frame->groups_count * sizeof(struct frame_group));
+	cache_space_hold(session->daemon->cache, space);
+}
+
+static void engine_end(struct daemon *daemon, struct engine *engine)
+{
+	log_line(LOG_INFO, "engine_left", "engine=%s tenant=%s", engine->name,
+		 engine->tenant->name);
+	for (unsigned i = 0; i < engine->adapters_count; i++)
+		cache_space_release(daemon->cache, engine->adapters[i]);
+	engine->adapters_count = 0;
+	cache_space_release(daemon->cache, engine->space);
+	engine->tenant = NULL;
+}
+
+/* The space that the engine registers in, or registered in before. What is refused on other grounds
+ * gives no space back. */
+static int engine_space_open(struct session *session, const struct engine *engine,
+			     const struct frame_register *frame, const uint8_t *fingerprint,
+			     uint32_t *out_space)
+{
+	if (engine == NULL)
+		return -ENFILE;
+	if (engine->tenant == NULL)
+		return spaces_open(session->daemon, session->tenant, fingerprint, out_space);
+	*out_space = engine->space;
+	return engine_agrees(engine, frame, fingerprint) ? 0 : -EPERM;
+}
+
+/* A registration that has no place: why, and with which code the client is told. */
+static void register_has_no_place(struct session *session, uint64_t request, int result)
+{
+	switch (result) {
+	case -EPERM:
+		session_refuse(session, request, -EPERM,
+			       "another rank registered this engine id with another model, layout "
+			       "or world: give each engine an id of its own");
+		break;
+	case -ENFILE:
+		session_refuse(session, request, -ENOSPC,
+			       "too many engines: raise connections_max");
+		break;
+	case -EAGAIN:
+		session_refuse(session, request, -ENOSPC,
+			       "the blocks of spaces that were given back are still being dropped: "
+			       "try again");
+		break;
+	default:
+		session_refuse(session, request, -ENOSPC,
+			       "all spaces are in use by engines, requests or leases: raise "
+			       "spaces_max");
+	}
 }
 
 void engine_register(struct session *session, const struct frame_register *frame)
@@ -91,18 +143,13 @@ void engine_register(struct session *session, const struct frame_register *frame
 	}
 	fingerprint_space(session->tenant->name, frame, reply.fingerprint);
 	engine = server_engine_place(daemon, session->tenant, frame->engine);
-	if (engine == NULL || session_space_open(session, reply.fingerprint, &space) < 0) {
-		session_refuse(session, frame->header.request, -ENOSPC, "too many engines or spaces: raise "
-			       "connections_max or spaces_max");
+	int result = engine_space_open(session, engine, frame, reply.fingerprint, &space);
+	if (result < 0) {
+		register_has_no_place(session, frame->header.request, result);
 		return;
 	}
-	if (engine->tenant == NULL) {
+	if (engine->tenant == NULL)
 		engine_begin(engine, session, frame, reply.fingerprint, space);
-	} else if (!engine_agrees(engine, frame, reply.fingerprint)) {
-		session_refuse(session, frame->header.request, -EPERM, "another rank registered this engine id with "
-			       "another model, layout or world: give each engine an id of its own");
-		return;
-	}
 	engine->sessions++;
 	if (frame->roles & FRAME_ROLE_WORKER)
 		engine->ranks |= UINT64_C(1) << frame->shard;
@@ -133,10 +180,8 @@ void engine_leave(struct session *session)
 	engine->sessions--;
 	/* Batches that are not over still ask for the groups; a closing session keeps its
 	 * engine. */
-	if (engine->sessions == 0) {
-		log_line(LOG_INFO, "engine_left", "engine=%s tenant=%s", engine->name, engine->tenant->name);
-		engine->tenant = NULL;
-	}
+	if (engine->sessions == 0)
+		engine_end(session->daemon, engine);
 }
 
 static struct session *session_by_token(struct daemon *daemon, const struct tenant *tenant,
@@ -271,6 +316,20 @@ void engine_canary(struct session *session, const struct frame_canary *frame)
 	session_refuse(session, frame->header.request, -EAGAIN, "the daemon is busy: try again");
 }
 
+/* From now on the engine's, until it leaves: clients keep the number. */
+static int engine_adapter_add(struct session *session, uint32_t space)
+{
+	struct engine *engine = session->engine;
+
+	if (session_may_use_space(session, space))
+		return 0;
+	if (engine->adapters_count == ENGINE_ADAPTERS_MAX)
+		return -ENOSPC;
+	cache_space_hold(session->daemon->cache, space);
+	engine->adapters[engine->adapters_count++] = space;
+	return 0;
+}
+
 void engine_space(struct session *session, const struct frame_space *frame)
 {
 	struct frame_space_reply reply = { 0 };
@@ -281,7 +340,16 @@ void engine_space(struct session *session, const struct frame_space *frame)
 		return;
 	}
 	fingerprint_adapter(session->engine->fingerprint, frame->adapter, reply.fingerprint);
-	result = session_space_open(session, reply.fingerprint, &reply.space);
+	/* One that will have no place among the engine's does not take another's. */
+	result = session->engine->adapters_count < ENGINE_ADAPTERS_MAX
+			 ? spaces_open(session->daemon, session->tenant, reply.fingerprint,
+				       &reply.space)
+			 : cache_space_find(session->daemon->cache, session->tenant->handle,
+					    reply.fingerprint, &reply.space);
+	if (result == 0)
+		result = engine_adapter_add(session, reply.space);
+	else if (result == -ENOENT)
+		result = -ENOSPC;
 	session_reply(session, &reply, sizeof(reply), FRAME_SPACE_REPLY, frame->header.request,
 		      result);
 }

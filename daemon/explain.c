@@ -64,8 +64,9 @@ static void explain_one(struct daemon *daemon, uint32_t space, uint16_t group, c
 	if (any != ENTRY_NONE)
 		explain_entry(daemon, any, item);
 	else
-		item->reason = graveyard_find(daemon->graveyard, space, hash, daemon->now_us,
-					      &item->age_us);
+		item->reason = graveyard_find(daemon->graveyard,
+					      cache_space_fingerprint(daemon->cache, space), hash,
+					      daemon->now_us, &item->age_us);
 	/* Whole in a tier and yet not found: its epoch is below a floor. */
 	if (found == ENTRY_NONE && any != ENTRY_NONE &&
 	    (item->reason == FRAME_REASON_HIT_CPU || item->reason == FRAME_REASON_HIT_NVME))

@@ -2,6 +2,7 @@
  * told. */
 #include "daemon/batch.h"
 #include "daemon/server.h"
+#include "daemon/spaces.h"
 
 #include "base/failpoint.h"
 #include "base/log.h"
@@ -66,41 +67,41 @@ static void forget_done(struct mill_op *op)
 }
 
 /* In memory at once: from here on it is a miss, whatever becomes of the journal. */
-static void floor_raise(struct session *session, struct forgetting *forgetting, uint32_t space)
+static void floor_raise(struct session *session, struct journal_record *record)
 {
 	struct daemon *daemon = session->daemon;
 
 	daemon->epoch++;
 	assert(daemon->epoch <= UINT32_MAX);
-	forgetting->record.floor = daemon->epoch;
-	memcpy(forgetting->record.tenant, session->tenant->digest, TENANT_DIGEST_BYTES);
-	if (space == SPACE_ALL) {
-		forgetting->record.kind = JOURNAL_TENANT;
-		cache_tenant_forget(daemon->cache, session->tenant->handle,
-				    (uint32_t)daemon->epoch);
-	} else {
-		forgetting->record.kind = JOURNAL_SPACE;
-		memcpy(forgetting->record.space, cache_space_fingerprint(daemon->cache, space),
-		       SPACE_ID_BYTES);
-		cache_space_forget(daemon->cache, space, (uint32_t)daemon->epoch);
-	}
+	record->floor = daemon->epoch;
+	memcpy(record->tenant, session->tenant->digest, TENANT_DIGEST_BYTES);
+	spaces_floor_raise(daemon, record);
 	daemon->counters.forgets++;
 	daemon->is_sweeping = true;
 	(void)failpoint(forget_floor_raised);
 }
 
-/* The space that the frame means, or SPACE_ALL; -ENOENT. */
-static int forget_space(struct session *session, const struct frame_forget *frame,
-			uint32_t *out_space)
+/* What the frame means: a space, also one that is not here now, or the tenant. -ENOENT. */
+static int forget_what(struct session *session, const struct frame_forget *frame,
+		       struct journal_record *record)
 {
 	static const uint8_t none[SPACE_ID_BYTES];
+	const uint8_t *space = frame->fingerprint;
 
-	*out_space = frame->space;
-	if (memcmp(frame->fingerprint, none, sizeof(none)) != 0)
-		return session_space_open(session, frame->fingerprint, out_space);
-	if (frame->space == SPACE_ALL)
+	if (session->tenant == NULL)
+		return -ENOENT;
+	if (memcmp(space, none, sizeof(none)) == 0 && frame->space == SPACE_ALL) {
+		record->kind = JOURNAL_TENANT;
 		return 0;
-	return session_may_use_space(session, frame->space) ? 0 : -ENOENT;
+	}
+	if (memcmp(space, none, sizeof(none)) == 0) {
+		if (!session_may_use_space(session, frame->space))
+			return -ENOENT;
+		space = cache_space_fingerprint(session->daemon->cache, frame->space);
+	}
+	record->kind = JOURNAL_SPACE;
+	memcpy(record->space, space, SPACE_ID_BYTES);
+	return 0;
 }
 
 static unsigned forgettings_of(const struct session *session)
@@ -116,10 +117,10 @@ static unsigned forgettings_of(const struct session *session)
 void forget_frame(struct session *session, const struct frame_forget *frame)
 {
 	struct daemon *daemon = session->daemon;
+	struct journal_record record = { 0 };
 	struct forgetting *forgetting;
-	uint32_t space;
 
-	if (session->tenant == NULL || forget_space(session, frame, &space) < 0) {
+	if (forget_what(session, frame, &record) < 0) {
 		session_reply_done(session, frame->header.request, -ENOENT);
 		return;
 	}
@@ -139,7 +140,8 @@ void forget_frame(struct session *session, const struct frame_forget *frame)
 	forgetting->session = session;
 	forgetting->journal = daemon->journal;
 	forgetting->request = frame->header.request;
-	floor_raise(session, forgetting, space);
+	floor_raise(session, &record);
+	forgetting->record = record;
 	session->users++;
 	list_append(&daemon->forgettings, &forgetting->link);
 	forget_next(daemon);
@@ -150,7 +152,8 @@ bool forget_step(struct daemon *daemon)
 	forget_next(daemon);
 	if (!daemon->is_sweeping)
 		return false;
-	/* Slots of what was forgotten come back without anybody asking for them. */
+	/* Slots of what was forgotten, or whose space was given back, come back without anybody
+	 * asking for them. */
 	daemon->gone_reason = FRAME_REASON_FORGOTTEN;
 	if (cache_forgotten_sweep(daemon->cache, 256) == 0)
 		daemon->is_sweeping = false;

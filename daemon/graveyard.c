@@ -16,12 +16,13 @@ struct graveyard {
 	struct grave graves[GRAVES_MAX];
 };
 
-static uint64_t name_of(uint32_t space, const uint8_t *hash)
+static uint64_t name_of(const uint8_t *space, const uint8_t *hash)
 {
-	uint64_t name;
+	uint64_t name, space_name;
 
 	memcpy(&name, hash, sizeof(name));
-	name ^= (uint64_t)space * UINT64_C(0x9e3779b97f4a7c15);
+	memcpy(&space_name, space, sizeof(space_name));
+	name ^= space_name * UINT64_C(0x9e3779b97f4a7c15);
 	return name == 0 ? 1 : name;
 }
 
@@ -40,7 +41,7 @@ void graveyard_destroy(struct graveyard *graveyard)
 	free(graveyard);
 }
 
-void graveyard_bury(struct graveyard *graveyard, uint32_t space, const uint8_t *hash,
+void graveyard_bury(struct graveyard *graveyard, const uint8_t *space, const uint8_t *hash,
 		    enum frame_reason reason, uint64_t now_us)
 {
 	uint64_t name = name_of(space, hash);
@@ -52,7 +53,7 @@ void graveyard_bury(struct graveyard *graveyard, uint32_t space, const uint8_t *
 	grave->reason = reason;
 }
 
-enum frame_reason graveyard_find(const struct graveyard *graveyard, uint32_t space,
+enum frame_reason graveyard_find(const struct graveyard *graveyard, const uint8_t *space,
 				 const uint8_t *hash, uint64_t now_us, uint64_t *out_age_us)
 {
 	uint64_t name = name_of(space, hash);

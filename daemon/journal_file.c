@@ -194,8 +194,8 @@ static uint32_t most_spaces(const struct journal_floors *floors, uint32_t *out_c
 	return found;
 }
 
-/* Forgets more than was asked for: all epochs below the middle floor of the tenant that has the most
- * of them, which are also its oldest. No tenant makes another forget. */
+/* Forgets more than was asked for: all epochs below the middle floor of the tenant that has the
+ * most of them, which are also its oldest. No tenant makes another forget. */
 static void floors_make_room(struct journal_floors *floors)
 {
 	uint32_t count;

@@ -131,7 +131,7 @@ void load_frame(struct session *session, const struct frame_load *frame)
 	}
 	if (daemon_bypass_of(daemon, session->tenant, frame->space) == FRAME_BYPASS_OFF &&
 	    daemon->phase != DAEMON_DRAINING)
-		batch = batch_take(session, frame->batch, frame->count);
+		batch = batch_take(session, frame->space, frame->batch, frame->count);
 	if (batch == NULL) {
 		daemon->counters.miss_blocks += frame->count;
 		load_all_missed(session, frame);
@@ -142,7 +142,6 @@ void load_frame(struct session *session, const struct frame_load *frame)
 	batch->lease = cache_lease_is_of(daemon->cache, frame->lease, session->tenant->handle)
 			       ? frame->lease
 			       : LEASE_NONE;
-	batch->space = frame->space;
 	batch->group = frame->group;
 	batch->payload_bytes = session->engine->groups[frame->group].payload_bytes;
 	batch->tokens_per_block = session->engine->groups[frame->group].tokens_per_block;

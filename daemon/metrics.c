@@ -43,6 +43,9 @@ static void daemon_metrics(struct daemon *daemon, struct metrics_page *page)
 	VALUE(pending_down, mover_pending_down(daemon));
 	VALUE(index_blocks, cache_entries_count(daemon->cache));
 	VALUE(index_bytes, cache_memory_bytes(daemon->cache));
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		LABELLED(spaces, cache_spaces_count(daemon->cache, daemon->tenants[i].handle),
+			 daemon->tenants[i].name);
 }
 
 static void call_metrics(struct daemon *daemon, struct metrics_page *page)
@@ -73,6 +76,7 @@ static void call_metrics(struct daemon *daemon, struct metrics_page *page)
 	VALUE(blocks_expired_total, counters->expired_blocks);
 	VALUE(leases_refused_total, counters->leases_refused);
 	VALUE(forgets_total, counters->forgets);
+	VALUE(spaces_given_back_total, counters->spaces_given_back);
 	VALUE(protocol_errors_total, counters->protocol_errors);
 	for (unsigned type = FRAME_HELLO; type < CALLS_COUNT; type++)
 		metrics_histogram(page, METRIC_call_seconds, METRIC_LABELS(frame_type_name(type)),

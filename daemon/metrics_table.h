@@ -20,6 +20,7 @@
 	row(pending_down, GAUGE, "", "Blocks that are being, or wait to be, written down to nvme.") \
 	row(index_blocks, GAUGE, "", "Blocks in the index.") \
 	row(index_bytes, GAUGE, "", "Memory of the index, taken at start.") \
+	row(spaces, GAUGE, "tenant", "Spaces (model, layout and adapter together) known now.") \
 	row(lookups_total, COUNTER, "result", "Lookups answered, by result: hit (something usable), miss.") \
 	row(lookup_tokens_total, COUNTER, "", "Tokens that lookups asked for (first group).") \
 	row(usable_tokens_total, COUNTER, "", "Tokens that lookups found usable.") \
@@ -35,6 +36,7 @@
 	row(blocks_expired_total, COUNTER, "", "Blocks of stores and loads that their deadline ended.") \
 	row(leases_refused_total, COUNTER, "", "Leases refused because half of the quota was held.") \
 	row(forgets_total, COUNTER, "", "FORGETs that raised an epoch.") \
+	row(spaces_given_back_total, COUNTER, "", "Spaces that nobody used any more, given back with their blocks for new ones.") \
 	row(protocol_errors_total, COUNTER, "", "Clients closed for what they sent.") \
 	row(call_seconds, HISTOGRAM, "call", "Time that the loop worked on one frame.") \
 	row(evictions_total, COUNTER, "tier", "Readable slots freed: evicted, dropped, quarantined.") \

@@ -9,6 +9,7 @@
 #include "daemon/mover.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
+#include "daemon/spaces.h"
 
 #include "base/copy.h"
 #include "base/failpoint.h"
@@ -116,12 +117,17 @@ static void on_slot_gone(void *owner, const struct entry *entry, enum tier_id ti
 static void on_copy_gone(void *owner, const struct entry *entry, enum tier_id tier)
 {
 	struct daemon *daemon = owner;
+	enum frame_reason reason = daemon->gone_reason;
 
+	/* What is swept with a space that was given back was not forgotten: it had to make room. */
+	if (reason == FRAME_REASON_FORGOTTEN && !cache_space_is_known(daemon->cache, entry->space))
+		reason = FRAME_REASON_EVICTED;
 	/* Damage is found while another slot is still being filled from the damaged one. */
-	if (daemon->gone_reason != FRAME_REASON_EVICTED ||
+	if (reason != FRAME_REASON_EVICTED ||
 	    entry->copy[tier == TIER_CPU ? TIER_NVME : TIER_CPU] == SLOT_NONE)
-		graveyard_bury(daemon->graveyard, entry->space, entry->hash, daemon->gone_reason,
-			       daemon->now_us);
+		graveyard_bury(daemon->graveyard,
+			       cache_space_fingerprint(daemon->cache, entry->space), entry->hash,
+			       reason, daemon->now_us);
 }
 
 static void on_extent_changed(void *owner, uint32_t area)
@@ -141,6 +147,7 @@ static int cache_open(struct daemon *daemon, struct error *error)
 	struct cache_config config = {
 		.areas_max = settings->tenants_count + 1, .tenants_max = settings->tenants_count,
 		.spaces_max = settings->spaces_max, .leases_max = settings->leases_max,
+		.spaces_leaving_max = SPACES_LEAVING_MAX * settings->tenants_count,
 		.classes_max = CLASSES_MAX, .seed = random_next(&daemon->random),
 		.listener = { .slot_gone = on_slot_gone, .copy_gone = on_copy_gone,
 			      .extent_changed = on_extent_changed, .owner = daemon },
@@ -229,21 +236,7 @@ static int nvme_open(struct daemon *daemon, struct error *error)
 
 static void on_floor(void *owner, const struct journal_record *record)
 {
-	struct daemon *daemon = owner;
-	uint32_t space;
-
-	for (unsigned i = 0; i < daemon->tenants_count; i++) {
-		struct tenant *tenant = &daemon->tenants[i];
-		bool is_its = memcmp(tenant->digest, record->tenant, TENANT_DIGEST_BYTES) == 0;
-
-		if (record->kind == JOURNAL_ALL || (is_its && record->kind == JOURNAL_TENANT))
-			cache_tenant_forget(daemon->cache, tenant->handle, (uint32_t)record->floor);
-		else if (is_its && cache_space_open(daemon->cache, tenant->handle, record->space,
-						    &space) == 0)
-			cache_space_forget(daemon->cache, space, (uint32_t)record->floor);
-		else if (is_its)   /* no place for the space: its floor must count all the same */
-			cache_tenant_forget(daemon->cache, tenant->handle, (uint32_t)record->floor);
-	}
+	spaces_floor_raise(owner, record);
 }
 
 /* Nothing that could hold blocks was there before: then a missing journal is no loss. */
@@ -342,6 +335,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 	if (result == 0)
 		result = nvme_open(daemon, error);
 	if (result == 0)
+		result = spaces_create(daemon, error);
+	if (result == 0)
 		result = state_open(daemon, error);
 	if (result == 0)
 		result = rooms_open(daemon, error);
@@ -421,6 +416,7 @@ void daemon_destroy(struct daemon *daemon)
 	for (unsigned i = 0; i < daemon->tenants_count; i++)
 		arena_close(&daemon->tenants[i].arena);
 	graveyard_destroy(daemon->graveyard);
+	spaces_destroy(daemon);
 	if (daemon->lock_fd >= 0)
 		close(daemon->lock_fd);
 	free(daemon->call_us);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "daemon/catalog.h"
 #include "daemon/mover.h"
+#include "daemon/spaces.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -110,7 +111,7 @@ static int slot_restore(struct daemon *daemon, uint32_t area, uint32_t tenant,
 
 	/* An epoch that was never given out: a header or record of another history of this node. */
 	if (restored->epoch <= daemon->epoch)
-		result = cache_space_open(daemon->cache, tenant, fingerprint, &restored->space);
+		result = spaces_restore(daemon, tenant, fingerprint, &restored->space);
 	if (result == 0)
 		result = cache_slot_restore(daemon->cache, area, restored, out_slot);
 	if (result == 0)

@@ -117,27 +117,19 @@ void session_unuse(struct session *session)
 	session->users--;
 }
 
+/* A number means what it meant as long as the engine holds it, and may be any space's otherwise. */
 bool session_may_use_space(const struct session *session, uint32_t space)
 {
-	if (session->engine == NULL)
+	const struct engine *engine = session->engine;
+
+	if (engine == NULL)
 		return false;
-	if (space == session->engine->space)
+	if (space == engine->space)
 		return true;
-	return cache_space_is_known(session->daemon->cache, space) &&
-	       cache_space_tenant(session->daemon->cache, space) == session->tenant->handle;
-}
-
-int session_space_open(struct session *session, const uint8_t *fingerprint, uint32_t *out_space)
-{
-	struct daemon *daemon = session->daemon;
-	uint32_t tenant = session->tenant->handle;
-
-	if (cache_space_find(daemon->cache, tenant, fingerprint, out_space) == 0)
-		return 0;
-	if (cache_spaces_count(daemon->cache, tenant) >=
-	    daemon->settings.spaces_max / daemon->tenants_count)
-		return -ENOSPC;
-	return cache_space_open(daemon->cache, tenant, fingerprint, out_space);
+	for (unsigned i = 0; i < engine->adapters_count; i++)
+		if (engine->adapters[i] == space)
+			return true;
+	return false;
 }
 
 static void hello(struct session *session, const struct frame_hello *frame)

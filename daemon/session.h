@@ -9,6 +9,8 @@
 #include "daemon/wire.h"
 
 #define LOOKUP_SECTIONS_MAX 1024u
+/* spaces of adapters that an engine holds; libkvtier asks for fewer */
+#define ENGINE_ADAPTERS_MAX 256u
 /* lookups of several frames under way at once, over all sessions */
 #define LOOKUPS_MAX         16u
 
@@ -22,7 +24,8 @@ enum session_state {
 	SESSION_STATES
 };
 
-/* An engine: all ranks that registered under one name. */
+/* An engine: all ranks that registered under one name. Holds its spaces until the last of its
+ * sessions has left. */
 struct engine {
 	char name[FRAME_NAME_BYTES];
 	struct tenant *tenant;          /* NULL: free */
@@ -33,6 +36,8 @@ struct engine {
 	uint64_t ranks;                 /* a bit a shard that is registered as a worker */
 	uint32_t sessions;              /* that refer to it */
 	struct frame_group groups[FRAME_GROUPS_MAX];
+	uint32_t adapters[ENGINE_ADAPTERS_MAX]; /* spaces */
+	uint32_t adapters_count;
 };
 
 struct lookup_section {
@@ -136,12 +141,8 @@ void stats_frame(struct session *session, const struct frame_header *frame);
 void explain_frame(struct session *session, const struct frame_explain *frame);
 void bypass_frame(struct session *session, const struct frame_bypass *frame);
 
-/* A space of the session's tenant, opened for it if need be. Each tenant has an equal part of
- * spaces_max: -ENOSPC beyond it. */
-must_check int session_space_open(struct session *session, const uint8_t *fingerprint,
-				  uint32_t *out_space);
-/* The tenant that owns `space` is the session's, and the engine's shards are what the space
- * says. */
+/* Whether the session's engine holds the space: a number that it was not told, or was told in an
+ * earlier life of its own, is not its. */
 bool session_may_use_space(const struct session *session, uint32_t space);
 
 #endif

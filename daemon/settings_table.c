@@ -57,7 +57,8 @@ const struct setting settings_rows[] = {
 	  .initial = "256", .help = "Client connections at once; more are refused." },
 	{ "spaces_max", SETTING_COUNT, FIELD(settings, spaces_max), BETWEEN(1, 65536),
 	  .initial = "1024",
-	  .help = "Spaces (model, layout and adapter together) that are known at once." },
+	  .help = "Spaces (model, layout and adapter together) that are known at once, an equal part a tenant; "
+		  "beyond it one that no engine uses is given back with its blocks." },
 	{ "leases_max", SETTING_COUNT, FIELD(settings, leases_max), BETWEEN(1, 1048576),
 	  .initial = "4096", .help = "Leases at once; further lookups are answered without one." },
 	{ "window_bytes", SETTING_SIZE, FIELD(settings, window_bytes), BETWEEN(MIB, 4 * GIB),

@@ -132,6 +132,7 @@ static void counters_write(const struct daemon *daemon, struct text *text)
 	number_write(text, "restored_nvme", counters->restored[TIER_NVME]);
 	number_write(text, "protocol_errors", counters->protocol_errors);
 	number_write(text, "forgets", counters->forgets);
+	number_write(text, "spaces_given_back", counters->spaces_given_back);
 	text_add(text, "}");
 }
 
@@ -150,7 +151,9 @@ static void spaces_write(struct daemon *daemon, const struct tenant *tenant, str
 
 	text_add(text, ",\"spaces\":[");
 	for (uint32_t space = 0;
-	     cache_space_is_known(daemon->cache, space) && written < STATS_SPACES_MAX; space++) {
+	     space < cache_spaces_end(daemon->cache) && written < STATS_SPACES_MAX; space++) {
+		if (!cache_space_is_known(daemon->cache, space))
+			continue;
 		const struct tenant *owner =
 			daemon_tenant(daemon, cache_space_tenant(daemon->cache, space));
 

@@ -153,8 +153,9 @@ static enum cache_admission item_begin(struct batch *batch, struct batch_item *i
 		break;
 	default:
 		daemon->counters.refused[admission]++;
-		graveyard_bury(daemon->graveyard, batch->space, item->hash, FRAME_REASON_REFUSED,
-			       daemon->now_us);
+		graveyard_bury(daemon->graveyard,
+			       cache_space_fingerprint(daemon->cache, batch->space), item->hash,
+			       FRAME_REASON_REFUSED, daemon->now_us);
 		break;
 	}
 	item->state = ITEM_ENDED;
@@ -209,7 +210,7 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	    daemon->phase == DAEMON_DRAINING)
 		daemon->counters.refused_bypass += frame->count;
 	else
-		batch = batch_take(session, frame->batch, frame->count);
+		batch = batch_take(session, frame->space, frame->batch, frame->count);
 	if (batch == NULL) {
 		daemon->counters.refused_busy += frame->count;
 		store_reply(session, frame, NULL);
@@ -217,7 +218,6 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	}
 	batch->is_store = true;
 	batch->deadline_us = batch_deadline_us(daemon, frame->deadline_us);
-	batch->space = frame->space;
 	batch->epoch = (uint32_t)daemon->epoch;
 	batch->group = frame->group;
 	batch->first_position = frame->first_position;

@@ -87,7 +87,7 @@ struct slot_place {
 };
 
 /* Told of every change; called inside the cache's functions, so it must not call back into the
- * cache. */
+ * cache, but for what it asks of spaces. */
 struct cache_listener {
 	/* A copy became whole / is no longer there. Once each. For the inventory and the
 	 * statistics. */
@@ -158,10 +158,10 @@ bool cache_space_is_known(const struct cache *cache, uint32_t space);
 void cache_space_hold(struct cache *cache, uint32_t space);
 void cache_space_release(struct cache *cache, uint32_t space);
 /*
- * Gives back the space of the tenant that is missed least among those that nobody holds: one without
- * entries, else that whose last hold ended longest ago. Nobody finds it from now on; its entries are
- * misses, and are freed as forgotten ones are. -ENOENT: every space is held. -EAGAIN: those given
- * back before it still have entries: sweep, and try again.
+ * Gives back the space of the tenant that is missed least among those that nobody holds: one
+ * without entries, else that whose last hold ended longest ago. Nobody finds it from now on; its
+ * entries are misses, and are freed as forgotten ones are. -ENOENT: every space is held. -EAGAIN:
+ * those given back before it still have entries: sweep, and try again.
  */
 must_check int cache_space_give_back(struct cache *cache, uint32_t tenant);
 uint32_t cache_space_tenant(const struct cache *cache, uint32_t space);

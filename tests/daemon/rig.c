@@ -95,7 +95,7 @@ static void settings_make(struct rig *rig)
 	settings->mills = config->mills;
 	settings->window_bytes = 8 * RIG_UNIT_BYTES;
 	settings->connections_max = config->connections_max > 0 ? config->connections_max : 32;
-	settings->spaces_max = 64;
+	settings->spaces_max = config->spaces_max > 0 ? config->spaces_max : 64;
 	settings->restart_wait_us = 0;
 	if (config->load_window_blocks > 0)
 		settings->load_window_blocks = config->load_window_blocks;

@@ -42,6 +42,7 @@ struct rig_config {
 	bool has_cpu_file; /* arenas survive a restart */
 	uint64_t seed;     /* 0: 1 */
 	uint32_t load_window_blocks, batches_max, leases_max, connections_max;
+	uint32_t spaces_max; /* 0: 64 */
 	uint64_t lease_us_max;
 	uint64_t write_bytes_day_max;
 	const struct catalog_ops *catalog_ops; /* NULL: simulated */
@@ -140,6 +141,8 @@ struct rig_client *rig_client_open(struct rig *rig, const struct rig_engine *eng
 int rig_client_connect(struct rig_client *client, enum frame_connection connection);
 int rig_client_say_register(struct rig_client *client);
 int rig_client_attach(struct rig_client *client);
+/* SPACE: the space of the adapter with this number. */
+int rig_client_adapter(struct rig_client *client, unsigned adapter, uint32_t *out_space);
 void rig_client_hang_up(struct rig_client *client, enum frame_connection connection);
 void rig_client_close(struct rig_client *client);
 /* Reads what there is. Returns whether there was anything. */

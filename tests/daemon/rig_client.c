@@ -297,6 +297,20 @@ int rig_client_attach(struct rig_client *client)
 	return rig_ask(client, FRAME_DATA, FRAME_DONE);
 }
 
+int rig_client_adapter(struct rig_client *client, unsigned adapter, uint32_t *out_space)
+{
+	struct frame_space *frame = rig_frame(client, FRAME_SPACE, sizeof(*frame));
+	const struct frame_space_reply *reply = (const struct frame_space_reply *)client->reply;
+
+	frame->space = client->space;
+	memset(frame->adapter, 0xad, sizeof(frame->adapter));
+	memcpy(frame->adapter, &adapter, sizeof(adapter));
+	int result = rig_ask(client, FRAME_CONTROL, FRAME_SPACE_REPLY);
+	if (result == 0)
+		*out_space = reply->space;
+	return result;
+}
+
 struct rig_client *rig_register(struct rig *rig, const struct rig_engine *engine)
 {
 	struct rig_client *client = rig_client_open(rig, engine);
