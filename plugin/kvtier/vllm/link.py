@@ -5,8 +5,9 @@ ERROR line says why and what to do, and it is tried again.
 """
 from __future__ import annotations
 
+import errno
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from vllm.logger import init_logger
@@ -18,6 +19,7 @@ logger = init_logger('vllm.kvtier')
 
 OPEN_US = 1_000_000       # at start
 REOPEN_US = 20_000        # in a step
+RETRY_US = 2_000          # in a step, every LOOK_SECONDS while the daemon is away
 LOOK_SECONDS = 0.5        # how often is_connected() is asked
 RETRY_SECONDS = 30.0      # after a refused registration
 SPACE_US = 20_000
@@ -74,12 +76,24 @@ class Link:
                 self._open(REOPEN_US)
             return self._connected
         was, self._connected = self._connected, self.client.is_connected()
+        if not self._connected and now >= self._retry_at:
+            self._retry(now)
         if self._connected and not was:
             self._told = None
             logger.info('kvtier (%s): attached', self._who)
         elif was and not self._connected:
             logger.warning('kvtier (%s): the daemon is away; misses until it is back', self._who)
         return self._connected
+
+    def _retry(self, now: float) -> None:
+        """A scheduler's client connects only when it is asked to; a worker's by itself, but not
+        after a refusal."""
+        assert self.client is not None
+        result, text = self.client.connect(RETRY_US)
+        self._connected = self.client.is_connected()
+        if result in (-errno.EPERM, -errno.EINVAL):
+            self._retry_at = now + RETRY_SECONDS
+            self._tell(text)
 
     def reopen(self, weights_version: str) -> None:
         """Another space, for other weights. Waits only for this process's own copies."""
@@ -121,5 +135,3 @@ def options_of(engine: str, roles: int, identity: dict[str, str],
     return library.Options(engine=engine, roles=roles, identity=identity, groups=groups,
                            socket=socket, shard=shard, world=world)
 
-
-Clock = Callable[[], float]
