@@ -54,6 +54,9 @@ TABLE = (
     Setting('weights_version_file', str, '', 'A file whose text is read at start and at each reset '
             'of the cache and is the weights version then; without it, or when it has not changed, '
             'a reset takes a random one.'),
+    Setting('media_ids_are_content', bool, False, 'Your promise that no client names media itself '
+            '(`multi_modal_uuids`): such names look like digests of the content, so without it '
+            'requests with media are neither loaded nor stored.'),
     Setting('unknown_version', ('refuse', 'try'), 'refuse', 'What to do with a vLLM version that '
             'this plugin was not tested with.'),
     Setting('engine', str, '', 'The engine\'s name at the daemon; empty: vLLM\'s engine id.'),
@@ -83,6 +86,7 @@ class Settings:
     load_tokens_min: int
     weights_version: str
     weights_version_file: str
+    media_ids_are_content: bool
     unknown_version: str
     engine: str
 

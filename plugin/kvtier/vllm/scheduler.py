@@ -120,7 +120,7 @@ class SchedulerSide:
         tracked.offered = [0] * len(self._groups)
         try:
             tracked.controls = controls_of(request)
-            why = request_refusal(request)
+            why = request_refusal(request, self._settings.media_ids_are_content)
             if why is None and getattr(request, 'lora_request', None) is not None:
                 tracked.adapter = self._adapters.digest(request.lora_request)
         except ControlError as error:

@@ -42,8 +42,6 @@ _FIELDS = (
     'compress_ratio', 'model_version', 'tq_slot_size', 'cache_role', 'shapes', 'dtypes',
     'mamba_type',
 )
-# Change what is inside a block, but neither its shape nor its strides.
-_ENVIRONMENT = ('VLLM_ROCM_SHUFFLE_KV_CACHE_LAYOUT', 'VLLM_SSM_CONV_STATE_LAYOUT')
 _REPORT = 'serve this model without kvtier, and report its KV cache layout'
 
 
@@ -178,6 +176,8 @@ def spec_text(spec: Any) -> str:
     if quantised or any(getattr(spec, key, None) is not None for key in opaque):
         # Not just keys and values: a version may pack them differently than another.
         shown.append(f'vllm={_version()}')
+    if hasattr(spec, 'shapes'):
+        shown.append(f"conv={os.environ.get('VLLM_SSM_CONV_STATE_LAYOUT', 'SD')}")
     return ' '.join(shown)
 
 
@@ -203,8 +203,8 @@ def layout_text(device_type: str, groups: Sequence[str]) -> str:
     """One text of the groups' texts; at most TEXT_BYTES_MAX."""
     head = [f'kvtier-layout-1 {device_type}']
     if device_type == 'cuda' and torch.version.hip:
-        head.append('hip')
-    head += [f'{key}={os.environ[key]}' for key in _ENVIRONMENT if key in os.environ]
+        shuffled = os.environ.get('VLLM_ROCM_SHUFFLE_KV_CACHE_LAYOUT', '0')
+        head.append(f'hip shuffled={shuffled}')
     text = '; '.join([' '.join(head), *groups])
     if len(text.encode()) <= TEXT_BYTES_MAX:
         return text
