@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -324,4 +325,55 @@ struct rig_client *rig_register(struct rig *rig, const struct rig_engine *engine
 		result = rig_client_attach(client);
 	assert(result == 0);
 	return client;
+}
+
+/* Of clients that hung up: their spaces are in use until they end. */
+static unsigned batches_left_behind(const struct rig *rig)
+{
+	const struct session *session = NULL;
+	unsigned count = 0;
+
+	while ((session = server_session_after(rig->daemon, session)) != NULL)
+		if (session->state == SESSION_CLOSING)
+			count += session->batches_count;
+	return count;
+}
+
+static void stranger_stores(struct rig_client *client)
+{
+	struct rig *rig = client->rig;
+	struct rig_batch *batch = rig_store_begin(
+		client, &(struct rig_blocks){ .first = 1, .count = 6, .version = UINT32_MAX });
+
+	for (unsigned i = 0; i < 3; i++)
+		(void)rig_step(rig);
+	if (batch->is_replied)
+		rig_store_commit(client, batch);
+	for (uint64_t steps = random_below(&rig->random, 6); steps > 0; steps--)
+		(void)rig_step(rig);
+}
+
+void rig_strangers(struct rig *rig, unsigned tenant, unsigned count)
+{
+	for (unsigned i = 0; i < count; i++) {
+		char name[32];
+		struct rig_engine engine = { .name = name, .model = name, .tenant = tenant };
+
+		snprintf(name, sizeof(name), "stranger-%u", (unsigned)rig->strangers++);
+		struct rig_client *client = rig_client_open(rig, &engine);
+		int result = rig_client_connect(client, FRAME_CONTROL);
+		if (result == 0)
+			result = rig_client_say_register(client);
+		if (result == 0)
+			result = rig_client_connect(client, FRAME_DATA);
+		if (result == 0)
+			result = rig_client_attach(client);
+		assert(result == 0 || result == -ENOSPC);
+		/* A disk that stalls must not leave regulars without a space. */
+		if (result == 0 && batches_left_behind(rig) < 2)
+			stranger_stores(client);
+		rig_client_close(client);
+		for (unsigned steps = 0; steps < 3; steps++)
+			(void)rig_step(rig);
+	}
 }

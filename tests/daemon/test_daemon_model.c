@@ -277,8 +277,7 @@ static void client_renew(unsigned engine)
 {
 	rig_client_close(model.clients[engine]);
 	model.leases[engine] = 0;
-	for (unsigned i = 0; i < 3; i++)
-		(void)rig_step(&model.rig);
+	rig_strangers(&model.rig, engines[engine].tenant, 1 + (unsigned)below(6));
 	model.clients[engine] = rig_register(&model.rig, &engines[engine]);
 }
 
@@ -437,6 +436,7 @@ static void run_seed(uint64_t seed, const char *program)
 		.nvme_units = 2 + (unsigned)below(7),
 		.devices = 1 + (unsigned)below(2),
 		.tenants = 2,
+		.spaces_max = 12,
 		.mills = 1 + (unsigned)below(3),
 		.no_nvme = below(8) == 0,
 		.has_cpu_file = below(2) == 0,
