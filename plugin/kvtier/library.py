@@ -199,7 +199,7 @@ def error_text(result: int) -> str:
 def _groups_of(groups: Sequence[Group]) -> tuple[ctypes.Array, list]:
     kept, array = [], (_Group * len(groups))()
     for own, group in zip(array, groups):
-        planes = (_Plane * len(group.planes))(*group.planes)
+        planes = (_Plane * len(group.planes))(*[_Plane(*plane) for plane in group.planes])
         kept.append(planes)
         own.kind = GROUP_KINDS[group.kind]
         own.tokens_per_block, own.window_tokens = group.tokens_per_block, group.window_tokens
@@ -262,7 +262,7 @@ class Client:
                space: int = 0, tag: bytes | None = None, lease_us: int = 0,
                cost: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple[int, Found]:
         """sections: (group, first position, hashes one behind the other)."""
-        keys = (_Keys * len(sections))(*[(group, first, len(hashes) // HASH_BYTES, hashes)
+        keys = (_Keys * len(sections))(*[_Keys(group, first, len(hashes) // HASH_BYTES, hashes)
                                          for group, first, hashes in sections])
         lookup = _Lookup(space, len(sections), keys, tag, lease_us, *cost)
         found = Found()
@@ -370,7 +370,7 @@ def route_keys(parent: int, tokens, tokens_per_block: int,
     flat, ends = None, None
     if extras is not None:
         every = [one for block in extras for one in block]
-        flat = (_Extra * len(every))(*[(one, len(one)) for one in every])
+        flat = (_Extra * len(every))(*[_Extra(one, len(one)) for one in every])
         ends = numpy.cumsum([len(block) for block in extras], dtype=numpy.uint32)
     result = load_library().kvtier_route_keys(
         parent, tokens.ctypes.data, tokens_per_block, count, flat,

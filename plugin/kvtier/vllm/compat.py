@@ -10,10 +10,16 @@ import vllm.distributed.kv_transfer.kv_connector.v1.base as base
 from kvtier.tables import MINOR_LEAST, MINOR_MOST
 from kvtier.vllm.identity import Refused
 
-TransferResults = getattr(base, 'KVConnectorTransferResults', None)
+_TransferResults: Any = getattr(base, 'KVConnectorTransferResults', None)
 # Without it a failed load of a model with several KV cache groups cannot be reported.
-HAS_FAILED_RECEIVES = TransferResults is not None and 'failed_recving' in getattr(
-    TransferResults, '__dataclass_fields__', {})
+HAS_FAILED_RECEIVES = 'failed_recving' in getattr(_TransferResults, '__dataclass_fields__', {})
+
+
+def transfer_results(received: set[str], failed: set[str]) -> Any:
+    """Only versions that know the class ask for it."""
+    if not HAS_FAILED_RECEIVES:
+        return _TransferResults(finished_recving=received)
+    return _TransferResults(finished_recving=received, failed_recving=failed)
 
 
 def check_version(version: str, unknown: str) -> None:

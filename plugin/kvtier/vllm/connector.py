@@ -156,7 +156,7 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
     def get_transfer_results(self, finished_req_ids: set[str]) -> Any:
         assert self._worker is not None
         done, failed = self._timed(self._worker.finished, finished_req_ids)
-        return compat.TransferResults(finished_recving=done, failed_recving=failed)
+        return compat.transfer_results(done, failed)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         return self._worker.take_lost_blocks() if self._worker is not None else set()

@@ -176,8 +176,9 @@ def _model(model_config: Any, load_config: Any, weights_version: str) -> dict[st
     except ContentUnknown as unknown:
         if not weights_version:
             raise _refused(unknown, 'set weights_version to what names these weights') from unknown
-        weights = ['named by weights_version', model_config.model,
-                   getattr(model_config, 'model_weights', ''), _revision(model_config, 'revision')]
+        weights = repr([
+            'named by weights_version', model_config.model,
+            getattr(model_config, 'model_weights', ''), _revision(model_config, 'revision')])
     folders = [path for path in _config_folders(model_config, folder) if os.path.isdir(path)]
     with_code = bool(getattr(model_config, 'trust_remote_code', False))
     depends_on_length = _rope_depends_on_length(model_config, folders)
@@ -470,7 +471,7 @@ class AdapterDigests:
             return self._refuse(lora_request, _refused(unknown), path, signature)
         digest = content.config_digest({
             'files': files, 'is_3d': bool(getattr(lora_request, 'is_3d_lora_weight', False))})
-        name = (lora_request.lora_name,)
+        name: tuple[Any, ...] = (lora_request.lora_name,)
         if _hashes_adapter_paths():
             name += (lora_request.lora_path,)
         if self._known.setdefault(name, digest) != digest:

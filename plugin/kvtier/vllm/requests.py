@@ -85,7 +85,8 @@ class Tracked:
     restore_seconds: float = 0.0
     blocks: list[list[int]] = field(default_factory=list)    # of each group
     offered: list[int] = field(default_factory=list)         # blocks of each group, to the store
-    route_keys: numpy.ndarray | None = None                  # of the blocks offered so far
+    route_keys: numpy.ndarray = field(                       # of the blocks offered so far
+        default_factory=lambda: numpy.empty(0, dtype=numpy.uint64))
 
 
 def tag_of(request_id: str) -> bytes:
@@ -119,15 +120,14 @@ class BlockNames:
 
     def route_keys(self, tracked: Tracked, end: int) -> numpy.ndarray:
         """Of blocks [0, end) of the first group; computed once, one call for what is new."""
-        request, size = tracked.request, self.tokens_per_block[0]
-        done = 0 if tracked.route_keys is None else len(tracked.route_keys)
+        request, size, known = tracked.request, self.tokens_per_block[0], tracked.route_keys
+        done = len(known)
         if end > done:
             tokens = numpy.array(request.all_token_ids[done * size:end * size], dtype=numpy.uint32)
-            parent = size if done == 0 else int(tracked.route_keys[done - 1])
+            parent = size if done == 0 else int(known[done - 1])
             fresh = library.route_keys(parent, tokens, size, _extras(request, size, done, end))
-            tracked.route_keys = fresh if done == 0 else numpy.concatenate(
-                (tracked.route_keys, fresh))
-        return tracked.route_keys[:end]
+            known = tracked.route_keys = numpy.concatenate((known, fresh))
+        return known[:end]
 
 
 def _extras(request: Any, size: int, first: int, end: int) -> list[list[bytes]] | None:
