@@ -30,7 +30,8 @@ TABLE = (
     Setting('store_generated', bool, True, 'Also store blocks with generated tokens (the next turn '
             'of a conversation begins with them).'),
     Setting('load_or_recompute', DECISIONS, 'auto', '`auto`: load only as many tokens as are '
-            'estimated to arrive sooner than they could be computed; `always`: all that are there.'),
+            'estimated to arrive sooner than they could be computed; `always`: all that are '
+            'there.'),
     Setting('load_mode', LOADS, 'auto', '`async`: the request waits beside the others\' steps; '
             '`sync`: the step waits, at most `sync_load_ms`; `auto`: sync where the estimate is '
             'shorter than a step and than `sync_load_ms`.'),

@@ -39,7 +39,7 @@ VERSIONS = {
     '0.22.1': ('torch==2.11.0', 'transformers==5.23.0'),
 }
 SOURCES = '0.33.0'
-TOOLS = ('pip==26.1', 'uv==0.13.9')
+TOOLS = ('pip==26.1', 'uv==0.13.9', 'mypy==2.4.1')
 STAMP = 'made-from'
 CANNOT_BE_HAD = 75
 FREE_BYTES_MIN = 5 << 30
@@ -145,7 +145,7 @@ def need_machine() -> None:
 
 
 def tools() -> str:
-    """The bin folder with the pip and the uv that make everything else."""
+    """The bin folder with the pip and the uv that make everything else, and a mypy."""
     folder = os.path.join(FOLDER, 'tools')
     recipe = '\n'.join((system_python(), *TOOLS))
     if not is_made(folder, recipe):
@@ -218,6 +218,13 @@ def python(version: str = DEFAULT) -> str:
                 make(version, folder)
                 mark_made(folder, recipe_of(version))
     return os.path.join(folder, 'bin/python')
+
+
+def mypy() -> str:
+    """Path of the type checker."""
+    need_machine()
+    with locked():
+        return os.path.join(tools(), 'mypy')
 
 
 def sources() -> str:

@@ -217,6 +217,8 @@ class SchedulerSide:
     def _loads_async(self, restore_us: int) -> bool:
         if len(self._groups) > 1:
             return True    # a step's failed blocks could not be reported
+        if self._registration is not None and self._registration.world > 1:
+            return True    # what one rank lost would spoil what the others store in the step
         if self._settings.load_mode != 'auto':
             return self._settings.load_mode == 'async'
         bound = min(self._settings.sync_load_ms / 1000, self._step_seconds or 0.0)
@@ -270,9 +272,9 @@ class SchedulerSide:
         self._loads[load.number] = (tracked, load)
         self._new_loads.append(load)
         # What the engine had itself is offered, unless it is known to be there; what is loaded is.
+        is_stored = self._offers.is_stored(tracked, begin)
         for group, size in enumerate(self._groups):
-            tracked.offered[group] = max(tracked.offered[group],
-                                         end // size if self._offers.is_stored(tracked, begin) else 0)
+            tracked.offered[group] = max(tracked.offered[group], end // size if is_stored else 0)
 
     def _blocks_to_load(self, request: Any, group: int, first: int, end: int,
                         engine_blocks: list[int]) -> Blocks | None:
@@ -310,7 +312,7 @@ class SchedulerSide:
         return metadata
 
     def _time_step(self, now: float, chunks: list[tuple[int, int]]) -> None:
-        """Steps follow each other without a gap while there is work: their distance is their time."""
+        """Steps follow each other while there is work: their distance is their time."""
         if self._step_began is not None and self._step_began[1]:
             seconds = now - self._step_began[0]
             self.cost.add_step(seconds, self._step_began[1])
@@ -326,6 +328,8 @@ class SchedulerSide:
     def report(self, report: WorkerReport, world: int) -> None:
         if report.registration is not None:
             self.register(report.registration)
+        for number in report.stores_again:
+            self._offers.offer_again(number)
         for number, ranks in report.stores_over.items():
             self._offers.over(number, ranks, world, number in report.stores_failed)
         for number, lost in report.loads_failed.items():
