@@ -62,6 +62,9 @@ class Stores:
         return [number for number, entry in self._open.items()
                 if numpy.isin(entry.engine_blocks, ids).any()]
 
+    def has(self, number: int) -> bool:
+        return number in self._open
+
     def __len__(self) -> int:
         return len(self._open)
 

@@ -59,6 +59,7 @@ class WorkerReport(KVConnectorWorkerMetadata):
     """Workers to scheduler. Numbers are those of Load and Store; ranks are counted."""
     stores_over: dict[int, int] = field(default_factory=dict)     # number -> ranks
     stores_failed: set[int] = field(default_factory=set)          # some block is not in the cache
+    stores_again: set[int] = field(default_factory=set)           # ... but may be offered again
     loads_failed: dict[int, list[int]] = field(default_factory=dict)  # first lost token, by number
     loads_over: dict[int, float] = field(default_factory=dict)    # number -> seconds
     registration: Registration | None = None
@@ -68,6 +69,7 @@ class WorkerReport(KVConnectorWorkerMetadata):
         for number, ranks in other.stores_over.items():
             self.stores_over[number] = self.stores_over.get(number, 0) + ranks
         self.stores_failed |= other.stores_failed
+        self.stores_again |= other.stores_again
         for number, lost in other.loads_failed.items():
             self.loads_failed.setdefault(number, []).extend(lost)
         for number, seconds in other.loads_over.items():

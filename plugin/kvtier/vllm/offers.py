@@ -24,6 +24,7 @@ class Offers:
         self._groups = names.tokens_per_block
         self._memory = memory
         self._stores = Stores(blocks_count)
+        self._owners: dict[int, tuple[Tracked, Blocks]] = {}
         self._is_hashed_late = is_hashed_late
         self._number = 0
 
@@ -116,10 +117,19 @@ class Offers:
         store = Store(self._number, part, int(self._settings.store_ms * 1000), tracked.adapter,
                       tracked.tag)
         self._stores.begin(store)
+        self._owners[store.number] = tracked, part
         return store
+
+    def offer_again(self, number: int) -> None:
+        """The step that a store belongs to is computed again, or its other requests go on."""
+        tracked, part = self._owners.get(number, (None, None))
+        if tracked is not None and part is not None:
+            tracked.offered[part.group] = min(tracked.offered[part.group], part.first_position)
 
     def over(self, number: int, ranks: int, world: int, failed: bool) -> None:
         """`ranks` more ranks do not read the store's blocks any more."""
         stored = self._stores.over(number, ranks, world, failed)
+        if not self._stores.has(number):
+            self._owners.pop(number, None)
         if stored is not None:
             self._memory.stored(stored)

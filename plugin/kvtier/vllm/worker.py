@@ -29,7 +29,7 @@ logger = init_logger('vllm.kvtier')
 
 IDLE_WAIT_US = 1000
 WAIT_SLICE_US = 2000
-RETRY_SECONDS = 60.0
+CLOSE_SECONDS = 1.0
 NOWHERE = '/dev/null/kv.sock'
 WAITING_MAX = 4096       # transfers that wait for a free job of the library
 
@@ -78,6 +78,7 @@ class WorkerSide:
         self._stores: dict[int, int] = {}            # number -> the library's job
         self._waiting: list[tuple[LoadState | StoreState, Blocks]] = []
         self._pending_stores: list[Store] = []
+        self._step_is_spoilt = False
         self._done_requests: set[str] = set()
         self._failed_requests: set[str] = set()
         self._lost_blocks: set[int] = set()
@@ -175,6 +176,7 @@ class WorkerSide:
         self._pending_stores = metadata.stores
         for state in waited:
             self._wait_for_load(state)
+        self._step_is_spoilt = any(state.lost for state in waited)
 
     def _change_weights(self, version: str) -> None:
         """Nothing that is under way may count for the new weights."""
@@ -234,7 +236,14 @@ class WorkerSide:
         """After the step's forward: its stores are begun. Nobody waits for them here."""
         stores, self._pending_stores = self._pending_stores, []
         for store in stores:
-            self._begin_store(StoreState(store), store.part)
+            state = StoreState(store)
+            if self._step_is_spoilt:
+                # The forward has read blocks that did not arrive, and other requests of the step
+                # may share them: what it wrote is computed again, and offered again then.
+                self._report.stores_again.add(store.number)
+                self._part_over(state, store.part)
+            else:
+                self._begin_store(state, store.part)
 
     def _begin_store(self, state: StoreState, part: Blocks) -> None:
         link = self._link
@@ -392,6 +401,10 @@ class WorkerSide:
         return stats
 
     def close(self) -> None:
+        """Stores under way get a moment to end: what they hold is what the next engine wants."""
+        end = time.monotonic() + CLOSE_SECONDS
+        while self._jobs and time.monotonic() < end:
+            self._wait(end)
         if self._link is not None:
             self._link.close()
 
