@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 import unittest
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -19,6 +19,7 @@ import prompts       # noqa: E402
 MAX_TOKENS = 6
 RESUME_SECONDS = 60.0
 STORED_SECONDS = 60.0
+PROBE_SEED = 5000
 NOT_LOADED = {'max_load_tokens': 0}
 NEITHER = {'max_load_tokens': 0, 'store': False}
 
@@ -28,6 +29,7 @@ class EngineTest(unittest.TestCase):
 
     version = environment.DEFAULT
     cpu_mib, nvme_mib = 256, 512
+    probes = 0
     python: str
     folder: str
     model: str
@@ -101,12 +103,9 @@ class EngineTest(unittest.TestCase):
                                          f'{run.results[i].cached} of them from a cache')
         self.assertEqual({result.reason for result in run.results}, {'length'})
 
-    def wait_hits(self, own: engine.Engine, transcript: prompts.Transcript) -> None:
-        """Until blocks are loaded again: the engine finds the daemon by itself."""
-        prompt = max(transcript.prompts, key=len)
-        self.until_run(lambda: own.generate(self.requests([prompt])).cached()[0]
-                       == transcript.known.hit(prompt), 'hits resume')
-
-    @staticmethod
-    def until_run(condition: Callable[[], bool], what: str) -> None:
-        node.until(condition, RESUME_SECONDS, what)
+    def wait_attached(self, own: engine.Engine) -> None:
+        """Until blocks are stored and loaded: the engine finds the daemon by itself."""
+        type(self).probes += 1
+        probe = prompts.fresh_tokens(2 * own.block_tokens, seed=PROBE_SEED + self.probes)
+        node.until(lambda: own.generate(self.requests([probe])).cached()[0] > 0, RESUME_SECONDS,
+                   'the engine has attached')

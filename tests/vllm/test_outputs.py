@@ -103,9 +103,7 @@ class SameOutputs(rig.EngineTest):
     def warm_from_nvme(self) -> None:
         self.node.start()
         self.node.wait_restored()
-        rest = prompts.fresh_tokens(2 * self.own.block_tokens, seed=99)
-        self.until_run(lambda: self.own.generate(self.requests([rest])).cached()[0] > 0,
-                       'the engine has attached again')
+        self.wait_attached(self.own)
         before = self.node.counters()
         run = self.replay(self.own, self.right, self.right.hits())
         after = self.node.counters()
