@@ -78,13 +78,21 @@ class Names:
 
     def stored(self, part: Blocks) -> None:
         """All blocks of a run are in kvtier now: none of them is a failure any more."""
+        self._end_with(part)
+        if self._failed:
+            for at in range(0, len(part.hashes), HASH_BYTES):
+                self._failed.pop(part.hashes[at:at + HASH_BYTES], None)
+
+    def _end_with(self, part: Blocks) -> None:
         if part.group == 0:
             self._tails[part.hashes[-HASH_BYTES:]] = None
             while len(self._tails) > TAILS_MAX:
                 del self._tails[next(iter(self._tails))]
-        if self._failed:
-            for at in range(0, len(part.hashes), HASH_BYTES):
-                self._failed.pop(part.hashes[at:at + HASH_BYTES], None)
+
+    def loaded(self, parts: Sequence[Blocks]) -> None:
+        """All of a load has arrived: what it ends with need not be offered again."""
+        for part in parts:
+            self._end_with(part)
 
     def failed(self, part: Blocks, position: int) -> None:
         """The load of one block failed: not offered again until it was stored, or for a while."""

@@ -339,6 +339,8 @@ class SchedulerSide:
             if tracked is not None and load is not None:
                 tracked.load = None
                 tracked.restore_seconds += seconds
+                if number not in report.loads_failed:
+                    self._memory.loaded(load.parts)
                 if load.lease and self._link is not None and self._link.client is not None:
                     self._link.client.lease_release(load.lease)
 
