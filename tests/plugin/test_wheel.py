@@ -13,7 +13,7 @@ import unittest
 import zipfile
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BUILD = os.environ.get('KVTIER_BUILD', os.path.join(TOP, 'build'))
+BUILD = os.path.abspath(os.environ.get('KVTIER_BUILD', os.path.join(TOP, 'build')))
 LIBRARY = os.path.join(BUILD, 'libkvtier.so')
 BACKEND = os.path.join(TOP, 'plugin', 'wheel_backend.py')
 SECONDS_MAX = 120
