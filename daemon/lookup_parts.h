@@ -1,0 +1,31 @@
+/*
+ * daemon/lookup_parts.h: what the files of a lookup share: from what was found to what is answered.
+ * Runs on: the loop thread.
+ */
+#ifndef KVTIER_DAEMON_LOOKUP_PARTS_H
+#define KVTIER_DAEMON_LOOKUP_PARTS_H
+
+#include "daemon/session.h"
+
+#include "index/worth.h"
+
+struct answer {
+	const uint8_t *presence; /* a byte a key; until the next lookup's */
+	uint32_t usable_tokens, worth_tokens;
+	uint64_t lease, lease_us;
+	struct worth_run runs[FRAME_RUNS_MAX];
+	uint32_t runs_count;
+};
+
+/* What is there, and how much of it is usable. */
+void answer_find(const struct session *session, const struct lookup *lookup,
+		 struct answer *out_answer);
+/* A lease on what is usable. One that is refused or clipped makes less usable, never a promise that
+ * is not kept. */
+void answer_lease(struct session *session, const struct lookup *lookup, uint64_t lease_us,
+		  struct answer *answer);
+/* Runs of tokens of one tier, and how many leading tokens are worth loading. */
+void answer_weigh(const struct session *session, const struct lookup *lookup,
+		  const struct frame_lookup *frame, struct answer *answer);
+
+#endif
