@@ -19,6 +19,7 @@ HINT_END, HINT_RETAIN, HINT_PREFETCH, HINT_PIN, HINT_TOUCH = range(5)
 HASH_BYTES = 32
 TAG_BYTES = 16
 LOOKUP_KEYS_MAX = 65536
+HINT_KEYS_MAX = 1024
 IDENTITY_FIELDS = ('model_content', 'dtype', 'quantisation', 'layout', 'split', 'speculation',
                    'hash_algorithm', 'hash_seed', 'weights_version')
 SOCKET_DEFAULT = '/run/kvtier/t/default/kv.sock'
@@ -309,6 +310,7 @@ class Client:
 
     def hint(self, hint: int, group: int, hashes: bytes, wait_us_max: int, *, space: int = 0,
              retain_us: int = 0) -> int:
+        """At most HINT_KEYS_MAX hashes. A negative errno, or what came of it."""
         keys = _Keys(group, 0, len(hashes) // HASH_BYTES, hashes)
         lease = ctypes.c_uint64()
         return self._library.kvtier_hint(self._client, hint, space, ctypes.byref(keys), retain_us,

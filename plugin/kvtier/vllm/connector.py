@@ -65,6 +65,10 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
         if own:
             self._scheduler.register((refused or own)[0])
 
+    def bind_gpu_block_pool(self, gpu_block_pool: Any) -> None:
+        assert self._scheduler is not None
+        self._scheduler.block_pool = gpu_block_pool
+
     def on_new_request(self, request: Any) -> None:
         assert self._scheduler is not None
         self._scheduler.on_new_request(request)

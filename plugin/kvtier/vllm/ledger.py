@@ -14,6 +14,7 @@ from kvtier.vllm.messages import Blocks, Store
 FAILED_MAX = 65536
 FAILED_SECONDS = 60.0
 TAILS_MAX = 65536
+TAIL_SECONDS = 60.0
 
 
 @dataclass
@@ -73,7 +74,7 @@ class Names:
     """Bounded memory of hashes: the last of each stored run, and those whose load failed."""
 
     def __init__(self) -> None:
-        self._tails: dict[bytes, None] = {}
+        self._tails: dict[bytes, float] = {}
         self._failed: dict[bytes, float] = {}
 
     def stored(self, part: Blocks) -> None:
@@ -85,7 +86,9 @@ class Names:
 
     def _end_with(self, part: Blocks) -> None:
         if part.group == 0:
-            self._tails[part.hashes[-HASH_BYTES:]] = None
+            name = part.hashes[-HASH_BYTES:]
+            self._tails.pop(name, None)
+            self._tails[name] = time.monotonic() + TAIL_SECONDS
             while len(self._tails) > TAILS_MAX:
                 del self._tails[next(iter(self._tails))]
 
@@ -104,8 +107,12 @@ class Names:
             del self._failed[next(iter(self._failed))]
 
     def is_tail(self, name: bytes) -> bool:
-        """Whether a stored run is known to end with this block: then its whole prefix is there."""
-        return name in self._tails
+        """Whether a stored run ended with this block lately: then its whole prefix was there.
+
+        Not for ever: what the engine hits in its own cache is looked up nowhere, so the daemon must
+        hear now and then that it is in use, and gets again what it has dropped meanwhile.
+        """
+        return time.monotonic() < self._tails.get(name, 0.0)
 
     def has_failed(self) -> bool:
         return bool(self._failed)

@@ -19,6 +19,12 @@ class Blocks:
     parent: bytes | None = None  # stores: the hash before the first
     route_keys: bytes | None = None   # stores: little-endian u64 each
 
+    def lost(self, pairs: list[int]) -> list[int]:
+        """Engine blocks of those pairs (group and position, one behind the other) that are here."""
+        ids = memoryview(self.engine_blocks).cast('I')
+        return [ids[position - self.first_position]
+                for group, position in zip(pairs[::2], pairs[1::2]) if group == self.group]
+
 
 @dataclass
 class Load:

@@ -48,6 +48,7 @@ class SchedulerSide:
         self._weights = WeightsVersion(settings)
         self._adapters = AdapterDigests()
         self._requests: dict[str, Tracked] = {}
+        self.block_pool: Any = None    # the engine's, where it has told
         self._loads: dict[int, tuple[Tracked, Load]] = {}
         self._memory = Names()
         self._offers = Offers(settings, self._names, self._memory, kv_cache_config.num_blocks,
@@ -120,12 +121,12 @@ class SchedulerSide:
         tracked.offered = [0] * len(self._groups)
         try:
             tracked.controls = controls_of(request)
+        except ControlError as error:
+            logger.warning('kvtier: request %s: %s; ignored', request.request_id, error)
+        try:
             why = request_refusal(request, self._settings.media_ids_are_content)
             if why is None and getattr(request, 'lora_request', None) is not None:
                 tracked.adapter = self._adapters.digest(request.lora_request)
-        except ControlError as error:
-            logger.warning('kvtier: request %s: %s; ignored', request.request_id, error)
-            why = None
         except Refused as refused:
             why = refused.reason
         if why is not None:
@@ -145,6 +146,8 @@ class SchedulerSide:
         if answer is not None and answer.local_tokens == local_tokens and now < answer.until:
             return answer.tokens, answer.is_async
         self._drop_answer(tracked)
+        if local_tokens > 0 and not self._offers.is_stored(tracked, local_tokens):
+            self._hint(tracked, library.HINT_TOUCH, local_tokens)
         if (not self._settings.load or tracked.is_refused or not tracked.may_load
                 or getattr(request, 'skip_reading_prefix_cache', False)):
             return NOT_LOADED
@@ -356,6 +359,18 @@ class SchedulerSide:
         for group, position in zip(lost[::2], lost[1::2]):
             self._memory.failed(parts[group], position)
             tracked.offered[group] = min(tracked.offered[group], position)
+        if not load.is_async:
+            self._unname({block for part in load.parts for block in part.lost(lost)})
+
+    def _unname(self, lost_blocks: set[int]) -> None:
+        """The engine already finds blocks of a load within a step by their hashes, and what the
+        step wrote behind them. It recomputes them, but not if it preempts their request first."""
+        if self.block_pool is None:
+            return
+        for tracked in self._requests.values():
+            for ids in tracked.blocks:
+                first = next((i for i, block in enumerate(ids) if block in lost_blocks), len(ids))
+                self.block_pool.evict_blocks({block for block in ids[first:] if block != 0})
 
     def finished(self, request: Any) -> None:
         """The request's end: its hints, and one line for whoever wants to know."""
@@ -377,18 +392,27 @@ class SchedulerSide:
 
     def _send_hints(self, tracked: Tracked) -> None:
         controls = tracked.controls
-        if not (controls.end_of_session or controls.retain_seconds) or tracked.is_refused:
-            return
+        if controls.end_of_session:
+            self._hint(tracked, library.HINT_END, tracked.request.num_tokens)
+        elif controls.retain_seconds:
+            self._hint(tracked, library.HINT_RETAIN, tracked.request.num_tokens,
+                       int(controls.retain_seconds * 1e6))
+
+    def _hint(self, tracked: Tracked, hint: int, tokens: int, retain_us: int = 0) -> None:
+        """About the request's first `tokens` tokens, deepest blocks first. Advice: may be lost."""
         client = self._client()
         space = self._link.space_of(tracked.adapter) if self._link is not None else None
-        if client is None or space is None:
+        if client is None or space is None or tracked.is_refused:
             return
-        for group in range(len(self._groups)):
-            hashes = self._names.hashes(tracked.request, group, 0,
-                                        self._names.known(tracked.request, group))
-            hint = library.HINT_END if controls.end_of_session else library.HINT_RETAIN
-            client.hint(hint, group, hashes, int(self._settings.lookup_ms * 1000), space=space,
-                        retain_us=int(controls.retain_seconds * 1e6))
+        for group, size in enumerate(self._groups):
+            end = min(tokens // size, self._names.known(tracked.request, group))
+            while end > 0:
+                first = max(0, end - library.HINT_KEYS_MAX)
+                hashes = self._names.hashes(tracked.request, group, first, end)
+                if client.hint(hint, group, hashes, int(self._settings.lookup_ms * 1000),
+                               space=space, retain_us=retain_us) < 0:
+                    return
+                end = first
 
     def hit_split(self, request: Any, tokens: int) -> tuple[int, int]:
         """(from cpu, from nvme) of the tokens that the request loads."""
