@@ -51,8 +51,9 @@ class SchedulerSide:
         self.block_pool: Any = None    # the engine's, where it has told
         self._loads: dict[int, tuple[Tracked, Load]] = {}
         self._memory = Names()
+        self._is_planned_ahead = _is_planned_ahead(vllm_config)
         self._offers = Offers(settings, self._names, self._memory, kv_cache_config.num_blocks,
-                              _is_hashed_late(vllm_config))
+                              self._is_planned_ahead)
         self._number = 0
         self._new_loads: list[Load] = []
         self._overwritten: list[int] = []
@@ -222,6 +223,8 @@ class SchedulerSide:
             return True    # a step's failed blocks could not be reported
         if self._registration is not None and self._registration.world > 1:
             return True    # what one rank lost would spoil what the others store in the step
+        if self._is_planned_ahead:
+            return True    # the next step is on its way before a loss in this one is known
         if self._settings.load_mode != 'auto':
             return self._settings.load_mode == 'async'
         bound = min(self._settings.sync_load_ms / 1000, self._step_seconds or 0.0)
@@ -452,7 +455,8 @@ class SchedulerSide:
             self._link.close()
 
 
-def _is_hashed_late(vllm_config: Any) -> bool:
-    """Whether a step's last token may still be taken back when the next one is scheduled."""
+def _is_planned_ahead(vllm_config: Any) -> bool:
+    """Whether a step is scheduled before the one before it is known: its last token may be taken
+    back, and what it lost is known a step late."""
     return (vllm_config.speculative_config is not None
             or bool(getattr(vllm_config.scheduler_config, 'async_scheduling', False)))
