@@ -110,6 +110,7 @@ class WorkerSide:
         if len(layout.groups) > 1 and not compat.HAS_FAILED_RECEIVES:
             raise Refused('this vLLM version cannot report a failed load of a model with several '
                           'KV cache groups', 'use vLLM 0.32 or newer for this model')
+        _check_groups(layout, self._kv_cache_config)
         identity['layout'] = layout.text
         parallel = self._vllm_config.parallel_config
         shard, world = _shard_of(parallel)
@@ -423,6 +424,22 @@ def _prove(layout: Layout, kv_caches: dict[str, Any], kv_cache_config: Any,
                client.block_write)
     finally:
         client.close()
+
+
+def _check_groups(layout: Layout, kv_cache_config: Any) -> None:
+    """The scheduler counts groups, and tokens of a block, as the engine's configuration does."""
+    groups = kv_cache_config.kv_cache_groups
+    if [group.number for group in layout.groups] != list(range(len(groups))):
+        raise Refused('some of the model\'s KV cache groups take no part in KV transfer',
+                      'models with such groups are not served yet')
+    for own, group in zip(layout.groups, groups):
+        if own.tokens_per_block != group.kv_cache_spec.block_size:
+            raise Refused(f'a block spans {own.tokens_per_block} tokens over the ranks, and '
+                          f'{group.kv_cache_spec.block_size} on each',
+                          'run without decode context parallelism; it is not served yet')
+        if own.kind == 'state':
+            raise Refused('the model keeps recurrent state (Mamba, linear attention)',
+                          'such models are not served yet')
 
 
 def _shard_of(parallel: Any) -> tuple[int, int]:
