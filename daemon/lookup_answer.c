@@ -11,11 +11,18 @@
 
 #define NVME_OP_BYTES (1u << 20)   /* what an operation in the queue is taken for */
 
-/* What the answer is made from; one lookup at a time, on the loop. */
+/* What the answer is made from; one lookup at a time, on the loop. A byte a key: it is there; the
+ * answer stands on it, which a lease that was clipped makes fewer; none. */
 static uint8_t presence[FRAME_LOOKUP_KEYS_MAX];
+static uint8_t promised[FRAME_LOOKUP_KEYS_MAX];
+static const uint8_t nothing[FRAME_LOOKUP_KEYS_MAX];
+/* What a lease is asked for: entries, and the keys that found them. */
 static uint32_t wanted[FRAME_LOOKUP_KEYS_MAX];
+static uint32_t wanted_keys[FRAME_LOOKUP_KEYS_MAX];
 
-static uint32_t usable_of(const struct session *session, const struct lookup *lookup)
+/* The most tokens, at most `tokens_max`, from which every group can go on with these keys alone. */
+static uint32_t usable_of(const struct session *session, const struct lookup *lookup,
+			  const uint8_t *keys, uint32_t tokens_max)
 {
 	struct usable_group groups[FRAME_GROUPS_MAX];
 	struct usable_run runs[LOOKUP_SECTIONS_MAX];
@@ -32,9 +39,10 @@ static uint32_t usable_of(const struct session *session, const struct lookup *lo
 			.group = lookup->sections[i].group,
 			.first_position = lookup->sections[i].first_position,
 			.count = lookup->sections[i].count,
-			.present = presence + lookup->sections[i].first,
+			.present = keys + lookup->sections[i].first,
 		};
-	return usable_tokens(groups, engine->groups_count, runs, lookup->sections_count);
+	return usable_tokens_within(groups, engine->groups_count, runs, lookup->sections_count,
+				    tokens_max);
 }
 
 void answer_find(const struct session *session, const struct lookup *lookup,
@@ -42,8 +50,9 @@ void answer_find(const struct session *session, const struct lookup *lookup,
 {
 	for (uint32_t i = 0; i < lookup->keys_count; i++)
 		presence[i] = lookup->tiers[i] != TIERS;
+	memcpy(promised, presence, lookup->keys_count);
 	*out_answer = (struct answer){ .presence = presence };
-	out_answer->usable_tokens = usable_of(session, lookup);
+	out_answer->usable_tokens = usable_of(session, lookup, presence, UINT32_MAX);
 }
 
 /* The group whose blocks cover the usable tokens: the first full one, else the first. */
@@ -55,20 +64,22 @@ static unsigned covering_group(const struct engine *engine)
 	return 0;
 }
 
-/* The last run grows by blocks of one tier; those of another one begin a new run, if there is
- * room. */
+/* The last run grows by the blocks `first` to `end` of one tier; those of another one begin a new
+ * run, if there is room. */
 static void runs_add(struct answer *answer, const struct frame_group *group, enum tier_id tier,
-		     uint64_t blocks)
+		     uint64_t first, uint64_t end)
 {
 	struct worth_run *run =
 		answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1] : NULL;
 
 	if (run == NULL || (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
+		answer->starts[answer->runs_count] = first * group->tokens_per_block;
 		run = &answer->runs[answer->runs_count++];
 		*run = (struct worth_run){ .tier = tier };
 	}
-	run->tokens += (uint32_t)(blocks * group->tokens_per_block);
-	run->bytes += blocks * group->payload_bytes;
+	answer->ends[answer->runs_count - 1] = end * group->tokens_per_block;
+	run->tokens += (uint32_t)((end - first) * group->tokens_per_block);
+	run->bytes += (end - first) * group->payload_bytes;
 }
 
 /* Runs of tokens of one tier. */
@@ -83,8 +94,9 @@ static void runs_make(const struct engine *engine, const struct lookup *lookup,
 	for (uint32_t i = 0; i < lookup->sections_count; i++) {
 		const struct lookup_section *section = &lookup->sections[i];
 		const uint8_t *tiers = lookup->tiers + section->first;
+		uint64_t first = section->first_position;
 
-		if (section->group != number || section->first_position >= usable_blocks)
+		if (section->group != number || first >= usable_blocks)
 			continue;
 		uint32_t end = usable_blocks - section->first_position;
 		if (end > section->count)
@@ -94,36 +106,86 @@ static void runs_make(const struct engine *engine, const struct lookup *lookup,
 			while (next < end && tiers[next] == tiers[key])
 				next++;
 			if (tiers[key] != TIERS)
-				runs_add(answer, group, tiers[key], next - key);
+				runs_add(answer, group, tiers[key], first + key, first + next);
 		}
 	}
 }
 
-static void worth_weigh(const struct session *session, const struct frame_lookup *frame,
-			struct answer *answer)
+static uint32_t restore_us(const struct daemon *daemon, const struct worth_run *run, uint64_t bytes)
 {
-	const struct daemon *daemon = session->daemon;
-	struct worth_cost cost = { .a = frame->cost_a, .b = frame->cost_b, .c = frame->cost_c };
-	double queued_bytes = daemon->nvme == NULL
+	const struct tier_speed *speed = &daemon->speeds[run->tier];
+	double queued_bytes = run->tier != TIER_NVME || daemon->nvme == NULL
 				      ? 0.0
 				      : (double)daemon->nvme->in_flight * NVME_OP_BYTES;
 
-	for (uint32_t i = 0; i < answer->runs_count; i++) {
-		struct worth_run *run = &answer->runs[i];
-		const struct tier_speed *speed = &daemon->speeds[run->tier];
+	return worth_restore_us(bytes, speed->latency_us, speed->bytes_us, queued_bytes);
+}
 
-		run->restore_us = worth_restore_us(run->bytes, speed->latency_us, speed->bytes_us,
-						   run->tier == TIER_NVME ? queued_bytes : 0.0);
+/* How long everything before the token `point` takes, run by run. */
+static uint64_t restore_until_us(const struct daemon *daemon, const struct answer *answer,
+				 uint32_t point)
+{
+	uint64_t us = 0;
+
+	for (uint32_t i = 0; i < answer->runs_count && answer->starts[i] < point; i++) {
+		const struct worth_run *run = &answer->runs[i];
+		uint64_t begin = answer->starts[i], end = answer->ends[i];
+
+		if (point >= end || point == answer->usable_tokens)
+			us += run->restore_us;
+		else
+			us += restore_us(daemon, run, run->bytes * (point - begin) / (end - begin));
 	}
-	answer->worth_tokens = worth_tokens(&cost, answer->runs, answer->runs_count,
-					    answer->usable_tokens);
+	return us;
+}
+
+/* Loading may end only where every group can go on: for each run the last such point in it, if
+ * there is any. The steps between them are what is weighed; together they lead from what the engine
+ * has to what is usable. */
+static void steps_make(const struct session *session, const struct lookup *lookup,
+		       const struct answer *answer, struct worth_run *out_steps)
+{
+	const struct engine *engine = session->engine;
+	bool is_plain = engine->groups_count == 1 && engine->groups[0].kind == FRAME_GROUP_FULL;
+	uint32_t from = usable_of(session, lookup, nothing, answer->usable_tokens);
+	uint64_t from_us = restore_until_us(session->daemon, answer, from);
+
+	for (uint32_t i = 0; i < answer->runs_count; i++) {
+		uint32_t point = answer->usable_tokens;
+
+		if (i + 1 < answer->runs_count && answer->ends[i] < point)
+			point = is_plain ? (uint32_t)answer->ends[i]
+					 : usable_of(session, lookup, promised,
+						     (uint32_t)answer->ends[i]);
+		if (point < from)
+			point = from;
+		uint64_t us = restore_until_us(session->daemon, answer, point);
+		uint64_t step_us = us > from_us ? us - from_us : 0;
+		out_steps[i] = (struct worth_run){
+			.tokens = point - from,
+			.restore_us = step_us < UINT32_MAX ? (uint32_t)step_us : UINT32_MAX,
+		};
+		from = point;
+		from_us = us;
+	}
 }
 
 void answer_weigh(const struct session *session, const struct lookup *lookup,
 		  const struct frame_lookup *frame, struct answer *answer)
 {
+	struct worth_cost cost = { .a = frame->cost_a, .b = frame->cost_b, .c = frame->cost_c };
+	struct worth_run steps[FRAME_RUNS_MAX];
+
 	runs_make(session->engine, lookup, answer);
-	worth_weigh(session, frame, answer);
+	for (uint32_t i = 0; i < answer->runs_count; i++)
+		answer->runs[i].restore_us =
+			restore_us(session->daemon, &answer->runs[i], answer->runs[i].bytes);
+	answer->worth_tokens = answer->usable_tokens;
+	if (cost.a == 0 && cost.b == 0 && cost.c == 0)
+		return;
+	steps_make(session, lookup, answer, steps);
+	answer->worth_tokens = worth_tokens(&cost, steps, answer->runs_count,
+					    answer->usable_tokens);
 }
 
 bool lease_is_left(const struct daemon *daemon, const struct tenant *tenant)
@@ -132,39 +194,93 @@ bool lease_is_left(const struct daemon *daemon, const struct tenant *tenant)
 	       daemon->settings.leases_max / daemon->tenants_count;
 }
 
+/* The keys before the token `tokens_end` that were found; how many. */
+static uint32_t wanted_fill(const struct engine *engine, const struct lookup *lookup,
+			    uint32_t tokens_end)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < lookup->sections_count; i++) {
+		const struct lookup_section *section = &lookup->sections[i];
+		uint64_t tokens_per_block = engine->groups[section->group].tokens_per_block;
+
+		for (uint32_t key = 0; key < section->count; key++) {
+			if (lookup->entries[section->first + key] == ENTRY_NONE ||
+			    (section->first_position + (uint64_t)key) * tokens_per_block >=
+				    tokens_end)
+				continue;
+			wanted_keys[count] = section->first + key;
+			wanted[count++] = lookup->entries[section->first + key];
+		}
+	}
+	return count;
+}
+
+/* From here on the answer stands on the keys of the first `granted` wanted ones. */
+static void promise_only(const struct lookup *lookup, unsigned granted)
+{
+	memset(promised, 0, lookup->keys_count);
+	for (unsigned i = 0; i < granted; i++)
+		promised[wanted_keys[i]] = 1;
+}
+
+/* Only the first `granted` of the wanted keys were leased: makes less usable. False: as groups are
+ * leased one behind the other, one was left with little or nothing, and a lease on half of the
+ * request does better. Ends, as each round asks for half at most. */
+static bool clipped_suffices(const struct session *session, const struct lookup *lookup,
+			     unsigned granted, struct answer *answer)
+{
+	uint32_t tokens_max = answer->usable_tokens;
+	uint32_t own = usable_of(session, lookup, nothing, tokens_max);
+	uint32_t middle = own + (tokens_max - own) / 2;
+
+	promise_only(lookup, granted);
+	answer->usable_tokens = usable_of(session, lookup, promised, tokens_max);
+	if (answer->usable_tokens > own && answer->usable_tokens >= middle)
+		return true;
+	/* Granted as a whole, the next one promises all that is there. */
+	memcpy(promised, presence, lookup->keys_count);
+	uint32_t half = usable_of(session, lookup, presence, middle);
+	if (half > answer->usable_tokens)
+		answer->usable_tokens = half;
+	if (answer->usable_tokens <= own)
+		answer->usable_tokens = 0;
+	return false;
+}
+
+static void lease_refused(struct daemon *daemon, struct answer *answer)
+{
+	daemon->counters.leases_refused++;
+	answer->usable_tokens = 0;
+}
+
 void answer_lease(struct session *session, const struct lookup *lookup, uint64_t lease_us,
 		  struct answer *answer)
 {
 	struct daemon *daemon = session->daemon;
-	const struct engine *engine = session->engine;
-	uint32_t count = 0;
+	uint32_t count = wanted_fill(session->engine, lookup, answer->usable_tokens);
 	unsigned granted = 0;
 
-	for (uint32_t i = 0; i < lookup->sections_count; i++) {
-		const struct lookup_section *section = &lookup->sections[i];
-		uint32_t tokens_per_block = engine->groups[section->group].tokens_per_block;
-
-		for (uint32_t key = 0; key < section->count; key++)
-			if (lookup->entries[section->first + key] != ENTRY_NONE &&
-			    (uint64_t)(section->first_position + key) * tokens_per_block <
-				    answer->usable_tokens)
-				wanted[count++] = lookup->entries[section->first + key];
-	}
 	if (count == 0)
 		return;
 	if (lease_us > daemon->settings.lease_us_max)
 		lease_us = daemon->settings.lease_us_max;
-	if (!lease_is_left(daemon, session->tenant) ||
-	    cache_lease_grant(daemon->cache, session->tenant->handle, wanted, count,
-			      daemon->now_us + lease_us, &answer->lease, &granted) < 0) {
-		daemon->counters.leases_refused++;
-		answer->usable_tokens = 0;
+	if (!lease_is_left(daemon, session->tenant)) {
+		lease_refused(daemon, answer);
 		return;
 	}
-	answer->lease_us = lease_us;
-	if (granted < count)
-		answer->usable_tokens = engine->groups_count > 1
-						? 0
-						: granted * engine->groups[0].tokens_per_block;
-	(void)failpoint(lease_granted);
+	while (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, count,
+				 daemon->now_us + lease_us, &answer->lease, &granted) == 0) {
+		if (granted == count || clipped_suffices(session, lookup, granted, answer)) {
+			answer->lease_us = lease_us;
+			(void)failpoint(lease_granted);
+			return;
+		}
+		cache_lease_release(daemon->cache, answer->lease);
+		answer->lease = LEASE_NONE;
+		count = wanted_fill(session->engine, lookup, answer->usable_tokens);
+		if (answer->usable_tokens == 0 || count == 0)
+			break;
+	}
+	lease_refused(daemon, answer);
 }

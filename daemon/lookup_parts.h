@@ -11,9 +11,11 @@
 
 struct answer {
 	const uint8_t *presence; /* a byte a key; until the next lookup's */
+	/* From both every group can go on; a lease holds what that takes. */
 	uint32_t usable_tokens, worth_tokens;
 	uint64_t lease, lease_us;
 	struct worth_run runs[FRAME_RUNS_MAX];
+	uint64_t starts[FRAME_RUNS_MAX], ends[FRAME_RUNS_MAX]; /* of the runs, in tokens */
 	uint32_t runs_count;
 };
 

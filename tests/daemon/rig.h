@@ -12,6 +12,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/session.h"
+#include "index/worth.h"
 #include "tests/daemon/rig_disk.h"
 #include "tiers/nvme/block_io_fault.h"
 #include "tiers/nvme/catalog_simulated.h"
@@ -205,6 +206,10 @@ struct rig_found {
 
 struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
 			    uint64_t lease_us);
+/* The same by an engine that says what computing costs it. */
+struct rig_found rig_lookup_weighed(struct rig_client *client, const struct rig_keys *keys,
+				    unsigned count, uint64_t lease_us,
+				    const struct worth_cost *cost);
 /* A lookup of several frames, which share their request number and tag. */
 struct rig_lookup {
 	struct rig_client *client;

@@ -58,14 +58,24 @@ static struct rig_found lookup_ask(struct rig_client *client)
 	return found;
 }
 
-struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
-			    uint64_t lease_us)
+struct rig_found rig_lookup_weighed(struct rig_client *client, const struct rig_keys *keys,
+				    unsigned count, uint64_t lease_us,
+				    const struct worth_cost *cost)
 {
 	struct frame_lookup *frame = lookup_write(client, keys, count);
 
 	frame->header.flags = FRAME_LAST;
 	frame->lease_us = lease_us;
+	frame->cost_a = cost->a;
+	frame->cost_b = cost->b;
+	frame->cost_c = cost->c;
 	return lookup_ask(client);
+}
+
+struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
+			    uint64_t lease_us)
+{
+	return rig_lookup_weighed(client, keys, count, lease_us, &(struct worth_cost){ 0 });
 }
 
 static struct frame_lookup *frame_of(struct rig_lookup *lookup, const struct rig_keys *keys)
