@@ -162,7 +162,7 @@ class _GroupReader:
         return group
 
     def _tensors(self, name: str) -> list[torch.Tensor]:
-        value = self.kv_caches.get(name)
+        value: Any = self.kv_caches.get(name)
         tensors = list(value) if isinstance(value, (list, tuple)) else [value]
         for tensor in tensors:
             if not isinstance(tensor, torch.Tensor) or tensor.data_ptr() == 0:
@@ -192,7 +192,8 @@ class _GroupReader:
                 refuse(f'layer {name} has {tensor.shape[block]} rows for {self.blocks_count} '
                         'blocks')
             sizes = [rows if i == block else size for i, size in enumerate(tensor.shape)]
-            order = tuple(sorted(range(tensor.dim()), key=lambda i: (-tensor.stride(i), i)))
+            strides = tensor.stride()
+            order = tuple(sorted(range(tensor.dim()), key=lambda i: (-strides[i], i)))
             part = Part(name, None if is_one else number, block, rows, order,
                         prod(sizes) * tensor.element_size(),
                         ' '.join(f'{names[i].replace("B", "R")}{sizes[i]}' for i in order
