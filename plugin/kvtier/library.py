@@ -210,6 +210,14 @@ def _groups_of(groups: Sequence[Group]) -> tuple[ctypes.Array, list]:
     return array, kept
 
 
+def _lookup_of(sections: Sequence[tuple[int, int, bytes]], space: int, tag: bytes | None,
+               lease_us: int, cost: tuple[float, float, float]) -> tuple[_Lookup, ctypes.Array]:
+    """The C structure, and what has to live as long as it."""
+    keys = (_Keys * len(sections))(*[_Keys(group, first, len(hashes) // HASH_BYTES, hashes)
+                                     for group, first, hashes in sections])
+    return _Lookup(space, len(sections), keys, tag, lease_us, *cost), keys
+
+
 class Client:
     """One client of kvtierd. Usable also while the daemon is away: everything is a miss then."""
 
@@ -263,13 +271,24 @@ class Client:
                space: int = 0, tag: bytes | None = None, lease_us: int = 0,
                cost: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple[int, Found]:
         """sections: (group, first position, hashes one behind the other)."""
-        keys = (_Keys * len(sections))(*[_Keys(group, first, len(hashes) // HASH_BYTES, hashes)
-                                         for group, first, hashes in sections])
-        lookup = _Lookup(space, len(sections), keys, tag, lease_us, *cost)
+        lookup, keys = _lookup_of(sections, space, tag, lease_us, cost)
         found = Found()
         result = self._run(self._library.kvtier_lookup, ctypes.byref(lookup), wait_us_max,
                            ctypes.byref(found))
+        del keys
         return result, found
+
+    def look_up_each(self, sections: Sequence[tuple[int, int, bytes]], wait_us_max: int, *,
+                     tag: bytes | None = None, lease_us: int = 0) -> tuple[int, Found, bytes]:
+        """lookup(), and a byte a key in the order given: 1 where it is there, usable or not."""
+        count = sum(len(hashes) for _, _, hashes in sections) // HASH_BYTES
+        presence = ctypes.create_string_buffer(count)
+        found = Found(present=ctypes.addressof(presence), present_max=count)
+        lookup, keys = _lookup_of(sections, 0, tag, lease_us, (0.0, 0.0, 0.0))
+        result = self._run(self._library.kvtier_lookup, ctypes.byref(lookup), wait_us_max,
+                           ctypes.byref(found))
+        del keys
+        return result, found, presence.raw
 
     def lease_release(self, lease: int) -> None:
         self._library.kvtier_lease_release(self._client, lease)

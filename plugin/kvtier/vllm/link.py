@@ -55,11 +55,16 @@ class Link:
         self._connected = self.client.is_connected()
         if result < 0 and not self._connected and 'ranks of this engine' not in text:
             self._tell(text or library.error_text(result))
+        elif self._connected:
+            logger.info('kvtier (%s): attached', self._who)
 
     def _tell(self, why: str) -> None:
         if why == self._told:
             return
         self._told = why
+        if self._who == 'worker':
+            logger.warning('kvtier (worker): %s', why)   # the scheduler's side says what to do
+            return
         socket = self._options.socket or library.SOCKET_DEFAULT
         logger.error('kvtier (%s): %s. Serving without it. Fix: check that kvtierd runs and that '
                      'this process may use %s (`kvtier doctor`); it is attached by itself then.',

@@ -7,7 +7,6 @@ on, as vLLM asks again until it is told otherwise, and no row may be touched onc
 """
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import time
 from collections.abc import Iterable
@@ -51,20 +50,6 @@ class KvtierOffloadingConnector(offloading_connector.OffloadingConnector):
             super().__init__(vllm_config, *arguments, **named)
 
 
-def look_up_each(client: library.Client, sections: list[tuple[int, int, bytes]], wait_us_max: int,
-                 tag: bytes, lease_us: int) -> tuple[int, library.Found, bytes]:
-    """(result, found, a byte a key: present or not). The keys of `sections` need not be usable."""
-    count = sum(len(hashes) for _, _, hashes in sections) // HASH_BYTES
-    presence = ctypes.create_string_buffer(count)
-    keys = (library._Keys * len(sections))(*[(group, first, len(hashes) // HASH_BYTES, hashes)
-                                             for group, first, hashes in sections])
-    lookup = library._Lookup(0, len(sections), keys, tag, lease_us, 0.0, 0.0, 0.0)
-    found = library.Found(present=ctypes.addressof(presence), present_max=count)
-    result = client._library.kvtier_lookup(client._client, ctypes.byref(lookup), wait_us_max,
-                                           ctypes.byref(found))
-    return result, found, presence.raw
-
-
 def _address_of(view: memoryview) -> int:
     """No array is left behind: it would keep vLLM's memory mapped for ever."""
     if not view.c_contiguous or view.ndim != 2 or view.itemsize != 1:
@@ -85,7 +70,9 @@ class KvtierTier(SecondaryTierManager):
         self.locality = Locality.LOCAL
         self._settings = settings_of(given)
         self._weights = WeightsVersion(self._settings)
-        self._row_bytes = primary_kv_view.shape[1] if primary_kv_view.ndim == 2 else 0
+        self._rows_count, self._row_bytes = (
+            primary_kv_view.shape if primary_kv_view.shape and primary_kv_view.ndim == 2
+            else (0, 0))
         chunk = offloading_spec.config.cache.blocks_per_chunk
         groups = offloading_spec.config.groups
         self._tokens_per_chunk = {getattr(group, 'group_id', index): group.tokens_per_block * chunk
@@ -117,7 +104,7 @@ class KvtierTier(SecondaryTierManager):
         plane = (_address_of(view), self._row_bytes, self._row_bytes)
         # Chunks are looked up and loaded one by one, whatever vLLM does with them: to kvtier each
         # stands for itself, as states do.
-        groups = [library.Group('state', tokens, self._row_bytes, blocks_count=view.shape[0],
+        groups = [library.Group('state', tokens, self._row_bytes, blocks_count=self._rows_count,
                                 planes=[plane]) for tokens in self._tokens_per_chunk.values()]
         config = self._offloading_spec.config
         identity = identity_for(self._offloading_spec, self._row_bytes, self._weights.text)
@@ -171,7 +158,7 @@ class KvtierTier(SecondaryTierManager):
             if not asking.chain.follow(req_context, key):
                 asking.is_waiting = True
                 return LookupResult.RETRY    # asked for with all others at the end of the step
-            if asking.chain.position(key) is None:
+            if key not in asking.chain.keys():
                 return LookupResult.MISS     # its end lies inside another chunk
             self._look_up(client, asking, req_context.req_id)
             answer = asking.answer(key)
@@ -198,9 +185,9 @@ class KvtierTier(SecondaryTierManager):
                     for group, first, keys in runs]
         # While the lease holds, what was present is; answers are believed for less than that.
         asking.until = time.monotonic() + self._settings.lease_ms / 2000
-        result, found, presence = look_up_each(
-            client, sections, int(self._settings.lookup_ms * 1000), tag_of(request_id),
-            int(self._settings.lease_ms * 1000))
+        result, found, presence = client.look_up_each(
+            sections, int(self._settings.lookup_ms * 1000), tag=tag_of(request_id),
+            lease_us=int(self._settings.lease_ms * 1000))
         if result == 0 and found.lease:
             asking.lease = Lease(found.lease)
         asking.answers = dict.fromkeys(asking.chain.keys(), False)
@@ -274,7 +261,7 @@ class KvtierTier(SecondaryTierManager):
         rows = self._rows_of(job_metadata) if client is not None else {}
         for group, number in self._numbers.items():
             keys = [key for key in rows if group_of(key) == group]
-            if keys:
+            if keys and client is not None:
                 self._take(job, keys, client.load(
                     _blocks(keys, rows), space=0, group=number, first_position=0,
                     lease=job.lease.number if job.lease is not None else 0,
@@ -305,7 +292,7 @@ class KvtierTier(SecondaryTierManager):
             self._release(job.lease)
         else:
             self._failures.remove(good)
-        result = {'job_id': job.number, 'success': not failed,
+        result: dict[str, Any] = {'job_id': job.number, 'success': not failed,
                   'transfer_time': time.monotonic() - job.began,
                   'transfer_bytes': len(good) * self._row_bytes}
         if job.is_load and failed:

@@ -53,8 +53,9 @@ class Chain:
         self._positions[key] = position
         self._keys[group_of(key)][position] = key
 
-    def position(self, key: bytes) -> int | None:
-        return self._positions.get(key)
+    def position(self, key: bytes) -> int:
+        """Of a chunk that has a place."""
+        return self._positions[key]
 
     def keys(self) -> Iterable[bytes]:
         return self._positions.keys()
@@ -68,7 +69,7 @@ class Chain:
         """(group, first position, keys) of the chunks from the first known one on, without gaps."""
         for group, keys in self._keys.items():
             first = min(keys, default=0)
-            run = []
+            run: list[bytes] = []
             while first + len(run) in keys:
                 run.append(keys[first + len(run)])
             if run:
