@@ -117,6 +117,7 @@ struct cache_config {
 };
 
 struct cache;
+struct list;
 
 must_check int cache_create(struct cache **out_cache, const struct cache_config *config,
 			    struct error *error);
@@ -312,6 +313,18 @@ bool cache_lease_is_live(const struct cache *cache, uint64_t lease);
 bool cache_lease_is_of(const struct cache *cache, uint64_t lease, uint32_t tenant);
 /* Gives up one entry of the lease (it was delivered); false: not in it. */
 bool cache_lease_release_entry(struct cache *cache, uint64_t lease, uint32_t entry);
+/*
+ * The lease is the owner's from now on: it is on the owner's list until it ends, and ends when the
+ * owner leaves. Without an owner it ends by its release or its deadline alone, as every lease does
+ * at the latest. The lease is live, and has no owner.
+ */
+void cache_lease_own(struct cache *cache, uint64_t lease, struct list *owner);
+/* The owner leaves, and its list is empty: leases in use end with their last use, the others now,
+ * as if their deadline had come. */
+void cache_leases_leave(struct cache *cache, struct list *owner);
+/* Whoever works with a live lease of another says so. A lease that ended meanwhile is nothing. */
+void cache_lease_use(struct cache *cache, uint64_t lease);
+void cache_lease_unuse(struct cache *cache, uint64_t lease);
 /* Releases leases whose deadline is at or before `now_us`; returns how many. Call each pass. */
 unsigned cache_lease_expire(struct cache *cache, uint64_t now_us);
 unsigned cache_leases_count(const struct cache *cache, uint32_t tenant);

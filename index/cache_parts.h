@@ -16,6 +16,8 @@
 
 #include "index/cache.h"
 
+#include "base/list.h"
+
 #include <assert.h>
 #include <stddef.h>
 
@@ -163,6 +165,10 @@ struct lease {
 	uint32_t first, last; /* items, in the order of the entries */
 	uint32_t heap_place;  /* in the heap of deadlines; free: the next free lease */
 	bool is_expired;      /* not live any more; its items are being given back */
+	bool is_left;         /* its owner has left: it ends with its last use */
+	uint32_t uses;
+	struct list *owner; /* whose list it is on, or NULL */
+	struct list_node owned;
 };
 
 struct slot_table {

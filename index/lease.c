@@ -160,6 +160,9 @@ static void lease_end(struct cache *cache, struct lease *lease)
 	assert(lease->first == ITEM_NONE && (lease->generation & 1) == 1);
 	assert(cache->tenants[lease->tenant].leases_count > 0);
 	cache->tenants[lease->tenant].leases_count--;
+	if (lease->owner != NULL)
+		list_remove(lease->owner, &lease->owned);
+	lease->owner = NULL;
 	heap_remove(cache, lease->heap_place);
 	lease->generation++;
 	lease->heap_place = cache->lease_free_first;
@@ -267,6 +270,63 @@ bool cache_lease_is_of(const struct cache *cache, uint64_t handle, uint32_t tena
 bool cache_lease_is_live(const struct cache *cache, uint64_t handle)
 {
 	return lease_find(cache, handle) != NULL;
+}
+
+/* ---- owners and uses ---- */
+
+/* Nobody finds it from now on; what it holds goes as that of an expired one, a bounded step a
+ * pass. */
+static void lease_expire_now(struct cache *cache, struct lease *lease)
+{
+	lease->is_expired = true;
+	lease->deadline_us = 0;
+	heap_rise(cache, lease->heap_place);
+}
+
+void cache_lease_own(struct cache *cache, uint64_t handle, struct list *owner)
+{
+	struct lease *lease = lease_find(cache, handle);
+
+	assert(lease != NULL && lease->owner == NULL && !lease->is_left);
+	lease->owner = owner;
+	list_append(owner, &lease->owned);
+}
+
+void cache_leases_leave(struct cache *cache, struct list *owner)
+{
+	struct list_node *node;
+
+	while ((node = list_take_first(owner)) != NULL) {
+		struct lease *lease = list_item(node, struct lease, owned);
+
+		assert(lease->owner == owner && (lease->generation & 1) == 1);
+		lease->owner = NULL;
+		lease->is_left = true;
+		if (lease->uses == 0)
+			lease_expire_now(cache, lease);
+	}
+}
+
+void cache_lease_use(struct cache *cache, uint64_t handle)
+{
+	struct lease *lease = lease_find(cache, handle);
+
+	if (lease == NULL)
+		return;
+	assert(lease->uses < UINT32_MAX);
+	lease->uses++;
+}
+
+void cache_lease_unuse(struct cache *cache, uint64_t handle)
+{
+	struct lease *lease = lease_find(cache, handle);
+
+	if (lease == NULL)
+		return;
+	assert(lease->uses > 0);
+	lease->uses--;
+	if (lease->uses == 0 && lease->is_left)
+		lease_expire_now(cache, lease);
 }
 
 /* Blocks are delivered about in the order of the lease, so what is looked for is near the front. */

@@ -2,6 +2,8 @@
  * restored extents. */
 #include "tests/index/rig.h"
 
+#include "base/list.h"
+
 #include <errno.h>
 
 static void grant(struct rig *rig, uint64_t number, uint64_t deadline_us, uint64_t *out_lease)
@@ -176,6 +178,145 @@ static void an_empty_pool_says_try_again(void **unused)
 	rig_finish(&rig);
 }
 
+static void the_leases_of_an_owner_end_when_it_leaves_and_no_others(void **unused)
+{
+	struct rig rig;
+	struct list owners[2];
+	uint64_t leases[6], nobodys;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	rig_store(&rig, 1, 0);
+	for (unsigned i = 0; i < 2; i++)
+		list_init(&owners[i]);
+	for (unsigned i = 0; i < 6; i++) {
+		grant(&rig, 1, 1000, &leases[i]);
+		cache_lease_own(rig.cache, leases[i], &owners[i % 2]);
+	}
+	grant(&rig, 1, 1000, &nobodys);
+	cache_lease_release(rig.cache, leases[2]);
+	assert_int_equal(owners[0].count, 2);
+	cache_leases_leave(rig.cache, &owners[0]);
+	assert_true(list_is_empty(&owners[0]));
+	/* Nobody finds them any more; their holds go with the next pass. */
+	for (unsigned i = 0; i < 6; i++)
+		assert_int_equal(cache_lease_is_live(rig.cache, leases[i]), i % 2 == 1);
+	cache_check(rig.cache);
+	assert_int_equal(cache_lease_expire(rig.cache, 0), 2);
+	assert_int_equal(holds(&rig, 1), 4);
+	cache_leases_leave(rig.cache, &owners[0]);
+	assert_int_equal(cache_lease_expire(rig.cache, 999), 0);
+	/* Deadlines end the others as before, and take them off their list. */
+	assert_int_equal(cache_lease_expire(rig.cache, 1000), 4);
+	assert_true(list_is_empty(&owners[1]));
+	assert_int_equal(holds(&rig, 1), 0);
+	rig_finish(&rig);
+}
+
+static void a_lease_in_use_outlives_its_owner_until_its_last_use(void **unused)
+{
+	struct rig rig;
+	struct list owner;
+	uint64_t used, expires, released;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	rig_store(&rig, 1, 0);
+	list_init(&owner);
+	grant(&rig, 1, 1000, &used);
+	grant(&rig, 1, 500, &expires);
+	grant(&rig, 1, 1000, &released);
+	cache_lease_own(rig.cache, used, &owner);
+	cache_lease_own(rig.cache, expires, &owner);
+	cache_lease_own(rig.cache, released, &owner);
+	cache_lease_use(rig.cache, used);
+	cache_lease_use(rig.cache, expires);
+	cache_lease_use(rig.cache, released);
+	cache_leases_leave(rig.cache, &owner);
+	cache_lease_use(rig.cache, used);
+	cache_lease_unuse(rig.cache, used);
+	assert_int_equal(cache_lease_expire(rig.cache, 499), 0);
+	/* Uses move no deadline, and keep nobody from a release. */
+	assert_int_equal(cache_lease_expire(rig.cache, 500), 1);
+	cache_lease_unuse(rig.cache, expires);
+	cache_lease_release(rig.cache, released);
+	cache_lease_unuse(rig.cache, released);
+	assert_int_equal(holds(&rig, 1), 1);
+	assert_true(cache_lease_is_live(rig.cache, used));
+	cache_lease_unuse(rig.cache, used);
+	assert_false(cache_lease_is_live(rig.cache, used));
+	cache_check(rig.cache);
+	assert_int_equal(cache_lease_expire(rig.cache, 500), 1);
+	assert_int_equal(holds(&rig, 1), 0);
+	cache_lease_unuse(rig.cache, used);
+	rig_finish(&rig);
+}
+
+#define OWNERS 3u
+
+struct owned_lease {
+	uint64_t handle, deadline_us;
+	unsigned owner, uses; /* OWNERS: nobody's */
+	bool has_left;
+};
+
+/* Whatever comes when: a lease is live until its release, its deadline, or both its owner's leaving
+ * and its last use. */
+static void owners_uses_releases_and_deadlines_in_any_order_agree(void **unused)
+{
+	struct rig rig;
+	struct list owners[OWNERS];
+	struct owned_lease leases[16] = { 0 };
+	uint64_t random = 5;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 8);
+	rig_store(&rig, 1, 0);
+	for (unsigned i = 0; i < OWNERS; i++)
+		list_init(&owners[i]);
+	for (uint64_t now = 1; now < 3000; now++) {
+		random = random * UINT64_C(6364136223846793005) + 1442695040888963407u;
+		struct owned_lease *lease = &leases[random >> 60];
+		unsigned dice = random >> 40 & 15;
+		(void)cache_lease_expire(rig.cache, now);
+		for (unsigned i = 0; i < 16; i++)
+			if (leases[i].deadline_us <= now ||
+			    (leases[i].has_left && leases[i].uses == 0))
+				leases[i].handle = 0;
+		if (lease->handle == 0) {
+			*lease = (struct owned_lease){ .deadline_us = now + 1 + (random >> 32 & 63),
+						       .owner = dice % (OWNERS + 1) };
+			grant(&rig, 1, lease->deadline_us, &lease->handle);
+			if (lease->owner < OWNERS)
+				cache_lease_own(rig.cache, lease->handle, &owners[lease->owner]);
+		} else if (dice < 2) {
+			cache_lease_release(rig.cache, lease->handle);
+			lease->handle = 0;
+		} else if (dice < 8) {
+			cache_lease_use(rig.cache, lease->handle);
+			lease->uses++;
+		} else if (dice < 14 && lease->uses > 0) {
+			cache_lease_unuse(rig.cache, lease->handle);
+			lease->uses--;
+		} else if (dice == 15) {
+			unsigned owner = random >> 50 & 1;
+
+			cache_leases_leave(rig.cache, &owners[owner]);
+			for (unsigned i = 0; i < 16; i++)
+				leases[i].has_left |= leases[i].owner == owner;
+		}
+		cache_check(rig.cache);
+		for (unsigned i = 0; i < 16; i++)
+			if (leases[i].handle != 0)
+				assert_int_equal(cache_lease_is_live(rig.cache, leases[i].handle),
+						 !leases[i].has_left || leases[i].uses > 0);
+	}
+	(void)cache_lease_expire(rig.cache, UINT64_MAX);
+	for (unsigned i = 0; i < OWNERS; i++)
+		assert_true(list_is_empty(&owners[i]));
+	rig_finish(&rig);
+}
+
 static void a_leased_block_survives_what_would_evict_it(void **unused)
 {
 	struct rig rig;
@@ -290,6 +431,9 @@ int main(void)
 		cmocka_unit_test(leases_hold_at_most_half_but_the_only_one_gets_what_fits),
 		cmocka_unit_test(holes_are_passed_over),
 		cmocka_unit_test(an_empty_pool_says_try_again),
+		cmocka_unit_test(the_leases_of_an_owner_end_when_it_leaves_and_no_others),
+		cmocka_unit_test(a_lease_in_use_outlives_its_owner_until_its_last_use),
+		cmocka_unit_test(owners_uses_releases_and_deadlines_in_any_order_agree),
 		cmocka_unit_test(a_leased_block_survives_what_would_evict_it),
 		cmocka_unit_test(an_impossible_extent_is_refused),
 		cmocka_unit_test(a_restored_slot_must_fit_its_extent_to_the_byte),
