@@ -105,6 +105,7 @@ static void batch_give(struct batch *batch)
 
 	assert(batch->open == 0 && batch->moving == 0 && batch->delivered == 0);
 	assert(list_is_empty(&batch->unsaid));
+	cache_lease_unuse(daemon->cache, batch->lease);
 	cache_space_release(daemon->cache, batch->space);
 	list_remove(&session->batches, &batch->link);
 	session->batches_count--;

@@ -142,6 +142,7 @@ void load_frame(struct session *session, const struct frame_load *frame)
 	batch->lease = cache_lease_is_of(daemon->cache, frame->lease, session->tenant->handle)
 			       ? frame->lease
 			       : LEASE_NONE;
+	cache_lease_use(daemon->cache, batch->lease);
 	batch->group = frame->group;
 	batch->payload_bytes = session->engine->groups[frame->group].payload_bytes;
 	batch->tokens_per_block = session->engine->groups[frame->group].tokens_per_block;

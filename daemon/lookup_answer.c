@@ -273,6 +273,7 @@ void answer_lease(struct session *session, const struct lookup *lookup, uint64_t
 				 daemon->now_us + lease_us, &answer->lease, &granted) == 0) {
 		if (granted == count || clipped_suffices(session, lookup, granted, answer)) {
 			answer->lease_us = lease_us;
+			cache_lease_own(daemon->cache, answer->lease, &session->leases);
 			(void)failpoint(lease_granted);
 			return;
 		}

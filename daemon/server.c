@@ -207,6 +207,7 @@ struct session *server_adopt(struct daemon *daemon, const struct wire *wire, str
 	session->window_fd = -1;
 	session->number = ++server->sessions_ever;
 	list_init(&session->batches);
+	list_init(&session->leases);
 	list_append(&server->open, &session->link);
 	return session;
 }
@@ -331,6 +332,7 @@ static void session_free(struct session *session)
 	struct server *server = session->daemon->server;
 
 	assert(session->users == 0 && session->batches_count == 0);
+	assert(list_is_empty(&session->leases));
 	if (session->window != NULL)
 		munmap(session->window, session->window_bytes);
 	if (session->window_fd >= 0)

@@ -103,6 +103,8 @@ void session_end(struct session *session)
 	session->state = SESSION_CLOSING;
 	session->wire.ops->close(&session->wire);
 	lookup_abandon(session);
+	/* Other ranks load with them, too: what is being loaded is held to its end. */
+	cache_leases_leave(session->daemon->cache, &session->leases);
 	for (struct list_node *node = list_first(&session->batches); node != NULL;
 	     node = list_after(&session->batches, node))
 		batch_end_all(list_item(node, struct batch, link), -ECANCELED);

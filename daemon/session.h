@@ -78,6 +78,8 @@ struct session {
 	uint32_t roles;
 	uint16_t shard;
 	struct lookup *lookup;          /* its lookup of several frames, or NULL */
+	/* granted to it, RETAIN's excepted: nobody could give them back once it is gone */
+	struct list leases;
 	bool has_lost_lookup;           /* one whose first frames were dropped */
 	uint64_t lost_lookup;           /* its number */
 	/* data connections */

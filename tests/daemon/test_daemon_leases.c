@@ -118,9 +118,158 @@ static void a_hoarder_gets_half_and_others_still_store_and_load(void **unused)
 	assert_true(rig_figures(&rig, 0, TIER_CPU).holds <= CPU_BLOCKS / 2);
 	assert_int_equal(store_many(other, 50000, 20), 20);
 	assert_int_equal(rig_load(other, &(struct rig_blocks){ .first = 50000, .count = 20 }), 20);
-	/* A connection's end does not free a lease; its deadline does. */
+	/* With its connection all that it holds comes back. */
 	rig_client_close(hoarder);
-	rig_pass_time(&rig, 60 * RIG_SECOND);
+	rig_settle(&rig);
+	rig_assert_idle(&rig);
+	rig_finish(&rig);
+}
+
+static void the_leases_of_an_engine_that_dies_end_with_its_connection(void **unused)
+{
+	struct rig rig;
+	struct rig_client *dies, *lives;
+
+	(void)unused;
+	rig_init(&rig, NULL);
+	dies = rig_register(&rig, &(struct rig_engine){ .name = "dies" });
+	lives = rig_register(&rig, &(struct rig_engine){ .name = "lives" });
+	assert_int_equal(store_many(dies, 1, 20), 20);
+	assert_int_not_equal(lease_take(dies, 1, 10, 60 * RIG_SECOND).lease, 0);
+	assert_int_not_equal(lease_take(dies, 6, 5, 60 * RIG_SECOND).lease, 0);
+	struct rig_found kept = lease_take(lives, 11, 10, 60 * RIG_SECOND);
+	/* Its blocks go through the data connection; that alone ends no lease. */
+	rig_client_hang_up(dies, FRAME_DATA);
+	rig_settle(&rig);
+	assert_int_equal(daemon_leases_count(rig.daemon), 3);
+	rig_client_close(dies);
+	rig_settle(&rig);
+	assert_int_equal(daemon_leases_count(rig.daemon), 1);
+	assert_int_equal(rig_figures(&rig, 0, TIER_CPU).holds, 10);
+	rig_lease_release(lives, kept.lease);
+	rig_assert_idle(&rig);
+	rig_finish(&rig);
+}
+
+/* The scheduler of an engine looks up, and its worker, on connections of its own, loads. */
+static void schedule_begin(struct rig *rig, struct rig_client **out_scheduler,
+			   struct rig_client **out_worker, struct rig_batch **out_batch,
+			   uint64_t *out_lease)
+{
+	rig_init(rig, NULL);
+	*out_worker = rig_register(rig, &(struct rig_engine){ .roles = FRAME_ROLE_WORKER });
+	*out_scheduler = rig_register(rig, &(struct rig_engine){ .roles = FRAME_ROLE_SCHEDULER });
+	assert_int_equal(store_many(*out_worker, 1, 10), 10);
+	*out_lease = lease_take(*out_scheduler, 1, 10, 60 * RIG_SECOND).lease;
+	assert_int_not_equal(*out_lease, 0);
+	*out_batch = rig_load_begin(*out_worker, &(struct rig_blocks){ .first = 1,
+								       .count = 4,
+								       .lease = *out_lease });
+	(*out_batch)->is_kept = true;
+	rig_settle(rig);
+}
+
+static void a_lease_outlives_its_connection_while_another_rank_loads_with_it(void **unused)
+{
+	struct rig rig;
+	struct rig_client *scheduler, *worker;
+	struct rig_batch *batch;
+	uint64_t lease;
+
+	(void)unused;
+	schedule_begin(&rig, &scheduler, &worker, &batch, &lease);
+	rig_client_close(scheduler);
+	rig_settle(&rig);
+	assert_true(cache_lease_is_live(rig.daemon->cache, lease));
+	assert_int_equal(rig_figures(&rig, 0, TIER_CPU).holds, 10);
+	/* Another load may still use it. */
+	assert_int_equal(
+		rig_load(worker, &(struct rig_blocks){ .first = 5, .count = 2, .lease = lease }),
+		2);
+	rig_settle(&rig);
+	assert_int_equal(rig_figures(&rig, 0, TIER_CPU).holds, 8);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_true(cache_lease_is_live(rig.daemon->cache, lease));
+		rig_release(worker, batch, i, false);
+		rig_settle(&rig);
+	}
+	assert_false(cache_lease_is_live(rig.daemon->cache, lease));
+	rig_assert_idle(&rig);
+	rig_finish(&rig);
+}
+
+static void a_load_that_never_ends_keeps_a_dead_schedulers_lease_to_a_deadline_only(void **unused)
+{
+	(void)unused;
+	for (unsigned is_cancelled = 0; is_cancelled < 2; is_cancelled++) {
+		struct rig rig;
+		struct rig_client *scheduler, *worker;
+		struct rig_batch *batch;
+		uint64_t lease;
+
+		schedule_begin(&rig, &scheduler, &worker, &batch, &lease);
+		rig_client_close(scheduler);
+		rig_settle(&rig);
+		assert_int_equal(daemon_leases_count(rig.daemon), 1);
+		if (is_cancelled)
+			rig_cancel(worker, batch);
+		else
+			rig_pass_time(&rig, RIG_DEADLINE_US);
+		rig_settle(&rig);
+		rig_assert_idle(&rig);
+		rig_finish(&rig);
+	}
+}
+
+/* With its last breath an engine may be at any step of a load from the disk. */
+static void at_whatever_step_of_a_load_an_engine_dies_its_lease_goes(void **unused)
+{
+	(void)unused;
+	for (unsigned steps = 0; steps < 24; steps++) {
+		struct rig rig;
+		struct rig_client *client;
+
+		rig_init(&rig, &(struct rig_config){ .load_window_blocks = WINDOW });
+		client = rig_register(&rig, NULL);
+		assert_int_equal(store_many(client, 1, 12), 12);
+		rig_drop_cpu(client, 0, 1, 12);
+		struct rig_found found = lease_take(client, 1, 12, 60 * RIG_SECOND);
+		(void)rig_load_begin(client, &(struct rig_blocks){ .first = 1,
+								   .count = 12,
+								   .lease = found.lease });
+		for (unsigned i = 0; i < steps; i++)
+			(void)rig_step(&rig);
+		/* Its sockets are closed one after the other, in any order. */
+		rig_client_hang_up(client, steps % 2 ? FRAME_CONTROL : FRAME_DATA);
+		(void)rig_step(&rig);
+		rig_client_close(client);
+		rig_settle(&rig);
+		rig_assert_idle(&rig);
+		rig_finish(&rig);
+	}
+}
+
+static void what_is_retained_stays_when_its_engine_goes_and_what_is_pinned_goes(void **unused)
+{
+	struct rig rig;
+	struct rig_client *client;
+	struct rig_blocks retained = { .first = 1, .count = 3 };
+	struct rig_blocks pinned = { .first = 4, .count = 5 };
+
+	(void)unused;
+	rig_init(&rig, NULL);
+	client = rig_register(&rig, NULL);
+	assert_int_equal(store_many(client, 1, 10), 10);
+	assert_int_equal(rig_hint(client, FRAME_HINT_RETAIN, &retained, 10 * RIG_SECOND).outcome,
+			 FRAME_HINT_ACCEPTED);
+	assert_int_not_equal(rig_hint(client, FRAME_HINT_PIN, &pinned, 10 * RIG_SECOND).lease, 0);
+	assert_int_equal(rig_figures(&rig, 0, TIER_CPU).holds, 8);
+	rig_client_close(client);
+	rig_settle(&rig);
+	assert_int_equal(rig_figures(&rig, 0, TIER_CPU).holds, 3);
+	rig_pass_time(&rig, 10 * RIG_SECOND - 1);
+	assert_int_equal(daemon_leases_count(rig.daemon), 1);
+	rig_pass_time(&rig, 1);
 	rig_assert_idle(&rig);
 	rig_finish(&rig);
 }
@@ -263,6 +412,14 @@ int main(void)
 		cmocka_unit_test(a_lease_longer_than_the_longest_is_cut_to_it),
 		cmocka_unit_test(leased_blocks_survive_stores_that_would_have_evicted_them),
 		cmocka_unit_test(a_hoarder_gets_half_and_others_still_store_and_load),
+		cmocka_unit_test(the_leases_of_an_engine_that_dies_end_with_its_connection),
+		cmocka_unit_test(
+			a_lease_outlives_its_connection_while_another_rank_loads_with_it),
+		cmocka_unit_test(
+			a_load_that_never_ends_keeps_a_dead_schedulers_lease_to_a_deadline_only),
+		cmocka_unit_test(at_whatever_step_of_a_load_an_engine_dies_its_lease_goes),
+		cmocka_unit_test(
+			what_is_retained_stays_when_its_engine_goes_and_what_is_pinned_goes),
 		cmocka_unit_test(a_load_larger_than_its_window_streams_through_it),
 		cmocka_unit_test(two_large_loads_do_not_starve_each_other),
 		cmocka_unit_test(a_client_that_never_releases_stops_only_itself),

@@ -111,7 +111,6 @@ enum { RESIDENT = 900001, LOADER, LEASED, NEIGHBOUR };
 
 static void residents_move_in(struct rig *rig, struct residents *residents)
 {
-	struct rig_keys keys = { .first = 1, .count = BLOCKS };
 	struct rig_blocks blocks = blocks_of(RESIDENT);
 
 	residents->engine = register_model(rig, &residents->models[0], 0, RESIDENT);
@@ -125,13 +124,14 @@ static void residents_move_in(struct rig *rig, struct residents *residents)
 	residents->kept = rig_load_begin(residents->loader, &blocks);
 	residents->kept->is_kept = true;
 	rig_batch_await(rig, residents->kept);
-	/* An engine that left, but whose lease lives. */
+	/* An engine that left, but what it retained is leased. */
 	struct rig_client *leased = register_model(rig, &residents->models[3], 0, LEASED);
 	blocks = blocks_of(LEASED);
 	assert_int_equal(rig_store(leased, &blocks), BLOCKS);
-	struct rig_found found = rig_lookup(leased, &keys, 1, 50 * RIG_SECOND);
-	assert_int_equal(found.usable_tokens, BLOCKS * RIG_TOKENS);
-	residents->lease = found.lease;
+	struct frame_hint_reply retained =
+		rig_hint(leased, FRAME_HINT_RETAIN, &blocks, 50 * RIG_SECOND);
+	assert_int_equal(retained.outcome, FRAME_HINT_ACCEPTED);
+	residents->lease = retained.lease;
 	leave(rig, leased);
 }
 
