@@ -60,7 +60,7 @@ static unsigned pin(struct session *session, const struct frame_hint *frame, uns
 	if (cache_lease_grant(daemon->cache, session->tenant->handle, wanted, present,
 			      daemon->now_us + lease_us, out_lease, &granted) < 0)
 		return 0;
-	/* A pin can be given back only by whom it was told; what is retained outlives its engine. */
+	/* Who was told of a pin alone can give it back; what is retained outlives its engine. */
 	if (frame->kind == FRAME_HINT_PIN)
 		cache_lease_own(daemon->cache, *out_lease, &session->leases);
 	return granted;
