@@ -430,11 +430,11 @@ def _adapter_place(path: str) -> str:
 
 class AdapterDigests:
     """Digests of the adapters that requests use, by id. An adapter is read once, at its first
-    request; each further one costs a stat a file. Files that changed under a loaded adapter say nothing about what is loaded, so the id is refused
-    from then on. With load_inplace the engine loads again; but its own prefix cache tells adapters
-    apart by name (newer versions: and path) only, and would mix their blocks: so content that
-    changed under a known name and path stays refused, whatever its id.
-    """
+    request; each further one costs a stat a file. Files that changed under a loaded adapter say
+    nothing about what is loaded, so the id is refused from then on. With load_inplace the
+    engine loads again; but its own prefix cache tells adapters apart by name (newer versions:
+    and path) only, and would mix their blocks: so content that changed under a known name and
+    path stays refused, whatever its id. """
 
     def __init__(self) -> None:
         self._adapters: dict[int, _Adapter] = {}

@@ -67,8 +67,8 @@ class WorkerReport(KVConnectorWorkerMetadata):
     stores_failed: set[int] = field(default_factory=set)          # some block is not in the cache
     stores_again: set[int] = field(default_factory=set)           # ... but may be offered again
     loads_failed: dict[int, list[int]] = field(default_factory=dict)  # first lost token, by number
-    loads_over: dict[int, float] = field(default_factory=dict)    # number -> seconds
-    registration: Registration | None = None
+    loads_over: dict[int, int] = field(default_factory=dict)      # number -> ranks
+    load_seconds: dict[int, float] = field(default_factory=dict)  # of the slowest rank, by number
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> KVConnectorWorkerMetadata:
         assert isinstance(other, WorkerReport)
@@ -78,15 +78,14 @@ class WorkerReport(KVConnectorWorkerMetadata):
         self.stores_again |= other.stores_again
         for number, lost in other.loads_failed.items():
             self.loads_failed.setdefault(number, []).extend(lost)
-        for number, seconds in other.loads_over.items():
-            self.loads_over[number] = max(seconds, self.loads_over.get(number, 0.0))
-        if self.registration is None or not self.registration.refusal:
-            self.registration = other.registration or self.registration
+        for number, ranks in other.loads_over.items():
+            self.loads_over[number] = self.loads_over.get(number, 0) + ranks
+        for number, seconds in other.load_seconds.items():
+            self.load_seconds[number] = max(seconds, self.load_seconds.get(number, 0.0))
         return self
 
     def is_empty(self) -> bool:
-        return not (self.stores_over or self.loads_over or self.loads_failed
-                    or self.registration is not None)
+        return not (self.stores_over or self.loads_over or self.loads_failed)
 
 
 @dataclass

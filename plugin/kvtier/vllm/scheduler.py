@@ -7,6 +7,7 @@ less often, by libkvtier.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -33,6 +34,16 @@ ESTIMATE_TIMES = 4        # ... nor shorter than this many times its estimate
 NOT_LOADED = (0, False)
 
 
+@dataclass
+class UnderWay:
+    """A load until every rank has reported its end."""
+    tracked: Tracked
+    load: Load
+    ranks_over: int = 0
+    seconds: float = 0.0
+    has_failed: bool = False
+
+
 class SchedulerSide:
     """One an engine. `enabled` says whether it does anything; the reason was logged."""
 
@@ -49,7 +60,7 @@ class SchedulerSide:
         self._adapters = AdapterDigests()
         self._requests: dict[str, Tracked] = {}
         self.block_pool: Any = None    # the engine's, where it has told
-        self._loads: dict[int, tuple[Tracked, Load]] = {}
+        self._loads: dict[int, UnderWay] = {}
         self._memory = Names()
         self._is_planned_ahead = _is_planned_ahead(vllm_config)
         self._offers = Offers(settings, self._names, self._memory, kv_cache_config.num_blocks,
@@ -68,24 +79,25 @@ class SchedulerSide:
     # ---- registration ----
 
     def register(self, registration: Registration) -> None:
-        """What the workers found. May come again, when a refusal has been mended."""
+        """What the workers found; once, before the first request."""
         self._registration = registration
         if registration.refusal:
             return
-        if self._link is not None:
-            self._link.close()
         groups = [library.Group(kind, tokens, payload, window, segments)
                   for kind, tokens, payload, window, segments in registration.groups]
         self._offers.windows = [group.window_tokens if group.kind == 'window' else 0
                                 for group in groups]
-        identity = dict(registration.identity, weights_version=self._weights.text)
+        self._weights.text = registration.identity.get('weights_version', '')
         self._link = Link('scheduler', options_of(
-            self._engine, library.SCHEDULER, identity, groups, self._settings.socket,
+            self._engine, library.SCHEDULER, registration.identity, groups, self._settings.socket,
             world=registration.world), must=self._settings.on_refusal == 'fail')
 
     def _client(self) -> library.Client | None:
         """The client when lookups and stores make sense now."""
-        if self._link is None or not self._hashes_are_shared():
+        if self._link is None:
+            self._tell_of_silence()
+            return None
+        if not self._hashes_are_shared():
             return None
         connected = self._link.is_connected()
         if connected != self._was_connected:
@@ -93,6 +105,13 @@ class SchedulerSide:
             self._memory.forget_tails()
             self._was_connected = connected
         return self._link.client if connected else None
+
+    def _tell_of_silence(self) -> None:
+        if self._registration is None:
+            self._registration = Registration({}, [], 1, 'the workers said nothing', '')
+            logger.error('kvtier: the workers did not say what their KV cache is, so this vLLM '
+                         'version does not pass it on. Serving without kvtier. Fix: use a version '
+                         'that docs/VLLM.md names.')
 
     def _hashes_are_shared(self) -> bool:
         """Whether the engine's hashes are those that other processes compute."""
@@ -275,7 +294,7 @@ class SchedulerSide:
         if found is not None:
             tracked.cpu_tokens = min(tokens, found.tier_tokens[0])
             tracked.nvme_tokens = tokens - tracked.cpu_tokens
-        self._loads[load.number] = (tracked, load)
+        self._loads[load.number] = UnderWay(tracked, load)
         self._new_loads.append(load)
         # What the engine had itself is offered, unless it is known to be there; what is loaded is.
         is_stored = self._offers.is_stored(tracked, begin)
@@ -332,30 +351,40 @@ class SchedulerSide:
     # ---- what came of it ----
 
     def report(self, report: WorkerReport, world: int) -> None:
-        if report.registration is not None:
-            self.register(report.registration)
         for number in report.stores_again:
             self._offers.offer_again(number)
         for number, ranks in report.stores_over.items():
             self._offers.over(number, ranks, world, number in report.stores_failed)
         for number, lost in report.loads_failed.items():
             self._load_failed(number, lost)
-        for number, seconds in report.loads_over.items():
-            tracked, load = self._loads.pop(number, (None, None))
-            if tracked is not None and load is not None:
-                tracked.load = None
-                tracked.restore_seconds += seconds
-                if number not in report.loads_failed:
-                    self._memory.loaded(load.parts)
-                if load.lease and self._link is not None and self._link.client is not None:
-                    self._link.client.lease_release(load.lease)
+        for number, ranks in report.loads_over.items():
+            self._load_over(number, ranks, world, report.load_seconds.get(number, 0.0))
+
+    def _load_over(self, number: int, ranks: int, world: int, seconds: float) -> None:
+        """`ranks` more ranks have their part; the lease is theirs until all have."""
+        under_way = self._loads.get(number)
+        if under_way is None:
+            return
+        under_way.ranks_over += ranks
+        under_way.seconds = max(under_way.seconds, seconds)
+        if under_way.ranks_over < world:
+            return
+        del self._loads[number]
+        tracked, load = under_way.tracked, under_way.load
+        tracked.load = None
+        tracked.restore_seconds += under_way.seconds
+        if not under_way.has_failed:
+            self._memory.loaded(load.parts)
+        if load.lease and self._link is not None and self._link.client is not None:
+            self._link.client.lease_release(load.lease)
 
     def _load_failed(self, number: int, lost: list[int]) -> None:
         """lost: group and position of each lost block, one behind the other."""
-        entry = self._loads.get(number)
-        if entry is None:
+        under_way = self._loads.get(number)
+        if under_way is None:
             return
-        tracked, load = entry
+        under_way.has_failed = True
+        tracked, load = under_way.tracked, under_way.load
         # This request computes the rest: a load that fails for ever must not be tried for ever.
         tracked.may_load = False
         parts = {part.group: part for part in load.parts}

@@ -71,7 +71,6 @@ class WorkerSide:
         self._link: Link | None = None
         self._payload_bytes: list[int] = []
         self.registration: Registration | None = None
-        self._registration_to_send: Registration | None = None
         self._generation = 0
         self._jobs: dict[int, Job] = {}
         self._loads: dict[int, LoadState] = {}
@@ -346,7 +345,8 @@ class WorkerSide:
         load, seconds = owner.load, time.monotonic() - owner.began
         del self._loads[load.number]
         self.stats.add('load_seconds_total', seconds)
-        self._report.loads_over[load.number] = seconds
+        self._report.loads_over[load.number] = 1
+        self._report.load_seconds[load.number] = seconds
         if owner.lost:
             self._report.loads_failed[load.number] = owner.lost
             self.stats.add('load_failed_blocks_total', len(owner.lost_blocks))
@@ -383,7 +383,6 @@ class WorkerSide:
         return lost
 
     def take_report(self) -> WorkerReport | None:
-        self._report.registration, self._registration_to_send = self._registration_to_send, None
         if self._report.is_empty():
             return None
         report, self._report = self._report, WorkerReport()
