@@ -434,7 +434,7 @@ class AdapterDigests:
     nothing about what is loaded, so the id is refused from then on. With load_inplace the
     engine loads again; but its own prefix cache tells adapters apart by name (newer versions:
     and path) only, and would mix their blocks: so content that changed under a known name and
-    path stays refused, whatever its id. """
+    path stays refused, whatever its id."""
 
     def __init__(self) -> None:
         self._adapters: dict[int, _Adapter] = {}
