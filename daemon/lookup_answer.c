@@ -11,14 +11,12 @@
 
 #define NVME_OP_BYTES (1u << 20)   /* what an operation in the queue is taken for */
 
-/* What the answer is made from; one lookup at a time, on the loop. A byte a key: it is there; the
- * answer stands on it, which a lease that was clipped makes fewer; none. */
+/* What the answer is made from; one lookup at a time, on the loop. A byte a key: it is there; a
+ * clipped lease holds it; none. */
 static uint8_t presence[FRAME_LOOKUP_KEYS_MAX];
-static uint8_t promised[FRAME_LOOKUP_KEYS_MAX];
+static uint8_t leased[FRAME_LOOKUP_KEYS_MAX];
 static const uint8_t nothing[FRAME_LOOKUP_KEYS_MAX];
-/* What a lease is asked for: entries, and the keys that found them. */
-static uint32_t wanted[FRAME_LOOKUP_KEYS_MAX];
-static uint32_t wanted_keys[FRAME_LOOKUP_KEYS_MAX];
+static uint32_t wanted[FRAME_LOOKUP_KEYS_MAX]; /* entries that a lease is asked for */
 
 /* The most tokens, at most `tokens_max`, from which every group can go on with these keys alone. */
 static uint32_t usable_of(const struct session *session, const struct lookup *lookup,
@@ -50,8 +48,7 @@ void answer_find(const struct session *session, const struct lookup *lookup,
 {
 	for (uint32_t i = 0; i < lookup->keys_count; i++)
 		presence[i] = lookup->tiers[i] != TIERS;
-	memcpy(promised, presence, lookup->keys_count);
-	*out_answer = (struct answer){ .presence = presence };
+	*out_answer = (struct answer){ .presence = presence, .promised = presence };
 	out_answer->usable_tokens = usable_of(session, lookup, presence, UINT32_MAX);
 }
 
@@ -155,7 +152,7 @@ static void steps_make(const struct session *session, const struct lookup *looku
 
 		if (i + 1 < answer->runs_count && answer->ends[i] < point)
 			point = is_plain ? (uint32_t)answer->ends[i]
-					 : usable_of(session, lookup, promised,
+					 : usable_of(session, lookup, answer->promised,
 						     (uint32_t)answer->ends[i]);
 		if (point < from)
 			point = from;
@@ -194,6 +191,22 @@ bool lease_is_left(const struct daemon *daemon, const struct tenant *tenant)
 	       daemon->settings.leases_max / daemon->tenants_count;
 }
 
+static bool is_wanted(const struct lookup *lookup, const struct lookup_section *section,
+		      uint32_t key, uint64_t keys_end)
+{
+	return lookup->entries[section->first + key] != ENTRY_NONE &&
+	       section->first_position + (uint64_t)key < keys_end;
+}
+
+/* Blocks of the section's group that begin before the token `tokens_end`. */
+static uint64_t blocks_before(const struct engine *engine, const struct lookup_section *section,
+			      uint64_t tokens_end)
+{
+	uint64_t tokens_per_block = engine->groups[section->group].tokens_per_block;
+
+	return (tokens_end + tokens_per_block - 1) / tokens_per_block;
+}
+
 /* The keys before the token `tokens_end` that were found; how many. */
 static uint32_t wanted_fill(const struct engine *engine, const struct lookup *lookup,
 			    uint32_t tokens_end)
@@ -202,26 +215,31 @@ static uint32_t wanted_fill(const struct engine *engine, const struct lookup *lo
 
 	for (uint32_t i = 0; i < lookup->sections_count; i++) {
 		const struct lookup_section *section = &lookup->sections[i];
-		uint64_t tokens_per_block = engine->groups[section->group].tokens_per_block;
+		uint64_t end = blocks_before(engine, section, tokens_end);
 
-		for (uint32_t key = 0; key < section->count; key++) {
-			if (lookup->entries[section->first + key] == ENTRY_NONE ||
-			    (section->first_position + (uint64_t)key) * tokens_per_block >=
-				    tokens_end)
-				continue;
-			wanted_keys[count] = section->first + key;
-			wanted[count++] = lookup->entries[section->first + key];
-		}
+		for (uint32_t key = 0; key < section->count; key++)
+			if (is_wanted(lookup, section, key, end))
+				wanted[count++] = lookup->entries[section->first + key];
 	}
 	return count;
 }
 
-/* From here on the answer stands on the keys of the first `granted` wanted ones. */
-static void promise_only(const struct lookup *lookup, unsigned granted)
+/* The keys of the first `granted` wanted entries. */
+static void leased_fill(const struct engine *engine, const struct lookup *lookup,
+			uint32_t tokens_end, unsigned granted)
 {
-	memset(promised, 0, lookup->keys_count);
-	for (unsigned i = 0; i < granted; i++)
-		promised[wanted_keys[i]] = 1;
+	memset(leased, 0, lookup->keys_count);
+	for (uint32_t i = 0; i < lookup->sections_count; i++) {
+		const struct lookup_section *section = &lookup->sections[i];
+		uint64_t end = blocks_before(engine, section, tokens_end);
+
+		for (uint32_t key = 0; key < section->count && granted > 0; key++) {
+			bool is_leased = is_wanted(lookup, section, key, end);
+
+			leased[section->first + key] = is_leased;
+			granted -= is_leased;
+		}
+	}
 }
 
 /* Only the first `granted` of the wanted keys were leased: makes less usable. False: as groups are
@@ -234,12 +252,13 @@ static bool clipped_suffices(const struct session *session, const struct lookup 
 	uint32_t own = usable_of(session, lookup, nothing, tokens_max);
 	uint32_t middle = own + (tokens_max - own) / 2;
 
-	promise_only(lookup, granted);
-	answer->usable_tokens = usable_of(session, lookup, promised, tokens_max);
+	leased_fill(session->engine, lookup, tokens_max, granted);
+	answer->promised = leased;
+	answer->usable_tokens = usable_of(session, lookup, leased, tokens_max);
 	if (answer->usable_tokens > own && answer->usable_tokens >= middle)
 		return true;
 	/* Granted as a whole, the next one promises all that is there. */
-	memcpy(promised, presence, lookup->keys_count);
+	answer->promised = presence;
 	uint32_t half = usable_of(session, lookup, presence, middle);
 	if (half > answer->usable_tokens)
 		answer->usable_tokens = half;

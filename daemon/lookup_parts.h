@@ -10,7 +10,9 @@
 #include "index/worth.h"
 
 struct answer {
-	const uint8_t *presence; /* a byte a key; until the next lookup's */
+	/* A byte a key, until the next lookup's: it is there; the answer stands on it, which a lease
+	 * that was clipped makes fewer. */
+	const uint8_t *presence, *promised;
 	/* From both every group can go on; a lease holds what that takes. */
 	uint32_t usable_tokens, worth_tokens;
 	uint64_t lease, lease_us;
