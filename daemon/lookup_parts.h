@@ -10,8 +10,8 @@
 #include "index/worth.h"
 
 struct answer {
-	/* A byte a key, until the next lookup's: it is there; the answer stands on it, which a lease
-	 * that was clipped makes fewer. */
+	/* A byte a key, until the next lookup's: it is there; the answer stands on it. A lease that
+	 * was clipped makes the second fewer. */
 	const uint8_t *presence, *promised;
 	/* From both every group can go on; a lease holds what that takes. */
 	uint32_t usable_tokens, worth_tokens;
