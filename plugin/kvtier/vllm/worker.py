@@ -181,16 +181,19 @@ class WorkerSide:
     def _change_weights(self, version: str) -> None:
         """Nothing that is under way may count for the new weights."""
         self._weights.text = version
-        if self._link is None or self._link.client is None:
+        if self._link is None:
             return
-        for number in list(self._jobs):
-            self._link.client.cancel(number)
-        while self._jobs:
-            self._link.client.wait(WAIT_SLICE_US)
-            self._poll()
+        client = self._link.client
+        if client is not None:
+            for number in list(self._jobs):
+                client.cancel(number)
+            while self._jobs:
+                client.wait(WAIT_SLICE_US)
+                self._poll()
         for owner, part in self._waiting:
             self._part_over(owner, part)
         self._waiting = []
+        # Also where there is no client: one that is refused now must not come back as the old.
         self._link.reopen(version)
 
     def _begin_load(self, state: LoadState, part: Blocks) -> None:
