@@ -284,12 +284,8 @@ class SchedulerSide:
                 self._overwritten.extend(numpy.frombuffer(part.engine_blocks, '<u4').tolist())
         self._number += 1
         found = answer.found
-        estimate = found.restore_us * 1e-6 if found is not None else 0.0
-        seconds = max(LOAD_SECONDS_MIN, ESTIMATE_TIMES * estimate)
-        bound_ms = self._settings.load_ms if answer.is_async else self._settings.sync_load_ms
         load = Load(self._number, request.request_id, parts, answer.is_async,
-                    int(min(seconds * 1e6, bound_ms * 1000)), answer.lease, tracked.adapter,
-                    tracked.tag)
+                    self._load_us_max(answer), answer.lease, tracked.adapter, tracked.tag)
         tracked.load, tracked.load_from, tracked.loaded_tokens = load.number, begin, tokens
         if found is not None:
             tracked.cpu_tokens = min(tokens, found.tier_tokens[0])
@@ -300,6 +296,14 @@ class SchedulerSide:
         is_stored = self._offers.is_stored(tracked, begin)
         for group, size in enumerate(self._groups):
             tracked.offered[group] = max(tracked.offered[group], end // size if is_stored else 0)
+
+    def _load_us_max(self, answer: Answer) -> int:
+        """Its deadline: what was worth its estimate is not worth many times of it."""
+        bound_ms = self._settings.load_ms if answer.is_async else self._settings.sync_load_ms
+        if self._settings.load_or_recompute == 'auto':
+            estimate = answer.found.restore_us * 1e-6 if answer.found is not None else 0.0
+            bound_ms = min(bound_ms, 1e3 * max(LOAD_SECONDS_MIN, ESTIMATE_TIMES * estimate))
+        return int(bound_ms * 1000)
 
     def _blocks_to_load(self, request: Any, group: int, first: int, end: int,
                         engine_blocks: list[int]) -> Blocks | None:
