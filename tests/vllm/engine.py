@@ -187,8 +187,9 @@ class Engine:
     def reset_all(self) -> bool:
         return self.ask('reset_all')['done']
 
-    def set(self, name: str, value: Any) -> None:
-        self.ask('set', name=name, value=value)
+    def load_mode(self, mode: str) -> None:
+        """From now on: auto, sync or async."""
+        self.ask('load_mode', mode=mode)
 
     def stats(self) -> dict[str, Any]:
         return self.ask('stats')
@@ -235,7 +236,8 @@ class Engine:
     # ---- lines ----
 
     def _send(self, value: dict[str, Any]) -> None:
-        assert self.process is not None
+        if self.process is None:
+            raise EngineError('engine: it has failed before')
         try:
             self.process.stdin.write(json.dumps(value).encode() + b'\n')
             self.process.stdin.flush()

@@ -110,15 +110,10 @@ class EngineProcess:
         """The connector's too: as if the weights had been changed in place."""
         return {'done': bool(self._engine.reset_prefix_cache(False, True))}
 
-    def set(self, name: str, value: Any) -> dict[str, Any]:
-        """One setting of the connector, on both sides: a start of the engine takes half a minute."""
-        for side in self._sides():
-            setattr(side._settings, name, value)
+    def load_mode(self, mode: str) -> dict[str, Any]:
+        """The setting, which only the scheduler's side reads: a start takes half a minute."""
+        self._scheduler.connector._scheduler._settings.load_mode = mode
         return {}
-
-    def _sides(self) -> list[Any]:
-        from vllm.distributed.kv_transfer import get_kv_transfer_group
-        return [self._scheduler.connector._scheduler, get_kv_transfer_group()._worker]
 
     def stats(self) -> dict[str, Any]:
         pool = self._scheduler.kv_cache_manager.block_pool
@@ -141,7 +136,7 @@ class EngineProcess:
         self._engine.engine_core.shutdown()
 
 
-COMMANDS = ('generate', 'reset', 'reset_all', 'set', 'stats', 'about')
+COMMANDS = ('generate', 'reset', 'reset_all', 'load_mode', 'stats', 'about')
 
 
 def main() -> int:

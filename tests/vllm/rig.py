@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import sys
 import tempfile
@@ -20,8 +21,36 @@ MAX_TOKENS = 6
 RESUME_SECONDS = 60.0
 STORED_SECONDS = 60.0
 PROBE_SEED = 5000
+MAGIC, HEADER_BYTES = b'KVTSLOT1', 4096
 NOT_LOADED = {'max_load_tokens': 0}
 NEITHER = {'max_load_tokens': 0, 'store': False}
+
+
+def slots_of(path: str) -> list[int]:
+    """Offsets of what looks like a slot's header."""
+    found = []
+    with open(path, 'rb') as file:
+        content = file.read()
+    at = content.find(MAGIC)
+    while at >= 0:
+        if at % HEADER_BYTES == 0:
+            found.append(at)
+        at = content.find(MAGIC, at + 1)
+    return found
+
+
+def flip_payloads(path: str, seed: int, each: int = 1) -> int:
+    """A bit of the payload of each `each`th slot; how many were flipped."""
+    chance = random.Random(seed)
+    places = slots_of(path)[::each]
+    with open(path, 'r+b') as file:
+        for place in places:
+            at = place + HEADER_BYTES + chance.randrange(4096)
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 1 << chance.randrange(8)]))
+    return len(places)
 
 
 class EngineTest(unittest.TestCase):
@@ -30,6 +59,7 @@ class EngineTest(unittest.TestCase):
     version = environment.DEFAULT
     cpu_mib, nvme_mib = 256, 512
     probes = 0
+    kind = 'small'
     python: str
     folder: str
     model: str
@@ -40,7 +70,7 @@ class EngineTest(unittest.TestCase):
         cls.python = environment.python(cls.version)   # or Unavailable, a SkipTest
         cls.folder = tempfile.mkdtemp(prefix='kvtier-vllm-')
         cls.addClassCleanup(shutil.rmtree, cls.folder, ignore_errors=True)
-        cls.model = engine.make_model(cls.python, os.path.join(cls.folder, 'model'))
+        cls.model = engine.make_model(cls.python, os.path.join(cls.folder, 'model'), cls.kind)
         cls.node = node.Node(cls.cpu_mib, cls.nvme_mib)
         cls.addClassCleanup(cls.node.__exit__)
 
@@ -109,3 +139,14 @@ class EngineTest(unittest.TestCase):
         probe = prompts.fresh_tokens(2 * own.block_tokens, seed=PROBE_SEED + self.probes)
         node.until(lambda: own.generate(self.requests([probe])).cached()[0] > 0, RESUME_SECONDS,
                    'the engine has attached')
+
+    def damage(self, own: engine.Engine, transcript: prompts.Transcript, seed: int,
+               each: int = 1) -> None:
+        """Each `each`th block on nvme, while the daemon is down; then the engine finds it again."""
+        self.node.wait_quiet()
+        self.node.stop()
+        self.assertGreaterEqual(flip_payloads(self.node.nvme, seed, each),
+                                len(transcript.known) // each)
+        self.node.start()
+        self.node.wait_restored()
+        self.wait_attached(own)

@@ -7,7 +7,6 @@ would never end.
 from __future__ import annotations
 
 import os
-import random
 import sys
 import unittest
 
@@ -16,37 +15,9 @@ import engine    # noqa: E402
 import node      # noqa: E402
 import rig       # noqa: E402
 
-MAGIC, HEADER_BYTES = b'KVTSLOT1', 4096
 PROMPTS = 16
 STEPS_MAX = 5000
 FLIPPED_OF_A_FEW = 3      # each third block, in the test with holes
-
-
-def slots_of(path: str) -> list[int]:
-    """Offsets of what looks like a slot's header."""
-    found = []
-    with open(path, 'rb') as file:
-        content = file.read()
-    at = content.find(MAGIC)
-    while at >= 0:
-        if at % HEADER_BYTES == 0:
-            found.append(at)
-        at = content.find(MAGIC, at + 1)
-    return found
-
-
-def flip_payloads(path: str, seed: int, each: int = 1) -> int:
-    """A bit of the payload of each `each`th slot; how many were flipped."""
-    chance = random.Random(seed)
-    places = slots_of(path)[::each]
-    with open(path, 'r+b') as file:
-        for place in places:
-            at = place + HEADER_BYTES + chance.randrange(4096)
-            file.seek(at)
-            byte = file.read(1)[0]
-            file.seek(at)
-            file.write(bytes([byte ^ 1 << chance.randrange(8)]))
-    return len(places)
 
 
 class Damage(rig.EngineTest):
@@ -59,16 +30,6 @@ class Damage(rig.EngineTest):
         cls.own = cls.start_engine()
         cls.right = cls.record(cls.own, PROMPTS)
         cls.wait_stored(cls.right)
-
-    def damage(self, seed: int, each: int = 1) -> None:
-        """While the daemon is down; then it runs again, and the engine has found it."""
-        self.node.wait_quiet()
-        self.node.stop()
-        self.assertGreaterEqual(flip_payloads(self.node.nvme, seed, each),
-                                len(self.right.known) // each)
-        self.node.start()
-        self.node.wait_restored()
-        self.wait_attached(self.own)
 
     def assert_recomputed(self, together: bool) -> None:
         run = self.replay(self.own, self.right, steps_max=STEPS_MAX, together=together)
@@ -85,22 +46,22 @@ class Damage(rig.EngineTest):
         self.assertEqual(run.counted('load_failed_blocks_total'), 0)
 
     def test_every_block_damaged_loaded_within_a_step(self) -> None:
-        self.own.set('load_mode', 'sync')
-        self.damage(1)
+        self.own.load_mode('sync')
+        self.damage(self.own, self.right, 1)
         self.assert_recomputed(together=False)
         self.assert_stored_anew()
 
     def test_every_block_damaged_loaded_between_steps(self) -> None:
-        self.own.set('load_mode', 'async')
-        self.damage(2)
+        self.own.load_mode('async')
+        self.damage(self.own, self.right, 2)
         self.assert_recomputed(together=False)
         self.assert_stored_anew()
 
     def test_every_block_damaged_and_all_requests_at_once(self) -> None:
         for mode in ('sync', 'async'):
             with self.subTest(mode):
-                self.own.set('load_mode', mode)
-                self.damage(3 if mode == 'sync' else 4)
+                self.own.load_mode(mode)
+                self.damage(self.own, self.right, 3 if mode == 'sync' else 4)
                 self.assert_recomputed(together=True)
                 self.assert_stored_anew()
 
@@ -108,8 +69,8 @@ class Damage(rig.EngineTest):
         """Loads that arrive in part: what lies before the first hole is used."""
         for mode in ('sync', 'async'):
             with self.subTest(mode):
-                self.own.set('load_mode', mode)
-                self.damage(5 if mode == 'sync' else 6, FLIPPED_OF_A_FEW)
+                self.own.load_mode(mode)
+                self.damage(self.own, self.right, 5 if mode == 'sync' else 6, FLIPPED_OF_A_FEW)
                 self.assert_recomputed(together=False)
                 self.assert_stored_anew()
 
@@ -128,10 +89,10 @@ class Damage(rig.EngineTest):
         self.wait_attached(self.own)
         for mode in ('sync', 'async'):
             with self.subTest(mode):
-                self.own.set('load_mode', mode)
+                self.own.load_mode(mode)
                 self.replay(self.own, self.right)
                 warm.wait_quiet()
-                self.assertGreater(flip_payloads(warm.arena_file(), 7), 0)
+                self.assertGreater(rig.flip_payloads(warm.arena_file(), 7), 0)
                 run = self.replay(self.own, self.right, steps_max=STEPS_MAX)
                 self.assertGreater(run.counted('load_failed_blocks_total'), 0)
                 self.assertGreater(warm.counters()['damaged_cpu'], 0)

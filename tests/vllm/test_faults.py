@@ -43,7 +43,7 @@ class DaemonFaults(rig.EngineTest):
         if not self.node.is_alive():
             self.node.start()
         self.wait_attached(self.own)
-        self.own.set('load_mode', 'auto')
+        self.own.load_mode('auto')
         self.replay(self.own, self.right)
         self.wait_stored(self.right)
 
@@ -59,7 +59,7 @@ class DaemonFaults(rig.EngineTest):
     def in_the_middle(self, action: Callable[[], object], mode: str,
                       together: bool) -> engine.Run:
         """`action` once a third of the requests have ended, while the others go on."""
-        self.own.set('load_mode', mode)
+        self.own.load_mode(mode)
 
         def on_end(ended: int) -> None:
             if ended == PROMPTS // 3:
@@ -112,7 +112,7 @@ class DaemonFaults(rig.EngineTest):
         for mode in ('sync', 'async'):
             for together in (False, True):
                 with self.subTest(mode, together=together):
-                    self.own.set('load_mode', mode)
+                    self.own.load_mode(mode)
                     run = self.replay(self.own, self.right, together=together)
                     self.assert_bounded(run)
         tiers = small.stats()['tenants'][0]['tiers']

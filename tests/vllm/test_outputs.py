@@ -52,7 +52,7 @@ class SameOutputs(rig.EngineTest):
         self.warm('async')
 
     def warm(self, mode: str) -> None:
-        self.own.set('load_mode', mode)
+        self.own.load_mode(mode)
         run = self.replay(self.own, self.right, self.right.hits())
         self.assert_all_loaded(run)
 
@@ -68,7 +68,7 @@ class SameOutputs(rig.EngineTest):
     def test_batched_and_prefilled_in_chunks(self) -> None:
         for mode in ('sync', 'async'):
             with self.subTest(mode):
-                self.own.set('load_mode', mode)
+                self.own.load_mode(mode)
                 run = self.replay(self.own, self.right, self.right.hits(), together=True)
                 self.assertGreater(run.counted('loaded_blocks_total'), 0)
 
@@ -89,13 +89,13 @@ class SameOutputs(rig.EngineTest):
         self.assertEqual(run.counted('hit_tokens_total'), run.cached()[0] - own_tokens)
 
     def test_warm_from_nvme_after_kvtierd_was_stopped_and_started(self) -> None:
-        self.own.set('load_mode', 'auto')
+        self.own.load_mode('auto')
         self.node.wait_quiet()
         self.node.stop()
         self.warm_from_nvme()
 
     def test_warm_from_nvme_after_kvtierd_was_killed(self) -> None:
-        self.own.set('load_mode', 'async')
+        self.own.load_mode('async')
         self.node.wait_quiet()
         self.node.kill()
         self.warm_from_nvme()
@@ -127,7 +127,7 @@ class SameOutputs(rig.EngineTest):
         right = self.own.generate(requests, together=True).tokens()
         for mode in ('sync', 'async'):
             with self.subTest(mode):
-                small.set('load_mode', mode)
+                small.load_mode(mode)
                 before = small.stats()['metrics']['vllm:num_preemptions_total']
                 run = small.generate(self.requests(fresh, max_tokens=3 * size), together=True)
                 self.assertEqual(run.tokens(), right)
