@@ -5,7 +5,8 @@ import unittest
 from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BLOCK, Case, adapter_folder, kv_cache_utils, prompt   # noqa: E402
+from harness import (BLOCK, Case, adapter_folder, kv_cache_utils, link_module,   # noqa: E402
+                     prompt)
 import frames   # noqa: E402
 from vllm.lora.request import LoRARequest   # noqa: E402
 
@@ -113,6 +114,21 @@ class Weights(Case):
         self.assert_same_as_cold(engine, 'after', tokens)
         new_space = max(self.daemon.spaces.values())
         self.assertEqual(len(self.daemon.stored(new_space)), 6)
+
+
+    def test_weights_that_changed_while_it_was_refused_count_when_it_is_accepted(self):
+        self.daemon.refuse(frames.REGISTER)
+        with mock.patch.object(link_module, 'RETRY_SECONDS', 0.0):
+            engine = self.engine()
+            links = engine.connector._scheduler._link, engine.worker._worker._link
+            engine.change_weights('v2')
+            engine.run('refused', prompt(12, 40))
+            self.daemon.accept()
+            engine.step_until(lambda: all(link.is_connected() for link in links),
+                              'both sides are attached')
+        versions = {fields.get(WEIGHTS_VERSION, b'') for fields in self.daemon.registers}
+        self.assertEqual(len(versions), 1)
+        self.assertNotIn(b'', versions)
 
 
 class Adapters(Case):

@@ -170,6 +170,23 @@ class Failures:
         # Asked once, then left alone for a while: most of the requests did not wait at all.
         self.assertLess(self.daemon.seen[frames.LOOKUP], len(every))
 
+    def test_an_answer_that_comes_too_late_is_a_miss_and_its_lease_is_given_back(self):
+        tokens = prompt(90, 100)
+        self.warm(tokens)
+        engine = self.engine(lookup_ms=20)
+        self.daemon.hold(frames.LOOKUP)
+        engine.run('too late', tokens)
+        self.assertEqual(engine.loads_sent, [])
+        self.daemon.let_go()
+        self.assertEqual(len(self.daemon.leases), 1)
+
+        def asked_again():
+            engine.run(f'other {engine.steps}', prompt(1000 + engine.steps, 40))
+            return not self.daemon.leases
+
+        engine.step_until(asked_again, 'the next lookup has given the lease back')
+        self.assert_same_as_cold(engine, 'too late', tokens)
+
     def test_a_daemon_that_hangs_in_the_middle_of_a_load_is_waited_for_within_the_loads_bound(self):
         tokens = prompt(70, 100)
         self.warm(tokens)

@@ -123,14 +123,15 @@ class Loads:
     def test_a_preempted_request_gets_its_own_blocks_back_from_kvtier(self):
         engine = self.engine(blocks=16)
         tokens = prompt(24, 6 * BLOCK)
-        request = engine.add('preempted', tokens, 40)
+        request = engine.add('preempted', tokens, 120)
         engine.step_until(lambda: request.num_output_tokens >= 20, 'some tokens are generated')
         engine.settle_stores()
+        blocks = (request.num_tokens - 1) // BLOCK
         engine.scheduler.reset_prefix_cache(reset_running_requests=True)
         engine.finish()
         self.assertEqual(request.num_preemptions, 1)
-        self.assertEqual([blocks_of(load) for load in engine.loads_sent], [7])
-        self.assert_same_as_cold(engine, 'preempted', tokens, 40)
+        self.assertEqual([blocks_of(load) for load in engine.loads_sent], [blocks])
+        self.assert_same_as_cold(engine, 'preempted', tokens, 120)
 
     def test_aborted_before_it_was_scheduled_it_leaves_nothing(self):
         tokens = prompt(30, 100)
