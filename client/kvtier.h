@@ -133,7 +133,8 @@ struct kvtier_lookup {
 };
 
 struct kvtier_found {
-	uint64_t lease;                     /* give it back by kvtier_lease_release(); 0: none */
+	/* give it back by kvtier_lease_release(); ends with the connection; 0: none */
+	uint64_t lease;
 	uint32_t usable_tokens;             /* leading tokens whose blocks are all there */
 	uint32_t worth_tokens;              /* of them, how many are worth loading */
 	uint32_t present_count;             /* keys present, holes included */

@@ -202,8 +202,8 @@ static void client_destroy(struct kvtier_client *client)
 	free(client);
 }
 
-/* Waits until the copier has attached or failed to, the registration was refused, or the deadline
- * has passed. */
+/* Waits until the copier, where there is one, has attached or failed to, the registration was
+ * refused, or the deadline has passed. */
 static void client_wait_attached(struct kvtier_client *client, uint64_t deadline_us)
 {
 	struct timespec until = { .tv_sec = deadline_us / 1000000,
@@ -211,6 +211,8 @@ static void client_wait_attached(struct kvtier_client *client, uint64_t deadline
 	uint64_t attempts_failed;
 	int result = 0;
 
+	if ((client->roles & KVTIER_WORKER) == 0)
+		return;
 	pthread_mutex_lock(&client->lock);
 	attempts_failed = client->attempts_failed;
 	while (result == 0 && client->session != 0 && !client->is_attached &&
