@@ -17,6 +17,7 @@ import rig       # noqa: E402
 
 PROMPTS = 16
 STEPS_MAX = 5000
+BLOCKS = 64               # the longest prompt needs 48: requests wait for blocks, too
 FLIPPED_OF_A_FEW = 3      # each third block, in the test with holes
 
 
@@ -27,7 +28,7 @@ class Damage(rig.EngineTest):
     def setUpClass(cls) -> None:
         super().setUpClass()
         cls.node.start()
-        cls.own = cls.start_engine()
+        cls.own = cls.start_engine(num_gpu_blocks_override=BLOCKS)
         cls.right = cls.record(cls.own, PROMPTS)
         cls.wait_stored(cls.right)
 
