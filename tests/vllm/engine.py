@@ -187,6 +187,10 @@ class Engine:
     def reset_all(self) -> bool:
         return self.ask('reset_all')['done']
 
+    def connector(self, is_on: bool) -> None:
+        """With or without the connector from now on; nothing may be running."""
+        self.ask('connector', is_on=is_on)
+
     def load_mode(self, mode: str) -> None:
         """From now on: auto, sync or async."""
         self.ask('load_mode', mode=mode)

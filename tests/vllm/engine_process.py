@@ -25,6 +25,7 @@ class EngineProcess:
         self._scheduler = self._core.scheduler
         self._totals: dict[str, float] = {}
         self._number = 0
+        self._connector: tuple[Any, Any] | None = None
         self._watch_stats()
 
     def _watch_stats(self) -> None:
@@ -110,6 +111,16 @@ class EngineProcess:
         """The connector's too: as if the weights had been changed in place."""
         return {'done': bool(self._engine.reset_prefix_cache(False, True))}
 
+    def connector(self, is_on: bool) -> dict[str, Any]:
+        """Takes the connector out of a running engine, or puts it back: with and without it in one
+        process, as two processes differ by more than what a connector costs."""
+        from vllm.distributed.kv_transfer import kv_transfer_state
+        if self._connector is None:
+            self._connector = (self._scheduler.connector, kv_transfer_state._KV_CONNECTOR_AGENT)
+        own = self._connector if is_on else (None, None)
+        self._scheduler.connector, kv_transfer_state._KV_CONNECTOR_AGENT = own
+        return {}
+
     def load_mode(self, mode: str) -> dict[str, Any]:
         """The setting, which only the scheduler's side reads: a start takes half a minute."""
         self._scheduler.connector._scheduler._settings.load_mode = mode
@@ -136,7 +147,7 @@ class EngineProcess:
         self._engine.engine_core.shutdown()
 
 
-COMMANDS = ('generate', 'reset', 'reset_all', 'load_mode', 'stats', 'about')
+COMMANDS = ('generate', 'reset', 'reset_all', 'connector', 'load_mode', 'stats', 'about')
 
 
 def main() -> int:
