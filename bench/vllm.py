@@ -7,17 +7,17 @@
 
 Needs the environment that make vllm-env makes, and $KVTIER_BUILD with the programs. Every figure is
 the median of --repeat rounds (pairs: --pairs) in one run, each round with a prompt of its own;
-ceilings (memory copy, raw disk) are measured in the same rounds.
+ceilings (memory copy, raw disk) are measured in the same run.
 """
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
 import json
 import mmap
 import os
 import random
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,8 +34,6 @@ from engine import Engine, Request, make_model   # noqa: E402
 PROMPT_TOKENS = 4000
 VOCABULARY = 4000
 CPU_MIB, NVME_MIB = 256, 1024
-DISK_READ_BYTES = 1 << 20
-DISK_READERS = 8
 ENGINE_OPTIONS = {'dtype': 'bfloat16', 'max_model_len': 4608, 'max_num_batched_tokens': 4096,
                   'block_size': 128, 'num_gpu_blocks_override': 160}
 OVERHEAD_REQUESTS, OVERHEAD_TOKENS, OVERHEAD_OUTPUT = 4, 512, 16
@@ -60,24 +58,16 @@ def memory_rate(size: int) -> float:
     return statistics.median(rates)
 
 
-def disk_rate(path: str, size: int) -> float:
-    """Bytes a second of reads past the page cache from the file that the daemon has written."""
-    file = os.open(path, os.O_RDONLY | os.O_DIRECT)
-    places = list(range(0, size, DISK_READ_BYTES))
-    random.Random(size).shuffle(places)
-
-    def read(part: list[int]) -> None:
-        buffer = mmap.mmap(-1, DISK_READ_BYTES)
-        for place in part:
-            os.preadv(file, [buffer], place)
-
-    try:
-        with concurrent.futures.ThreadPoolExecutor(DISK_READERS) as pool:
-            began = time.perf_counter()
-            list(pool.map(read, [places[i::DISK_READERS] for i in range(DISK_READERS)]))
-            return size / (time.perf_counter() - began)
-    finally:
-        os.close(file)
+def disk_rate(folder: str) -> dict[str, float]:
+    """Bytes a second of raw io_uring reads, as kvtier-bench measures its own ceiling."""
+    figures = os.path.join(folder, 'micro.json')
+    subprocess.run([node.program('kvtier-bench'), 'micro', '--kvtierd', node.program('kvtierd'),
+                    '--directory', folder, '--only', 'nvme_1m', '--json', figures], check=True,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+    with open(figures, encoding='utf-8') as file:
+        measures = {one['name']: one for one in json.load(file)['measures']}
+    return {'median': measures['nvme_load_1m']['ceiling'] * (1 << 20),
+            'samples': measures['nvme_load_1m']['samples']}
 
 
 class FirstToken:
@@ -148,13 +138,13 @@ def first_token(python: str, model: str, repeat: int) -> dict[str, Any]:
     bench = FirstToken(python, model)
     try:
         bench.round('warm-up')
-        rounds, memory, disk = [], [], []
+        rounds, memory = [], []
         for number in range(repeat):
             rounds.append(bench.round(number))
             size = int(rounds[-1]['hit_cpu']['loaded_bytes'])
             memory.append(memory_rate(size))
-            disk.append(disk_rate(bench.daemon.nvme, min(size * 4, NVME_MIB << 20)))
             say(number, rounds[-1])
+        disk = disk_rate(bench.daemon.folder)
     finally:
         bench.close()
     cases = {case: {name: spread([one[case][name] for one in rounds])
@@ -163,10 +153,10 @@ def first_token(python: str, model: str, repeat: int) -> dict[str, Any]:
     median = {case: cases[case]['seconds']['median'] for case in CASES}
     size = cases['hit_cpu']['loaded_bytes']['median']
     cpu_ceiling = median['hit_engine'] + size / statistics.median(memory)
-    nvme_ceiling = cpu_ceiling + size / statistics.median(disk)
+    nvme_ceiling = cpu_ceiling + size / disk['median']
     return {
         'prompt_tokens': PROMPT_TOKENS, 'repeat': repeat, 'bytes': size, 'cases': cases,
-        'memory_bytes_second': spread(memory), 'disk_bytes_second': spread(disk),
+        'memory_bytes_second': spread(memory), 'disk_bytes_second': disk,
         'hit_cpu': median['hit_cpu'] / cpu_ceiling,
         'hit_cpu_async': median['hit_cpu_async'] / cpu_ceiling,
         'hit_nvme': median['hit_nvme'] / nvme_ceiling,
