@@ -67,3 +67,10 @@ def overwritten_blocks(scheduler_output: Any) -> Sequence[int]:
     """Blocks that copies of whole blocks overwrite in this step."""
     copies = getattr(scheduler_output, 'kv_cache_block_copies', None) or ()
     return [copy.dst_block_id for copy in copies]
+
+
+def is_planned_ahead(vllm_config: Any) -> bool:
+    """Whether a step is scheduled before the one before it is known: its last token may be taken
+    back, and what it lost is known a step late."""
+    return (vllm_config.speculative_config is not None
+            or bool(getattr(vllm_config.scheduler_config, 'async_scheduling', False)))

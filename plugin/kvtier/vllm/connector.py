@@ -36,7 +36,7 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
         engine = (settings.engine or transfer.engine_id or 'vllm')[:ENGINE_NAME_MAX]
         self._scheduler: SchedulerSide | None = None
         self._worker: WorkerSide | None = None
-        self._settings = settings
+        self._is_over = False      # a fault of the scheduler's side
         self._world = (vllm_config.parallel_config.tensor_parallel_size
                        * vllm_config.parallel_config.pipeline_parallel_size)
         if role == KVConnectorRole.SCHEDULER:
@@ -69,37 +69,56 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
         assert self._scheduler is not None
         self._scheduler.block_pool = gpu_block_pool
 
+    def _guarded(self, otherwise: Any, call: Any, *arguments: Any) -> Any:
+        """A fault of ours costs the cache, not the engine: from then on everything is a miss."""
+        assert self._scheduler is not None
+        if self._is_over:
+            return otherwise
+        began = time.monotonic()
+        try:
+            return call(*arguments)
+        except Exception:
+            self._is_over = True
+            logger.exception('kvtier: a fault of the connector. Serving without kvtier from now '
+                             'on. Fix: report it with these lines.')
+            return otherwise
+        finally:
+            self._scheduler.stats.add('step_seconds_total', time.monotonic() - began)
+
     def on_new_request(self, request: Any) -> None:
         assert self._scheduler is not None
-        self._scheduler.on_new_request(request)
+        self._guarded(None, self._scheduler.on_new_request, request)
 
     def get_num_new_matched_tokens(self, request: Any,
                                    num_computed_tokens: int) -> tuple[int | None, bool]:
         assert self._scheduler is not None
-        began = time.monotonic()
-        answer = self._scheduler.matched_tokens(request, num_computed_tokens)
-        self._scheduler.stats.add('step_seconds_total', time.monotonic() - began)
-        return answer
+        return self._guarded((0, False), self._scheduler.matched_tokens, request,
+                             num_computed_tokens)
 
     def update_state_after_alloc(self, request: Any, blocks: Any,
                                  num_external_tokens: int) -> None:
         assert self._scheduler is not None
-        self._scheduler.allocated(request, blocks.get_block_ids(), num_external_tokens)
+        ids = blocks.get_block_ids()
+        self._guarded(None, self._scheduler.allocated, request, ids, num_external_tokens)
+        if self._is_over and num_external_tokens > 0:
+            self._scheduler.lose(request, ids)
 
     def get_external_cache_hit_sources(self, request: Any, num_external_tokens: int) -> Any:
         assert self._scheduler is not None
-        split = compat.hit_sources(*self._scheduler.hit_split(request, num_external_tokens))
-        return split if split is not None else {}
+        cpu, nvme = self._guarded((num_external_tokens, 0), self._scheduler.hit_split, request,
+                                  num_external_tokens)
+        return compat.hit_sources(cpu, nvme) or {}
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         assert self._scheduler is not None
-        return self._scheduler.step(scheduler_output)
+        metadata = self._guarded(None, self._scheduler.step, scheduler_output)
+        return self._scheduler.last_step() if metadata is None else metadata
 
     def update_connector_output(self, connector_output: Any) -> None:
         assert self._scheduler is not None
         report = connector_output.kv_connector_worker_meta
         if isinstance(report, WorkerReport):
-            self._scheduler.report(report, self._world)
+            self._guarded(None, self._scheduler.report, report, self._world)
 
     def request_finished(self, request: Any,
                          block_ids: list[int]) -> tuple[bool, dict[str, Any] | None]:
@@ -110,12 +129,12 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
             block_ids: tuple[list[int], ...]) -> tuple[bool, dict[str, Any] | None]:
         """The blocks are free at once: a store that still reads one is flushed before its reuse."""
         assert self._scheduler is not None
-        self._scheduler.finished(request)
+        self._guarded(None, self._scheduler.finished, request)
         return False, None
 
     def reset_cache(self) -> bool:
         assert self._scheduler is not None
-        return self._scheduler.reset()
+        return self._guarded(True, self._scheduler.reset)
 
     # ---- the worker's side ----
 
@@ -129,14 +148,14 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
     def handle_preemptions(self, kv_connector_metadata: KVConnectorMetadata) -> None:
         assert self._worker is not None
         if isinstance(kv_connector_metadata, StepMetadata):
-            self._timed(self._worker.flush, kv_connector_metadata)
+            self._shielded(self._worker.flush, kv_connector_metadata)
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """Before the forward. Loads begin here, not in start_load_kv, which may come after it."""
         super().bind_connector_metadata(connector_metadata)
         if self._worker is not None and isinstance(connector_metadata, StepMetadata):
-            self._timed(self._worker.flush, connector_metadata)
-            self._timed(self._worker.begin, connector_metadata)
+            self._shielded(self._worker.flush, connector_metadata)
+            self._shielded(self._worker.begin, connector_metadata)
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         return None
@@ -150,16 +169,16 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
 
     def wait_for_save(self) -> None:
         assert self._worker is not None
-        self._timed(self._worker.store)
+        self._shielded(self._worker.store)
 
     def get_finished(self, finished_req_ids: set[str]) -> tuple[set[str] | None, set[str] | None]:
         assert self._worker is not None
-        done, _ = self._timed(self._worker.finished, finished_req_ids)
+        done, _ = self._finished(finished_req_ids)
         return None, done or None
 
     def get_transfer_results(self, finished_req_ids: set[str]) -> Any:
         assert self._worker is not None
-        done, failed = self._timed(self._worker.finished, finished_req_ids)
+        done, failed = self._finished(finished_req_ids)
         return compat.transfer_results(done, failed)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
@@ -168,19 +187,32 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
     def build_connector_worker_meta(self) -> WorkerReport | None:
         return self._worker.take_report() if self._worker is not None else None
 
-    def _timed(self, call: Any, *arguments: Any) -> Any:
+    def _finished(self, requests: set[str]) -> tuple[set[str], set[str]]:
+        assert self._worker is not None
+        result = self._shielded(self._worker.finished, requests)
+        return self._worker.take_ended() if result is None else result
+
+    def _shielded(self, call: Any, *arguments: Any) -> Any:
+        """A fault of ours ends all transfers; what was promised is said to be lost."""
         assert self._worker is not None
         began = time.monotonic()
         try:
             return call(*arguments)
+        except Exception:
+            logger.exception('kvtier: a fault of the connector\'s worker. Serving without kvtier '
+                             'from now on. Fix: report it with these lines.')
+            step = next((own for own in arguments if isinstance(own, StepMetadata)), None)
+            self._worker.stop(step)
+            return None
         finally:
             self._worker.stats.add('step_seconds_total', time.monotonic() - began)
 
     # ---- both ----
 
     def get_kv_connector_stats(self) -> ConnectorStats | None:
-        side = self._worker or self._scheduler
-        return side.take_stats() if side is not None else None
+        if self._scheduler is not None:
+            return self._scheduler.take_stats(self._is_over)
+        return self._worker.take_stats() if self._worker is not None else None
 
     @classmethod
     def build_kv_connector_stats(cls, data: dict[str, Any] | None = None) -> ConnectorStats:

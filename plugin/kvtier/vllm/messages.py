@@ -58,6 +58,7 @@ class StepMetadata(KVConnectorMetadata):
     weights_version: str = ''
     generation: int = 0          # raised when the weights were changed in place
     is_idle: bool = False        # no token is computed in this step
+    is_over: bool = False        # the scheduler's side has failed: nothing may be moved any more
 
 
 @dataclass

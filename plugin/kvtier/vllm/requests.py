@@ -10,6 +10,7 @@ import numpy
 from kvtier import library
 from kvtier.library import Found
 from kvtier.tables import CONTROLS
+from kvtier.vllm.messages import Load
 
 CONTROL_NAMES = tuple(name for name, _, _ in CONTROLS)
 
@@ -77,6 +78,7 @@ class Tracked:
     may_load: bool = True        # False for good once a load has failed
     answer: Answer | None = None
     load: int | None = None      # number of the load under way
+    is_async: bool = False       # what the last answer said
     load_from: int = 0           # tokens before it
     local_tokens: int = 0
     loaded_tokens: int = 0
@@ -87,6 +89,16 @@ class Tracked:
     offered: list[int] = field(default_factory=list)         # blocks of each group, to the store
     route_keys: numpy.ndarray = field(                       # of the blocks offered so far
         default_factory=lambda: numpy.empty(0, dtype=numpy.uint64))
+
+
+@dataclass
+class UnderWay:
+    """A load until every rank has reported its end."""
+    tracked: Tracked
+    load: Load
+    ranks_over: int = 0
+    seconds: float = 0.0
+    has_failed: bool = False
 
 
 def tag_of(request_id: str) -> bytes:

@@ -7,7 +7,6 @@ less often, by libkvtier.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy
@@ -22,8 +21,8 @@ from kvtier.vllm.ledger import Names
 from kvtier.vllm.link import Link, options_of
 from kvtier.vllm.messages import Blocks, Load, Registration, StepMetadata, WorkerReport
 from kvtier.vllm.offers import Offers
-from kvtier.vllm.requests import (Answer, BlockNames, ControlError, Controls, Tracked, controls_of,
-                                  tag_of)
+from kvtier.vllm.requests import (Answer, BlockNames, ControlError, Controls, Tracked, UnderWay,
+                                  controls_of, tag_of)
 from kvtier.vllm.statistics import ConnectorStats
 from kvtier.vllm.versions import WeightsVersion
 
@@ -32,16 +31,6 @@ logger = init_logger('vllm.kvtier')
 LOAD_SECONDS_MIN = 0.25   # a load's deadline is never shorter
 ESTIMATE_TIMES = 4        # ... nor shorter than this many times its estimate
 NOT_LOADED = (0, False)
-
-
-@dataclass
-class UnderWay:
-    """A load until every rank has reported its end."""
-    tracked: Tracked
-    load: Load
-    ranks_over: int = 0
-    seconds: float = 0.0
-    has_failed: bool = False
 
 
 class SchedulerSide:
@@ -62,7 +51,7 @@ class SchedulerSide:
         self.block_pool: Any = None    # the engine's, where it has told
         self._loads: dict[int, UnderWay] = {}
         self._memory = Names()
-        self._is_planned_ahead = _is_planned_ahead(vllm_config)
+        self._is_planned_ahead = compat.is_planned_ahead(vllm_config)
         self._offers = Offers(settings, self._names, self._memory, kv_cache_config.num_blocks,
                               self._is_planned_ahead)
         self._number = 0
@@ -178,6 +167,7 @@ class SchedulerSide:
         tracked.answer = self._look_up(client, tracked, local_tokens, limit, now)
         if tracked.answer is None:
             return NOT_LOADED
+        tracked.is_async = tracked.answer.is_async
         return tracked.answer.tokens, tracked.answer.is_async
 
     def _limit(self, tracked: Tracked, local_tokens: int) -> int:
@@ -337,7 +327,6 @@ class SchedulerSide:
                 metadata.stores += self._offers.take(tracked, count)
         self._new_loads, self._overwritten = [], []
         self._time_step(began, chunks)
-        self.stats.add('step_seconds_total', time.monotonic() - began)
         return metadata
 
     def _time_step(self, now: float, chunks: list[tuple[int, int]]) -> None:
@@ -351,6 +340,24 @@ class SchedulerSide:
     def idle(self) -> None:
         """No request is left: the time until the next step says nothing."""
         self._step_began = None
+
+    def lose(self, request: Any, block_ids: tuple[list[int], ...]) -> None:
+        """After a fault of our own: the request waits for a load that will not be. The workers say
+        that it was lost, so that the engine computes."""
+        tracked = self._requests.get(request.request_id)
+        parts = [Blocks(group, 0, bytes(library.HASH_BYTES * len(ids)),
+                        numpy.array(ids, dtype='<u4').tobytes())
+                 for group, ids in enumerate(block_ids) if ids]
+        self._new_loads = [load for load in self._new_loads
+                           if load.request_id != request.request_id]
+        self._number += 1
+        self._new_loads.append(Load(self._number, request.request_id, parts,
+                                    tracked is None or tracked.is_async, 0))
+
+    def last_step(self) -> StepMetadata:
+        """What the workers still have to hear after a fault of our own."""
+        loads, self._new_loads = self._new_loads, []
+        return StepMetadata(loads=loads, is_over=True)
 
     # ---- what came of it ----
 
@@ -469,8 +476,8 @@ class SchedulerSide:
         logger.info('kvtier: the cache was reset; weights version is now %s', self._weights.text)
         return True
 
-    def take_stats(self) -> ConnectorStats | None:
-        enabled = int(self._link is not None and self._was_connected
+    def take_stats(self, is_over: bool = False) -> ConnectorStats | None:
+        enabled = int(not is_over and self._link is not None and self._was_connected
                       and self._registration is not None and not self._registration.refusal)
         if self._enabled_told != enabled:
             self.stats.data['enabled'] = self._enabled_told = enabled
@@ -486,10 +493,3 @@ class SchedulerSide:
     def close(self) -> None:
         if self._link is not None:
             self._link.close()
-
-
-def _is_planned_ahead(vllm_config: Any) -> bool:
-    """Whether a step is scheduled before the one before it is known: its last token may be taken
-    back, and what it lost is known a step late."""
-    return (vllm_config.speculative_config is not None
-            or bool(getattr(vllm_config.scheduler_config, 'async_scheduling', False)))

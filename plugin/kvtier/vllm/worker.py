@@ -97,6 +97,12 @@ class WorkerSide:
                                    '"fail")') from refused
             logger.error('kvtier: %s. Serving without it. Fix: %s', refused.reason, refused.remedy)
             self.registration = Registration({}, [], 1, refused.reason, refused.remedy)
+        except Exception as error:
+            if self._settings.on_refusal == 'fail':
+                raise
+            logger.exception('kvtier: a fault of the connector. Serving without it. Fix: report it '
+                             'with these lines.')
+            self.registration = Registration({}, [], 1, f'a fault: {error}', '')
 
     def _register(self, kv_caches: dict[str, Any]) -> None:
         import vllm
@@ -125,6 +131,32 @@ class WorkerSide:
         self.registration = Registration(identity, [
             (group.kind, group.tokens_per_block, group.payload_bytes, group.window_tokens,
              group.segments_count) for group in groups], world)
+
+    def stop(self, metadata: StepMetadata | None) -> None:
+        """After a fault of our own: nobody touches the engine's memory any more, and whatever was
+        promised, also in this step, is lost and said to be. The engine computes, and lives."""
+        if self._link is not None:
+            self._link.close()     # waits for our own copies
+            self._link = None
+        stores = [*self._stores, *(owner.store.number for owner, _ in self._waiting
+                                   if isinstance(owner, StoreState))]
+        self._jobs, self._stores, self._waiting = {}, {}, []
+        pending, self._pending_stores = self._pending_stores, []
+        stores += [store.number for store in pending]
+        loads = [state.load for state in self._loads.values()]
+        if metadata is not None:
+            stores += [store.number for store in metadata.stores]
+            loads += [load for load in metadata.loads if load.number not in self._loads]
+        self._loads = {}
+        for number in stores:
+            self._report.stores_over[number] = 1
+            self._report.stores_failed.add(number)
+        for load in loads:
+            state = LoadState(load, time.monotonic(), jobs=1)
+            self._loads[load.number] = state
+            for part in load.parts:
+                self._lose(state, part, None)
+            self._end_part(state)
 
     # ---- a step ----
 
@@ -160,6 +192,9 @@ class WorkerSide:
     def begin(self, metadata: StepMetadata) -> None:
         """The step's loads are begun, before its forward; the synchronous ones are waited for."""
         self._is_idle = metadata.is_idle
+        if metadata.is_over:
+            self.stop(metadata)
+            return
         if metadata.generation != self._generation:
             self._generation = metadata.generation
             self._change_weights(metadata.weights_version)
@@ -370,6 +405,10 @@ class WorkerSide:
                     self._link is not None and self._link.client is not None:
                 self._link.client.wait(IDLE_WAIT_US)
                 self._poll()
+        return self.take_ended()
+
+    def take_ended(self) -> tuple[set[str], set[str]]:
+        """finished(), of what is known already."""
         done, self._done_requests = self._done_requests, set()
         failed, self._failed_requests = self._failed_requests, set()
         return done, failed
