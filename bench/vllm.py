@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """vllm.py: what a hit saves a real vLLM engine, and what the connector costs it.
 
-    bench/vllm.py --json FILE           all of it, five minutes on two cores
+    bench/vllm.py --json FILE           all of it, eight minutes on two cores
     bench/vllm.py --only first-token    time to first token: cold, vLLM's own hit, ours by tier
     bench/vllm.py --only overhead       throughput with and without the connector, nothing hit
 
@@ -231,7 +231,7 @@ def main() -> int:
     parser.add_argument('--json', default=os.path.join(TOP, 'build', 'bench', 'vllm.json'))
     parser.add_argument('--only', choices=('first-token', 'overhead'))
     parser.add_argument('--repeat', type=int, default=5)
-    parser.add_argument('--pairs', type=int, default=21)
+    parser.add_argument('--pairs', type=int, default=51)
     options = parser.parse_args()
     python = environment.python()
     figures: dict[str, Any] = {'cpus': os.cpu_count()}
