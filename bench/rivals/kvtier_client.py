@@ -2,9 +2,12 @@
 import ctypes
 import errno
 import os
+import sys
 
-SCHEDULER, WORKER = 1, 2
-DONE = 1
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../../plugin'))
+from kvtier.header import (SCHEDULER, WORKER, Block, Completion, Found, Group,   # noqa: E402
+                           Identity, Keys, Lookup, Options, Plane, Transfer, declare)
+
 STATS_BYTES = 64 << 10
 TEXT_BYTES = 256
 JOB_BLOCKS_MAX = 1024
@@ -13,91 +16,8 @@ COMPLETIONS_MAX = 16
 TOKENS_PER_BLOCK = 16
 
 
-class Plane(ctypes.Structure):
-    _fields_ = [('base', ctypes.c_void_p), ('stride', ctypes.c_uint64), ('bytes', ctypes.c_uint64)]
-
-
-class Group(ctypes.Structure):
-    _fields_ = [('kind', ctypes.c_int), ('tokens_per_block', ctypes.c_uint32),
-                ('window_tokens', ctypes.c_uint32), ('segments_count', ctypes.c_uint32),
-                ('blocks_count', ctypes.c_uint32), ('planes_count', ctypes.c_uint32),
-                ('planes', ctypes.POINTER(Plane)), ('payload_bytes', ctypes.c_uint64)]
-
-
-class Identity(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_char_p) for name in (
-        'model_content', 'dtype', 'quantisation', 'layout', 'split', 'speculation',
-        'hash_algorithm', 'hash_seed', 'weights_version')]
-
-
-class Options(ctypes.Structure):
-    _fields_ = [('socket', ctypes.c_char_p), ('engine', ctypes.c_char_p),
-                ('roles', ctypes.c_uint), ('shard', ctypes.c_uint), ('world', ctypes.c_uint),
-                ('identity', Identity), ('groups_count', ctypes.c_uint),
-                ('groups', ctypes.POINTER(Group)), ('connect_us_max', ctypes.c_uint64)]
-
-
-class Keys(ctypes.Structure):
-    _fields_ = [('group', ctypes.c_uint32), ('first_position', ctypes.c_uint32),
-                ('count', ctypes.c_uint32), ('hashes', ctypes.c_char_p)]
-
-
-class Lookup(ctypes.Structure):
-    _fields_ = [('space', ctypes.c_uint32), ('sections_count', ctypes.c_uint32),
-                ('sections', ctypes.POINTER(Keys)), ('tag', ctypes.c_char_p),
-                ('lease_us', ctypes.c_uint64), ('cost_a', ctypes.c_double),
-                ('cost_b', ctypes.c_double), ('cost_c', ctypes.c_double)]
-
-
-class Found(ctypes.Structure):
-    _fields_ = [('lease', ctypes.c_uint64), ('usable_tokens', ctypes.c_uint32),
-                ('worth_tokens', ctypes.c_uint32), ('present_count', ctypes.c_uint32),
-                ('tier_tokens', ctypes.c_uint32 * 2), ('restore_us', ctypes.c_uint32),
-                ('present', ctypes.c_void_p), ('present_max', ctypes.c_uint32)]
-
-
-class Block(ctypes.Structure):
-    _fields_ = [('hash', ctypes.c_uint8 * 32), ('route_key', ctypes.c_uint64),
-                ('engine_block', ctypes.c_uint32)]
-
-
-class Transfer(ctypes.Structure):
-    _fields_ = [('space', ctypes.c_uint32), ('group', ctypes.c_uint32),
-                ('first_position', ctypes.c_uint32), ('count', ctypes.c_uint32),
-                ('blocks', ctypes.POINTER(Block)), ('parent', ctypes.c_char_p),
-                ('tag', ctypes.c_char_p), ('lease', ctypes.c_uint64),
-                ('deadline_us', ctypes.c_uint64), ('user', ctypes.c_void_p)]
-
-
-class Completion(ctypes.Structure):
-    _fields_ = [('job', ctypes.c_uint64), ('user', ctypes.c_void_p), ('is_store', ctypes.c_int),
-                ('state', ctypes.c_int), ('quiesced', ctypes.c_int), ('count', ctypes.c_uint32),
-                ('good_count', ctypes.c_uint32), ('results', ctypes.POINTER(ctypes.c_int))]
-
-
 def library_open(path):
-    library = ctypes.CDLL(path, use_errno=True)
-    client, microseconds = ctypes.c_void_p, ctypes.c_uint64
-    # Every pointer is declared: an undeclared one would be cut to an int.
-    declarations = {
-        'open': [ctypes.POINTER(client), ctypes.POINTER(Options), ctypes.c_char_p,
-                 ctypes.c_size_t],
-        'close': [client],
-        'is_connected': [client],
-        'connect': [client, microseconds, ctypes.c_char_p, ctypes.c_size_t],
-        'lookup': [client, ctypes.POINTER(Lookup), microseconds, ctypes.POINTER(Found)],
-        'lease_release': [client, ctypes.c_uint64],
-        'store': [client, ctypes.POINTER(Transfer), ctypes.POINTER(ctypes.c_uint64)],
-        'load': [client, ctypes.POINTER(Transfer), ctypes.POINTER(ctypes.c_uint64)],
-        'wait': [client, microseconds],
-        'poll': [client, ctypes.POINTER(Completion), ctypes.c_uint],
-        'stats': [client, ctypes.c_char_p, ctypes.c_size_t, microseconds],
-    }
-    for name, arguments in declarations.items():
-        function = getattr(library, 'kvtier_' + name)
-        function.argtypes = arguments
-        function.restype = None if name == 'close' else ctypes.c_int
-    return library
+    return declare(ctypes.CDLL(path, use_errno=True))
 
 
 class Job:

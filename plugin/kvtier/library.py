@@ -12,81 +12,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-SCHEDULER, WORKER = 1, 2
-GROUP_KINDS = {'full': 0, 'window': 1, 'state': 2}
-DONE, FAILED, CANCELLED, EXPIRED = 1, 2, 3, 4
-HINT_END, HINT_RETAIN, HINT_PREFETCH, HINT_PIN, HINT_TOUCH = range(5)
-HASH_BYTES = 32
-TAG_BYTES = 16
-LOOKUP_KEYS_MAX = 65536
-HINT_KEYS_MAX = 1024
-IDENTITY_FIELDS = ('model_content', 'dtype', 'quantisation', 'layout', 'split', 'speculation',
-                   'hash_algorithm', 'hash_seed', 'weights_version')
+from kvtier import header
+from kvtier.header import (GROUP_KINDS, HASH_BYTES, HINT_END, HINT_KEYS_MAX, HINT_RETAIN,
+                           HINT_TOUCH, LOOKUP_KEYS_MAX, SCHEDULER, TAG_BYTES, WORKER, Found)
+
+__all__ = ['Client', 'Completion', 'Found', 'Group', 'HASH_BYTES', 'HINT_END', 'HINT_KEYS_MAX',
+           'HINT_RETAIN', 'HINT_TOUCH', 'LOOKUP_KEYS_MAX', 'LibraryError', 'Options', 'SCHEDULER',
+           'SOCKET_DEFAULT', 'TAG_BYTES', 'WORKER', 'block_array', 'error_text', 'load_library',
+           'route_keys', 'version']
+
 SOCKET_DEFAULT = '/run/kvtier/t/default/kv.sock'
 _TEXT_BYTES = 256
 _STATS_BYTES = 256 << 10
 _COMPLETIONS_MAX = 32
 _SONAME = 'libkvtier.so.0'
-
-
-class _Plane(ctypes.Structure):
-    _fields_ = [('base', ctypes.c_void_p), ('stride', ctypes.c_uint64), ('bytes', ctypes.c_uint64)]
-
-
-class _Group(ctypes.Structure):
-    _fields_ = [('kind', ctypes.c_int), ('tokens_per_block', ctypes.c_uint32),
-                ('window_tokens', ctypes.c_uint32), ('segments_count', ctypes.c_uint32),
-                ('blocks_count', ctypes.c_uint32), ('planes_count', ctypes.c_uint32),
-                ('planes', ctypes.POINTER(_Plane)), ('payload_bytes', ctypes.c_uint64)]
-
-
-class _Identity(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_char_p) for name in IDENTITY_FIELDS]
-
-
-class _Options(ctypes.Structure):
-    _fields_ = [('socket', ctypes.c_char_p), ('engine', ctypes.c_char_p),
-                ('roles', ctypes.c_uint), ('shard', ctypes.c_uint), ('world', ctypes.c_uint),
-                ('identity', _Identity), ('groups_count', ctypes.c_uint),
-                ('groups', ctypes.POINTER(_Group)), ('connect_us_max', ctypes.c_uint64)]
-
-
-class _Keys(ctypes.Structure):
-    _fields_ = [('group', ctypes.c_uint32), ('first_position', ctypes.c_uint32),
-                ('count', ctypes.c_uint32), ('hashes', ctypes.c_char_p)]
-
-
-class _Lookup(ctypes.Structure):
-    _fields_ = [('space', ctypes.c_uint32), ('sections_count', ctypes.c_uint32),
-                ('sections', ctypes.POINTER(_Keys)), ('tag', ctypes.c_char_p),
-                ('lease_us', ctypes.c_uint64), ('cost_a', ctypes.c_double),
-                ('cost_b', ctypes.c_double), ('cost_c', ctypes.c_double)]
-
-
-class Found(ctypes.Structure):
-    """What a lookup found; see struct kvtier_found."""
-    _fields_ = [('lease', ctypes.c_uint64), ('usable_tokens', ctypes.c_uint32),
-                ('worth_tokens', ctypes.c_uint32), ('present_count', ctypes.c_uint32),
-                ('tier_tokens', ctypes.c_uint32 * 2), ('restore_us', ctypes.c_uint32),
-                ('present', ctypes.c_void_p), ('present_max', ctypes.c_uint32)]
-
-
-class _Transfer(ctypes.Structure):
-    _fields_ = [('space', ctypes.c_uint32), ('group', ctypes.c_uint32),
-                ('first_position', ctypes.c_uint32), ('count', ctypes.c_uint32),
-                ('blocks', ctypes.c_void_p), ('parent', ctypes.c_char_p),
-                ('tag', ctypes.c_char_p), ('lease', ctypes.c_uint64),
-                ('deadline_us', ctypes.c_uint64), ('user', ctypes.c_void_p)]
-
-
-class _Completion(ctypes.Structure):
-    _fields_ = [('job', ctypes.c_uint64), ('user', ctypes.c_void_p), ('is_store', ctypes.c_int),
-                ('state', ctypes.c_int), ('quiesced', ctypes.c_int), ('count', ctypes.c_uint32),
-                ('good_count', ctypes.c_uint32), ('results', ctypes.POINTER(ctypes.c_int))]
-
-
-class _Extra(ctypes.Structure):
-    _fields_ = [('bytes', ctypes.c_char_p), ('bytes_count', ctypes.c_uint32)]
 
 
 @dataclass
@@ -136,33 +75,6 @@ def _library_paths() -> list[str]:
     return [named] if named else [own, _SONAME]
 
 
-_ptr, _u32, _u64, _size = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint64, ctypes.c_size_t
-_text = ctypes.c_char_p
-# Every pointer is declared: an undeclared one would be cut to an int.
-_DECLARATIONS = {
-    'open': [ctypes.POINTER(_ptr), ctypes.POINTER(_Options), _text, _size],
-    'close': [_ptr],
-    'is_connected': [_ptr],
-    'connect': [_ptr, _u64, _text, _size],
-    'fingerprint': [_ptr, _text],
-    'space_open': [_ptr, _text, _u64, ctypes.POINTER(_u32)],
-    'lookup': [_ptr, ctypes.POINTER(_Lookup), _u64, ctypes.POINTER(Found)],
-    'lease_release': [_ptr, _u64],
-    'store': [_ptr, ctypes.POINTER(_Transfer), ctypes.POINTER(_u64)],
-    'load': [_ptr, ctypes.POINTER(_Transfer), ctypes.POINTER(_u64)],
-    'cancel': [_ptr, _u64],
-    'poll': [_ptr, ctypes.POINTER(_Completion), ctypes.c_uint],
-    'wait': [_ptr, _u64],
-    'forget': [_ptr, _u32, _u64],
-    'hint': [_ptr, ctypes.c_int, _u32, ctypes.POINTER(_Keys), _u64, _u64, ctypes.POINTER(_u64)],
-    'stats': [_ptr, _text, _size, _u64],
-    'block_read': [_ptr, _u32, _u32, _ptr, _size],
-    'block_write': [_ptr, _u32, _u32, _ptr, _size],
-    'route_keys': [_u64, _ptr, _size, _size, ctypes.POINTER(_Extra), _ptr, _ptr],
-    'strerror': [ctypes.c_int],
-    'version': [],
-}
-_RESULTS = {'close': None, 'cancel': None, 'strerror': _text, 'version': _text}
 _loaded: ctypes.CDLL | None = None
 
 
@@ -180,12 +92,8 @@ def load_library() -> ctypes.CDLL:
             reasons.append(str(error))
     else:
         raise LibraryError('libkvtier cannot be loaded: ' + '; '.join(reasons))
-    for name, arguments in _DECLARATIONS.items():
-        function = getattr(library, 'kvtier_' + name)
-        function.argtypes = arguments
-        function.restype = _RESULTS.get(name, ctypes.c_int)
-    _loaded = library
-    return library
+    _loaded = header.declare(library)
+    return _loaded
 
 
 def version() -> str:
@@ -198,9 +106,10 @@ def error_text(result: int) -> str:
 
 
 def _groups_of(groups: Sequence[Group]) -> tuple[ctypes.Array, list]:
-    kept, array = [], (_Group * len(groups))()
+    kept, array = [], (header.Group * len(groups))()
     for own, group in zip(array, groups):
-        planes = (_Plane * len(group.planes))(*[_Plane(*plane) for plane in group.planes])
+        planes = (header.Plane * len(group.planes))(
+            *[header.Plane(*plane) for plane in group.planes])
         kept.append(planes)
         own.kind = GROUP_KINDS[group.kind]
         own.tokens_per_block, own.window_tokens = group.tokens_per_block, group.window_tokens
@@ -211,11 +120,13 @@ def _groups_of(groups: Sequence[Group]) -> tuple[ctypes.Array, list]:
 
 
 def _lookup_of(sections: Sequence[tuple[int, int, bytes]], space: int, tag: bytes | None,
-               lease_us: int, cost: tuple[float, float, float]) -> tuple[_Lookup, ctypes.Array]:
+               lease_us: int,
+               cost: tuple[float, float, float]) -> tuple[header.Lookup, ctypes.Array]:
     """The C structure, and what has to live as long as it."""
-    keys = (_Keys * len(sections))(*[_Keys(group, first, len(hashes) // HASH_BYTES, hashes)
-                                     for group, first, hashes in sections])
-    return _Lookup(space, len(sections), keys, tag, lease_us, *cost), keys
+    keys = (header.Keys * len(sections))(
+        *[header.Keys(group, first, len(hashes) // HASH_BYTES, hashes)
+          for group, first, hashes in sections])
+    return header.Lookup(space, len(sections), keys, tag, lease_us, *cost), keys
 
 
 class Client:
@@ -226,8 +137,9 @@ class Client:
         self._library = load_library()
         self._client = ctypes.c_void_p()
         groups, planes = _groups_of(options.groups)
-        identity = _Identity(**{name: value.encode() for name, value in options.identity.items()})
-        own = _Options(socket=options.socket.encode() or None, engine=options.engine.encode(),
+        identity = header.Identity(
+            **{name: value.encode() for name, value in options.identity.items()})
+        own = header.Options(socket=options.socket.encode() or None, engine=options.engine.encode(),
                        roles=options.roles, shard=options.shard, world=options.world,
                        identity=identity, groups_count=len(groups), groups=groups,
                        connect_us_max=options.connect_us_max)
@@ -238,7 +150,7 @@ class Client:
         if result < 0:
             self._client = ctypes.c_void_p()
             raise LibraryError(-result, text.value.decode(errors='replace'))
-        self._completions = (_Completion * _COMPLETIONS_MAX)()
+        self._completions = (header.Completion * _COMPLETIONS_MAX)()
         self.seconds = 0.0   # spent in the library by lookups, transfers and waits
 
     def _run(self, function, *arguments) -> int:
@@ -294,8 +206,9 @@ class Client:
         self._library.kvtier_lease_release(self._client, lease)
 
     def _begin(self, call, blocks, space, group, first_position, parent, tag, lease, deadline_us):
-        transfer = _Transfer(space, group, first_position, len(blocks), blocks.ctypes.data, parent,
-                             tag, lease, deadline_us, None)
+        array = ctypes.cast(blocks.ctypes.data, ctypes.POINTER(header.Block))
+        transfer = header.Transfer(space, group, first_position, len(blocks), array, parent, tag,
+                                   lease, deadline_us, None)
         job = ctypes.c_uint64()
         result = self._run(call, ctypes.byref(transfer), ctypes.byref(job))
         return result, job.value
@@ -330,7 +243,7 @@ class Client:
     def hint(self, hint: int, group: int, hashes: bytes, wait_us_max: int, *, space: int = 0,
              retain_us: int = 0) -> int:
         """At most HINT_KEYS_MAX hashes. A negative errno, or what came of it."""
-        keys = _Keys(group, 0, len(hashes) // HASH_BYTES, hashes)
+        keys = header.Keys(group, 0, len(hashes) // HASH_BYTES, hashes)
         lease = ctypes.c_uint64()
         return self._library.kvtier_hint(self._client, hint, space, ctypes.byref(keys), retain_us,
                                          wait_us_max, ctypes.byref(lease))
@@ -391,7 +304,7 @@ def route_keys(parent: int, tokens, tokens_per_block: int,
     flat, ends = None, None
     if extras is not None:
         every = [one for block in extras for one in block]
-        flat = (_Extra * len(every))(*[_Extra(one, len(one)) for one in every])
+        flat = (header.Extra * len(every))(*[header.Extra(one, len(one)) for one in every])
         ends = numpy.cumsum([len(block) for block in extras], dtype=numpy.uint32)
     result = load_library().kvtier_route_keys(
         parent, tokens.ctypes.data, tokens_per_block, count, flat,

@@ -2,86 +2,20 @@
 import ctypes
 import mmap
 import os
+import sys
 import time
 
 import node
 
-DONE, FAILED, CANCELLED, EXPIRED = 1, 2, 3, 4
-SCHEDULER, WORKER = 1, 2
+sys.path.insert(0, os.path.join(node.TOP, 'plugin'))
+from kvtier.header import (CANCELLED, DONE, EXPIRED, FAILED, SCHEDULER, WORKER, Block,   # noqa: E402,F401
+                           Completion, Found, Group, Identity, Keys, Lookup, Options, Plane, Transfer, declare)
 
 c = ctypes
 
 
-class Plane(c.Structure):
-    _fields_ = [('base', c.c_void_p), ('stride', c.c_uint64), ('bytes', c.c_uint64)]
-
-
-class Group(c.Structure):
-    _fields_ = [('kind', c.c_int), ('tokens_per_block', c.c_uint32), ('window_tokens', c.c_uint32),
-                ('segments_count', c.c_uint32), ('blocks_count', c.c_uint32), ('planes_count', c.c_uint32),
-                ('planes', c.POINTER(Plane)), ('payload_bytes', c.c_uint64)]
-
-
-class Identity(c.Structure):
-    _fields_ = [(name, c.c_char_p) for name in ('model_content', 'dtype', 'quantisation', 'layout', 'split',
-                                                'speculation', 'hash_algorithm', 'hash_seed', 'weights_version')]
-
-
-class Options(c.Structure):
-    _fields_ = [('socket', c.c_char_p), ('engine', c.c_char_p), ('roles', c.c_uint), ('shard', c.c_uint),
-                ('world', c.c_uint), ('identity', Identity), ('groups_count', c.c_uint), ('groups', c.POINTER(Group)),
-                ('connect_us_max', c.c_uint64)]
-
-
-class Keys(c.Structure):
-    _fields_ = [('group', c.c_uint32), ('first_position', c.c_uint32), ('count', c.c_uint32), ('hashes', c.c_char_p)]
-
-
-class Lookup(c.Structure):
-    _fields_ = [('space', c.c_uint32), ('sections_count', c.c_uint32), ('sections', c.POINTER(Keys)),
-                ('tag', c.c_char_p), ('lease_us', c.c_uint64), ('cost_a', c.c_double), ('cost_b', c.c_double),
-                ('cost_c', c.c_double)]
-
-
-class Found(c.Structure):
-    _fields_ = [('lease', c.c_uint64), ('usable_tokens', c.c_uint32), ('worth_tokens', c.c_uint32),
-                ('present_count', c.c_uint32), ('tier_tokens', c.c_uint32 * 2), ('restore_us', c.c_uint32),
-                ('present', c.c_void_p), ('present_max', c.c_uint32)]
-
-
-class Block(c.Structure):
-    _fields_ = [('hash', c.c_uint8 * 32), ('route_key', c.c_uint64), ('engine_block', c.c_uint32)]
-
-
-class Transfer(c.Structure):
-    _fields_ = [('space', c.c_uint32), ('group', c.c_uint32), ('first_position', c.c_uint32), ('count', c.c_uint32),
-                ('blocks', c.POINTER(Block)), ('parent', c.c_char_p), ('tag', c.c_char_p), ('lease', c.c_uint64),
-                ('deadline_us', c.c_uint64), ('user', c.c_void_p)]
-
-
-class Completion(c.Structure):
-    _fields_ = [('job', c.c_uint64), ('user', c.c_void_p), ('is_store', c.c_int), ('state', c.c_int),
-                ('quiesced', c.c_int), ('count', c.c_uint32), ('good_count', c.c_uint32),
-                ('results', c.POINTER(c.c_int))]
-
-
 def load_library():
-    library = c.CDLL(os.path.join(node.BUILD, 'libkvtier.so'))
-    library.kvtier_close.restype = library.kvtier_cancel.restype = None
-    library.kvtier_close.argtypes = [c.c_void_p]
-    library.kvtier_open.argtypes = [c.POINTER(c.c_void_p), c.POINTER(Options), c.c_char_p, c.c_size_t]
-    library.kvtier_connect.argtypes = [c.c_void_p, c.c_uint64, c.c_char_p, c.c_size_t]
-    library.kvtier_is_connected.argtypes = [c.c_void_p]
-    library.kvtier_lookup.argtypes = [c.c_void_p, c.POINTER(Lookup), c.c_uint64, c.POINTER(Found)]
-    library.kvtier_lease_release.argtypes = [c.c_void_p, c.c_uint64]
-    for name in ('kvtier_store', 'kvtier_load'):
-        getattr(library, name).argtypes = [c.c_void_p, c.POINTER(Transfer), c.POINTER(c.c_uint64)]
-    library.kvtier_cancel.argtypes = [c.c_void_p, c.c_uint64]
-    library.kvtier_poll.argtypes = [c.c_void_p, c.POINTER(Completion), c.c_uint]
-    library.kvtier_wait.argtypes = [c.c_void_p, c.c_uint64]
-    library.kvtier_forget.argtypes = [c.c_void_p, c.c_uint32, c.c_uint64]
-    library.kvtier_stats.argtypes = [c.c_void_p, c.c_char_p, c.c_size_t, c.c_uint64]
-    return library
+    return declare(c.CDLL(os.path.join(node.BUILD, 'libkvtier.so')))
 
 
 class Job:
