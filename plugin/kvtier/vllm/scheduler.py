@@ -23,7 +23,7 @@ from kvtier.vllm.messages import Blocks, Load, Registration, StepMetadata, Worke
 from kvtier.vllm.offers import Offers
 from kvtier.vllm.requests import (Answer, BlockNames, ControlError, Controls, Tracked, UnderWay,
                                   controls_of, tag_of)
-from kvtier.vllm.statistics import ConnectorStats
+from kvtier.vllm.statistics import ConnectorStats, taken
 from kvtier.vllm.versions import WeightsVersion
 
 logger = init_logger('vllm.kvtier')
@@ -481,14 +481,8 @@ class SchedulerSide:
                       and self._registration is not None and not self._registration.refusal)
         if self._enabled_told != enabled:
             self.stats.data['enabled'] = self._enabled_told = enabled
-        if self._link is not None:
-            seconds = self._link.take_seconds()
-            if seconds > 0:
-                self.stats.add('library_seconds_total', seconds)
-        if not self.stats.is_worth_telling():
-            return None
-        stats, self.stats = self.stats, ConnectorStats()
-        return stats
+        told, self.stats = taken(self.stats, self._link)
+        return told
 
     def close(self) -> None:
         if self._link is not None:

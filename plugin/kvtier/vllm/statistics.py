@@ -8,9 +8,18 @@ from vllm.distributed.kv_transfer.kv_connector.v1.metrics import (KVConnectorPro
                                                                   KVConnectorStats)
 
 from kvtier.tables import GAUGE, METRIC_PREFIX, METRICS
+from kvtier.vllm.link import Link
 
 NAMES = tuple(name for name, _, _ in METRICS)
 _GAUGES = frozenset(name for name, kind, _ in METRICS if kind == GAUGE)
+
+
+def taken(stats: ConnectorStats, link: Link | None) -> tuple[ConnectorStats | None, ConnectorStats]:
+    """(what is to be told now, what is counted on with), with the library's time in it."""
+    seconds = link.take_seconds() if link is not None else 0.0
+    if seconds > 0:
+        stats.add('library_seconds_total', seconds)
+    return (stats, ConnectorStats()) if stats.is_worth_telling() else (None, stats)
 
 
 @dataclass

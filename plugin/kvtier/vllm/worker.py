@@ -22,7 +22,7 @@ from kvtier.vllm.identity import Refused, identity_of
 from kvtier.vllm.layout import Layout, canary, layout_of
 from kvtier.vllm.link import Link, options_of
 from kvtier.vllm.messages import Blocks, Load, Registration, StepMetadata, Store, WorkerReport
-from kvtier.vllm.statistics import ConnectorStats
+from kvtier.vllm.statistics import ConnectorStats, taken
 from kvtier.vllm.versions import WeightsVersion
 
 logger = init_logger('vllm.kvtier')
@@ -433,14 +433,8 @@ class WorkerSide:
     def take_stats(self) -> ConnectorStats | None:
         if self._link is not None:
             self._link.is_connected()
-        if self._link is not None:
-            seconds = self._link.take_seconds()
-            if seconds > 0:
-                self.stats.add('library_seconds_total', seconds)
-        if not self.stats.is_worth_telling():
-            return None
-        stats, self.stats = self.stats, ConnectorStats()
-        return stats
+        told, self.stats = taken(self.stats, self._link)
+        return told
 
     def close(self) -> None:
         """Stores under way get a moment to end: what they hold is what the next engine wants."""
