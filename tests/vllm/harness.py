@@ -350,13 +350,17 @@ class Engine:
         pool = self.scheduler.kv_cache_manager.block_pool
         free, blocks = pool.get_num_free_blocks(), self.cache.config.num_blocks
         assert free == blocks - 1, f'{blocks - 1 - free} blocks are not free'
-        for block in pool.blocks:
+        self.check_named()
+        if daemon is not None:
+            self.check_daemon(daemon)
+
+    def check_named(self) -> None:
+        """Whatever the engine would find by its hash has the right bytes."""
+        for block in self.scheduler.kv_cache_manager.block_pool.blocks:
             if block.block_hash is not None:
                 name = bytes(kv_cache_utils.get_block_hash(block.block_hash))
                 assert payload_of(self.cache.read(block.block_id)) == self._rights[-1][name], \
                     f'block {block.block_id}, which counts as computed, has wrong bytes'
-        if daemon is not None:
-            self.check_daemon(daemon)
 
     def check_daemon(self, daemon: scripted.ScriptedDaemon) -> None:
         daemon.wait_until(lambda: not daemon.leases, 'every lease given back')

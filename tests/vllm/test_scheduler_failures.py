@@ -200,6 +200,18 @@ class Failures:
 class SyncFailures(Failures, Case):
     mode = 'sync'
 
+    def test_blocks_that_were_lost_in_a_step_are_found_by_nobody_before_they_are_recomputed(self):
+        tokens = prompt(79, 100)
+        warm = self.warm(tokens)
+        engine = self.engine()
+        self.daemon.fail_loads([warm.hashes_of('warm')[2]])
+        engine.add('request', tokens, 2)
+        engine.step()
+        self.assertEqual(engine.count('load_failed_blocks_total'), 1)
+        engine.check_named()
+        engine.finish()
+        self.assert_same_as_cold(engine, 'request', tokens, 2)
+
 
 class AsyncFailures(Failures, Case):
     mode = 'async'
