@@ -6,6 +6,7 @@
 #include "daemon/batch.h"
 #include "daemon/extents.h"
 #include "daemon/mover.h"
+#include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
 
@@ -79,6 +80,7 @@ bool daemon_step(struct daemon *daemon)
 	did_work = batches_step(daemon) || did_work;
 	did_work = forget_step(daemon) || did_work;
 	did_work = extents_step(daemon) || did_work;
+	did_work = reload_step(daemon) || did_work;
 	return did_work;
 }
 
@@ -139,5 +141,6 @@ bool daemon_is_drained(const struct daemon *daemon)
 	       mover_moves_count(daemon) == 0 && mover_pending_down(daemon) == 0 &&
 	       mills_in_flight(&daemon->mills) == 0 &&
 	       list_is_empty(&((struct daemon *)daemon)->forgettings) &&
-	       !extents_are_busy(daemon) && (daemon->nvme == NULL || daemon->nvme->in_flight == 0);
+	       !extents_are_busy(daemon) && !reload_is_busy(daemon) &&
+	       (daemon->nvme == NULL || daemon->nvme->in_flight == 0);
 }

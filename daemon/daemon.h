@@ -150,6 +150,7 @@ struct daemon {
 	struct server *server;
 	struct admin_http *http;
 	struct restore *restore;
+	struct reload *reload;                 /* NULL: the settings cannot be read again */
 	struct graveyard *graveyard;
 	enum frame_reason gone_reason;         /* why copies that go right now do, for EXPLAIN */
 	/* store items that wait for another store of their shard */
@@ -192,6 +193,8 @@ static inline unsigned daemon_leases_count(const struct daemon *daemon)
 	return count;
 }
 
+/* "off", "on", "observe", as the settings have it. */
+enum frame_bypass_mode daemon_bypass_parse(const char *word);
 /* Whether calls of this tenant and space are served, observed or passed by. */
 enum frame_bypass_mode daemon_bypass_of(const struct daemon *daemon, const struct tenant *tenant,
 					uint32_t space);

@@ -12,6 +12,15 @@
 static const uint8_t no_fingerprint[SPACE_ID_BYTES];
 static const char *const mode_names[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
 
+enum frame_bypass_mode daemon_bypass_parse(const char *word)
+{
+	for (unsigned mode = 0; mode < FRAME_BYPASS_MODES; mode++)
+		if (strcmp(word, mode_names[mode]) == 0)
+			return mode;
+	assert(!"the settings allow no other word");
+	return FRAME_BYPASS_OFF;
+}
+
 static unsigned shards_present(const struct daemon *daemon, uint32_t entry, enum tier_id tier,
 			       unsigned shards)
 {

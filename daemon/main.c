@@ -8,6 +8,7 @@
 #include "daemon/guard.h"
 #include "daemon/metrics_text.h"
 #include "daemon/notify.h"
+#include "daemon/reload.h"
 #include "daemon/server.h"
 #include "daemon/threads.h"
 #include "tiers/nvme/catalog.h"
@@ -134,6 +135,10 @@ static int command_line_read(int count, char **arguments, struct command_line *l
 			line->is_print = true;
 		else if (option == OPTION_SET && line->sets_count < SETS_MAX)
 			line->sets[line->sets_count++] = optarg;
+		else if (option == OPTION_SET) {
+			fprintf(stderr, "kvtierd: more than %d --set; write the rest into the file\n", SETS_MAX);
+			return EXIT_USAGE;
+		}
 	}
 	if (optind < count) {
 		fprintf(stderr, "kvtierd: unexpected argument %s; kvtierd --help lists the options\n",
@@ -143,35 +148,6 @@ static int command_line_read(int count, char **arguments, struct command_line *l
 	return -1;
 }
 
-static int set_one(struct settings *settings, const char *assignment, struct error *error)
-{
-	char name[128];
-	const char *equals = strchr(assignment, '=');
-
-	if (equals == NULL || (size_t)(equals - assignment) >= sizeof(name))
-		return error_set(error, -EINVAL, "--set wants NAME=VALUE, not \"%s\"", assignment);
-	memcpy(name, assignment, (size_t)(equals - assignment));
-	name[equals - assignment] = '\0';
-	return settings_set(settings, name, equals + 1, "--set", error);
-}
-
-static int settings_load(struct settings *settings, const struct command_line *line,
-			 struct error *error)
-{
-	int result = 0;
-
-	settings_default(settings);
-	if (line->config != NULL)
-		result = settings_read_file(settings, line->config, error);
-	if (result == 0)
-		result = settings_read_environment(settings, error);
-	for (unsigned i = 0; result == 0 && i < line->sets_count; i++)
-		result = set_one(settings, line->sets[i], error);
-	if (result == 0)
-		result = settings_finish(settings, error);
-	return result;
-}
-
 static int signals_open(void)
 {
 	sigset_t wanted;
@@ -179,16 +155,23 @@ static int signals_open(void)
 	sigemptyset(&wanted);
 	sigaddset(&wanted, SIGTERM);
 	sigaddset(&wanted, SIGINT);
+	sigaddset(&wanted, SIGHUP);
 	sigprocmask(SIG_BLOCK, &wanted, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	return signalfd(-1, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
-static bool stop_was_asked(int signal_fd)
+/* True: it is to stop. A SIGHUP is passed on. */
+static bool signals_take(struct daemon *daemon, int signal_fd)
 {
 	struct signalfd_siginfo info;
 
-	return read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info);
+	while (read(signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		if (info.ssi_signo != SIGHUP)
+			return true;
+		reload_by_signal(daemon);
+	}
+	return false;
 }
 
 static void tell_service(const char *lines)
@@ -218,7 +201,7 @@ static void run(struct daemon *daemon, int signal_fd)
 			watched_us = daemon->now_us;
 			tell_service("WATCHDOG=1");
 		}
-		if (stop_us == 0 && server_has_fired(daemon) && stop_was_asked(signal_fd)) {
+		if (stop_us == 0 && server_has_fired(daemon) && signals_take(daemon, signal_fd)) {
 			tell_service("STOPPING=1");
 			stop_us = daemon->now_us + DRAIN_US_MAX;
 			daemon_stop(daemon);
@@ -247,7 +230,7 @@ static void catalog_drain(struct daemon *daemon)
 			daemon_wait(daemon, 1000);
 }
 
-static int serve(const struct settings *settings)
+static int serve(const struct settings *settings, const struct settings_sources *sources)
 {
 	struct daemon *daemon = NULL;
 	struct threads threads;
@@ -258,6 +241,8 @@ static int serve(const struct settings *settings)
 	copy_calibrate(CALIBRATE_BYTES);
 	if (result == 0)
 		result = daemon_create(&daemon, settings, NULL, &error);
+	if (result == 0)
+		result = reload_create(daemon, sources, &error);
 	if (result == 0)
 		result = server_watch(daemon->server, signal_fd, &error);
 	if (result == 0)
@@ -282,6 +267,7 @@ int main(int count, char **arguments)
 {
 	static struct settings settings;
 	struct command_line line = { 0 };
+	struct settings_sources sources;
 	struct error error;
 	int status;
 
@@ -294,7 +280,8 @@ int main(int count, char **arguments)
 	status = command_line_read(count, arguments, &line);
 	if (status >= 0)
 		return status;
-	if (settings_load(&settings, &line, &error) < 0) {
+	sources = (struct settings_sources){ line.config, line.sets, line.sets_count };
+	if (settings_load(&settings, &sources, &error) < 0) {
 		fprintf(stderr, "kvtierd: %s\n", error.text);
 		return EXIT_CONFIG;
 	}
@@ -308,5 +295,5 @@ int main(int count, char **arguments)
 	struct rlimit no_core = { 0, 0 };
 	setrlimit(RLIMIT_CORE, &no_core);
 	log_line(LOG_INFO, "starting", "version=%s pid=%d checksum=%s", KVTIER_VERSION, (int)getpid(), crc32c_way());
-	return serve(&settings);
+	return serve(&settings, &sources);
 }

@@ -7,6 +7,7 @@
 #include "daemon/fingerprint.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
+#include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
 #include "daemon/spaces.h"
@@ -352,7 +353,6 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 		  const struct daemon_seams *seams, struct error *error)
 {
-	static const char *const modes[FRAME_BYPASS_MODES] = { "off", "on", "observe" };
 	static const struct daemon_seams real;
 	struct daemon *daemon = calloc(1, sizeof(*daemon));
 	uint64_t seed;
@@ -374,9 +374,7 @@ int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 	daemon->now_us = daemon->started_us = clock_now_us(daemon->clock);
 	daemon->speeds[TIER_CPU] = (struct tier_speed)SPEED_CPU_START;
 	daemon->speeds[TIER_NVME] = (struct tier_speed)SPEED_NVME_START;
-	for (unsigned i = 0; i < FRAME_BYPASS_MODES; i++)
-		if (strcmp(settings->bypass, modes[i]) == 0)
-			daemon->bypass = i;
+	daemon->bypass = daemon_bypass_parse(settings->bypass);
 	list_init(&daemon->attached);
 	list_init(&daemon->forgettings);
 	budget_init(&daemon->write_budget, settings->write_bytes_day_max, daemon->now_us);
@@ -400,6 +398,7 @@ void daemon_destroy(struct daemon *daemon)
 {
 	if (daemon == NULL)
 		return;
+	reload_destroy(daemon);
 	restore_destroy(daemon->restore);
 	catalog_link_close(daemon->catalog);
 	admin_destroy(daemon);

@@ -3,7 +3,7 @@
  * `--help`, the man page, the shell completion and docs/SETTINGS.md. Source, in this order: command
  * line, environment (KVTIER_<NAME>), the YAML file, the default. Keys of the file are the names of
  * the fields, but durations: their unit stands in the value (lease_max: 60s).
- * Runs on: main, before any thread.
+ * Runs on: main, before any thread; settings_load() again on a mill (daemon/reload.h).
  */
 #ifndef KVTIER_DAEMON_SETTINGS_H
 #define KVTIER_DAEMON_SETTINGS_H
@@ -92,6 +92,30 @@ must_check int settings_set(struct settings *settings, const char *key, const ch
 must_check int settings_read_environment(struct settings *settings, struct error *error);
 /* Relations between values; fills what is 0 and "chosen". */
 must_check int settings_finish(struct settings *settings, struct error *error);
+/* Where main found the settings, so that they can be read again. Borrows all of it. */
+struct settings_sources {
+	const char *file;        /* NULL: none */
+	const char *const *sets; /* NAME=VALUE, as --set gives them */
+	unsigned sets_count;
+};
+
+/* Defaults, file, environment, --set, settings_finish(): all that a start does. */
+must_check int settings_load(struct settings *settings, const struct settings_sources *sources,
+			     struct error *error);
+
+/* A key whose value is another in two settings. */
+struct settings_change {
+	char key[48];           /* "log_level", "tenants.0.cpu_bytes", "nvme" when items came or went */
+	char from[96], to[96];  /* as settings_print() writes values; long ones are cut */
+	bool is_reloadable;     /* else it waits for a restart */
+};
+
+/* What differs, without what was chosen by settings_finish() in both; at most `changes_max` are
+ * written. Returns how many there are. */
+unsigned settings_compare(const struct settings *now, const struct settings *next,
+			  struct settings_change *changes, unsigned changes_max);
+/* Takes over the values, and their origins, of all that may change while the daemon runs. */
+void settings_take(struct settings *now, const struct settings *next);
 /* Every value with its origin (default, chosen by settings_finish(), file:line, environment,
  * option), as YAML that can be read back. */
 void settings_print(const struct settings *settings, FILE *file);

@@ -37,6 +37,10 @@ static const char sources_text[] =
 static const char lists_text[] =
 	"Items of lists are numbered from 0 there: --set nvme.0.path=/cache/a, KVTIER_NVME_0_PATH=/cache/a.";
 
+static const char reload_text[] =
+	"SIGHUP reads them again, by the same order and checks. What `reload` says yes to changes at once, the rest is "
+	"named in the log and waits for a restart; when anything is wrong, nothing changes, and the log says why.";
+
 static const char *type_words(const struct setting *row)
 {
 	static const char *const words[] = {
@@ -125,7 +129,7 @@ static void man_rows(const struct setting *rows, unsigned count, FILE *file)
 		man_text(range, file);
 		fputs("; default: ", file);
 		man_text(initial_words(&rows[i]), file);
-		fputs(".\n", file);
+		fputs(rows[i].is_reloadable ? "; changes at a reload.\n" : ".\n", file);
 	}
 }
 
@@ -160,7 +164,9 @@ static void describe_man(FILE *file)
 		fputc('\n', file);
 		man_rows(settings_lists[l].rows, settings_lists[l].rows_count, file);
 	}
-	fputs(".SH SIGNALS\n.B SIGTERM\nand\n.B SIGINT\nend the daemon after what is under way.\n"
+	fputs(".SH SIGNALS\n.B SIGTERM\nand\n.B SIGINT\nend the daemon after what is under way.\n.B SIGHUP\n"
+	      "reads the settings again. What may change while the daemon runs does; what needs a restart is named in\n"
+	      "the log; when anything is wrong, all stays as it was.\n"
 	      ".SH EXIT STATUS\n0 stopped as told, 1 failed, 2 wrong usage, 78 wrong settings.\n"
 	      ".SH FILES\n/etc/kvtier/kvtier.yaml is where the systemd unit looks.\n.SH SEE ALSO\n.BR kvtier (1)\n",
 	      file);
@@ -170,12 +176,13 @@ static void markdown_rows(const struct setting *rows, unsigned count, FILE *file
 {
 	char range[128];
 
-	fputs("| key | type | values | default | meaning |\n| --- | --- | --- | --- | --- |\n",
+	fputs("| key | type | values | default | reload | meaning |\n| --- | --- | --- | --- | --- | --- |\n",
 	      file);
 	for (unsigned i = 0; i < count; i++) {
 		range_words(&rows[i], range, sizeof(range));
-		fprintf(file, "| `%s` | %s | %s | %s | %s |\n", rows[i].name, type_words(&rows[i]),
-			range, initial_words(&rows[i]), rows[i].help);
+		fprintf(file, "| `%s` | %s | %s | %s | %s | %s |\n", rows[i].name,
+			type_words(&rows[i]), range, initial_words(&rows[i]),
+			rows[i].is_reloadable ? "yes" : "", rows[i].help);
 	}
 }
 
@@ -183,8 +190,10 @@ static void describe_markdown(FILE *file)
 {
 	fprintf(file,
 		"# Settings\n\nMade by `kvtierd --describe markdown`; do not edit. %s %s\n\n"
-		"Sizes: `4096`, `64MiB`, `1GiB` (B, KiB, MiB, GiB, TiB). Durations: `100ms`, `5s`, `1m` (us, ms, s, m, h).\n\n",
-		sources_text, lists_text);
+		"Sizes: `4096`, `64MiB`, `1GiB` (B, KiB, MiB, GiB, TiB). Durations: `100ms`, `5s`, `1m` (us, ms, s, m, h).\n\n%s\n\n"
+		"`kvtierd --check-config` reads and checks all of it and ends: exit status 0, all is right; "
+		"78, something is wrong, and one line says what; 2, the command line itself is wrong.\n\n",
+		sources_text, lists_text, reload_text);
 	markdown_rows(settings_rows, settings_rows_count, file);
 	for (unsigned l = 0; l < settings_lists_count; l++) {
 		const struct setting_list *list = &settings_lists[l];

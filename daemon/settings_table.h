@@ -36,6 +36,7 @@ struct setting {
 	uint64_t minimum, maximum; /* SIZE, DURATION, COUNT */
 	bool zero_allowed;         /* 0 means "chosen" or "no limit", also below the minimum */
 	bool is_required;
+	bool is_reloadable;  /* may change while the daemon runs; others wait for a restart */
 	const char *choices; /* CHOICE: words, one space between them */
 	const char
 		*initial; /* the default, as a person would write it; "" also when there is none */

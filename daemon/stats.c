@@ -1,6 +1,7 @@
 /* daemon/stats.c: the status as JSON, for `kvtier status`. */
 #include "daemon/admin.h"
 #include "daemon/mover.h"
+#include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
 
@@ -190,6 +191,46 @@ static void engines_write(struct daemon *daemon, const struct tenant *tenant, st
 	text_add(text, "]");
 }
 
+static void changes_write(const struct reload_report *report, bool is_reloadable,
+			  struct text *text)
+{
+	bool is_first = true;
+
+	for (unsigned i = 0; i < report->changes_count && i < RELOAD_CHANGES_MAX; i++) {
+		const struct settings_change *change = &report->changes[i];
+
+		if (change->is_reloadable != is_reloadable)
+			continue;
+		text_add(text, is_first ? "{" : ",{");
+		is_first = false;
+		string_write(text, "key", change->key);
+		text_add(text, ",");
+		string_write(text, "from", change->from);
+		text_add(text, ",");
+		string_write(text, "to", change->to);
+		text_add(text, "}");
+	}
+}
+
+/* How the settings were last read again; null: never. */
+static void reload_write(const struct daemon *daemon, struct text *text)
+{
+	const struct reload_report *report = reload_last(daemon);
+
+	if (report->wall_us == 0) {
+		text_add(text, ",\"reload\":null");
+		return;
+	}
+	text_printf(text, ",\"reload\":{\"at_unix_seconds\":%" PRIu64, report->wall_us / 1000000);
+	text_printf(text, ",\"result\":\"%s\",", report->result == 0 ? "taken" : "refused");
+	string_write(text, "reason", report->reason.text);
+	text_add(text, ",\"changed\":[");
+	changes_write(report, true, text);
+	text_add(text, "],\"needs_restart\":[");
+	changes_write(report, false, text);
+	text_add(text, "]}");
+}
+
 void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
 {
 	struct catalog_link_counters catalog;
@@ -228,6 +269,7 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	for (unsigned i = 0; i < daemon->devices_count; i++)
 		device_write(daemon, i, text);
 	text_add(text, "]");
+	reload_write(daemon, text);
 	counters_write(daemon, text);
 	engines_write(daemon, tenant, text);
 	spaces_write(daemon, tenant, text);

@@ -40,6 +40,19 @@ static void budget_refill(struct budget *budget, uint64_t now_us)
 	assert(budget->credit_bytes <= burst);
 }
 
+void budget_limit_set(struct budget *budget, uint64_t bytes_day_max, uint64_t now_us)
+{
+	struct budget next;
+
+	budget_init(&next, bytes_day_max, now_us);
+	if (budget->bytes_day_max != 0) {
+		budget_refill(budget, now_us);
+		if (budget->credit_bytes < next.credit_bytes)
+			next.credit_bytes = budget->credit_bytes;
+	}
+	*budget = next;
+}
+
 bool budget_allows(struct budget *budget, uint64_t now_us, uint64_t bytes)
 {
 	if (budget->bytes_day_max == 0)

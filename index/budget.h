@@ -19,6 +19,8 @@ struct budget {
 
 /* Starts with an hour's worth of credit. A limit above INT64_MAX is taken as that. */
 void budget_init(struct budget *budget, uint64_t bytes_day_max, uint64_t now_us);
+/* Another limit from now on. Only where there was none, it brings an hour's worth of credit. */
+void budget_limit_set(struct budget *budget, uint64_t bytes_day_max, uint64_t now_us);
 /* Whether `bytes` may be written now: there is credit for them, or, if they are more than an hour's
  * worth, the bucket is full. */
 bool budget_allows(struct budget *budget, uint64_t now_us, uint64_t bytes);

@@ -322,6 +322,26 @@ static void no_limit_and_huge_numbers_hold(void **unused)
 	assert_true(budget_allows(&budget, UINT64_MAX, 1));
 }
 
+static void a_new_limit_brings_no_new_credit(void **unused)
+{
+	struct budget budget;
+
+	(void)unused;
+	budget_init(&budget, 2400, 0); /* 100 at once */
+	budget_spend(&budget, 0, 90);
+	budget_limit_set(&budget, 24000, 0);
+	assert_false(budget_allows(&budget, 0, 11));
+	assert_true(budget_allows(&budget, 0, 10));
+	budget_limit_set(&budget, 24, 0); /* 1 at once: what was left is cut */
+	assert_true(budget_allows(&budget, 0, 1));
+	budget_spend(&budget, 0, 1);
+	assert_false(budget_allows(&budget, 0, 1));
+	budget_limit_set(&budget, 0, 0);
+	assert_true(budget_allows(&budget, 0, 1000000));
+	budget_limit_set(&budget, 2400, 0); /* there was no limit: as at a start */
+	assert_true(budget_allows(&budget, 0, 100));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -333,6 +353,7 @@ int main(void)
 		cmocka_unit_test(a_write_above_an_hours_worth_is_paid_for_afterwards),
 		cmocka_unit_test(small_steps_lose_nothing),
 		cmocka_unit_test(no_limit_and_huge_numbers_hold),
+		cmocka_unit_test(a_new_limit_brings_no_new_credit),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
