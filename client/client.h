@@ -71,6 +71,7 @@ struct link {
 	int stop_fd;      /* readable: give up waiting; -1: none */
 	bool is_broken;   /* nothing can be said on it any more */
 	uint64_t boot_id; /* 0: not known yet; frames of another one break the link */
+	uint64_t features; /* of the daemon: FRAME_FEATURE_... */
 	uint64_t request; /* the last one used */
 	enum link_heard heard; /* of the last request; the asker's to set back */
 	uint64_t receive_us; /* the receive time-out that the socket has; 0: none set yet */

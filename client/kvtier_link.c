@@ -383,5 +383,6 @@ int link_open(struct link *link, const char *path, enum frame_connection connect
 		return result;
 	}
 	link->boot_id = reply->header.boot_id;
+	link->features = reply->features;
 	return 0;
 }

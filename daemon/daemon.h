@@ -30,7 +30,7 @@
 #define TENANT_DIGEST_BYTES 16
 #define SPACES_BYPASSED_MAX 64
 
-#define CALLS_COUNT (FRAME_BYPASS + 1)
+#define CALLS_COUNT FRAME_REQUESTS_END
 
 struct server;
 struct mover;

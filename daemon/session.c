@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "daemon/batch.h"
+#include "daemon/operate.h"
 #include "daemon/server.h"
 
 #include <assert.h>
@@ -136,7 +137,8 @@ bool session_may_use_space(const struct session *session, uint32_t space)
 
 static void hello(struct session *session, const struct frame_hello *frame)
 {
-	struct frame_hello_reply reply = { .version = FRAME_VERSION_MAX };
+	struct frame_hello_reply reply = { .version = FRAME_VERSION_MAX,
+					    .features = FRAME_FEATURE_OPERATE };
 	struct daemon *daemon = session->daemon;
 
 	if (frame->version_min > FRAME_VERSION_MAX || frame->version_max < FRAME_VERSION_MIN) {
@@ -189,6 +191,7 @@ static void serve(struct session *session, const void *frame, const struct frame
 	case FRAME_STATS:         stats_frame(session, header); break;
 	case FRAME_EXPLAIN:       explain_frame(session, frame); break;
 	case FRAME_BYPASS:        bypass_frame(session, frame); break;
+	case FRAME_OPERATE:       operate_frame(session, frame); break;
 	default:
 		assert(!"frame_check lets requests through only");
 	}

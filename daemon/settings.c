@@ -195,13 +195,23 @@ int settings_read_environment(struct settings *settings, struct error *error)
 	return 0;
 }
 
+const char *setting_origin(const struct setting_record *record, const struct setting *row)
+{
+	const char *origin = record->origins[row - record->rows].text;
+	char value[SETTING_VALUE_TEXT_BYTES];
+
+	if (origin[0] != '\0')
+		return origin;
+	setting_format(record, row, value, sizeof(value));
+	return strcmp(value, row->initial) == 0 ? "default" : "chosen";
+}
+
 /* A text is quoted, so that an empty one, or one with a ':' or '#' in it, is read back as it is. */
 static void print_value(const struct setting_record *record, unsigned index, const char *indent,
 			FILE *file)
 {
 	const struct setting *row = &record->rows[index];
 	char value[SETTING_VALUE_TEXT_BYTES];
-	const char *origin = record->origins[index].text;
 	int width;
 
 	setting_format(record, row, value, sizeof(value));
@@ -214,9 +224,7 @@ static void print_value(const struct setting_record *record, unsigned index, con
 					 *letter);
 		width += fprintf(file, "\"");
 	}
-	if (origin[0] == '\0')
-		origin = strcmp(value, row->initial) == 0 ? "default" : "chosen";
-	fprintf(file, "%*s# %s\n", width < 48 ? 48 - width : 1, "", origin);
+	fprintf(file, "%*s# %s\n", width < 48 ? 48 - width : 1, "", setting_origin(record, row));
 }
 
 /* Neither given nor computed: not printed, as none of its values would say that. */

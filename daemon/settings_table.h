@@ -86,6 +86,8 @@ must_check int setting_store(const struct setting_record *record, const struct s
 /* The field as text that setting_store() reads back. */
 void setting_format(const struct setting_record *record, const struct setting *row, char *text,
 		    size_t text_bytes);
+/* Where the field's value came from, for people: "kvtier.yaml:12", "default", ... Borrowed. */
+const char *setting_origin(const struct setting_record *record, const struct setting *row);
 /* "64MiB", "5s", "1024": a number of the row's type, in its largest exact unit. */
 void setting_format_number(enum setting_type type, uint64_t number, char *text, size_t text_bytes);
 void setting_record_default(const struct setting_record *record);

@@ -1,6 +1,8 @@
 /* proto/frames.c: checks frames. What may be read after that: proto/frames_read.c. */
 #include "proto/frames.h"
 
+#include "proto/frames_operate.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <math.h>
@@ -391,6 +393,14 @@ static int check_bypass(const struct inspection *in)
 	return check_tail(in, 0);
 }
 
+static int check_operate(const struct inspection *in)
+{
+	const struct frame_operate *frame = in->frame;
+	int result = frame_operate_check(frame, in->error);
+
+	return result < 0 ? result : check_hashes(in, frame->group, frame->count);
+}
+
 static int check_text(const struct inspection *in)
 {
 	uint64_t text_bytes = in->bytes - in->fixed_bytes;
@@ -424,6 +434,7 @@ static const struct shape {
 	[FRAME_STATS] = { "STATS", sizeof(struct frame_header), check_fixed },
 	[FRAME_EXPLAIN] = { "EXPLAIN", sizeof(struct frame_explain), check_explain },
 	[FRAME_BYPASS] = { "BYPASS", sizeof(struct frame_bypass), check_bypass },
+	[FRAME_OPERATE] = { "OPERATE", sizeof(struct frame_operate), check_operate },
 	[FRAME_HELLO_REPLY] = { "HELLO_REPLY", sizeof(struct frame_hello_reply),
 				check_hello_reply },
 	[FRAME_REGISTERED] = { "REGISTERED", sizeof(struct frame_registered), check_fixed },

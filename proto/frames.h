@@ -56,6 +56,8 @@ enum frame_type {
 	FRAME_STATS,         /* TEXT: JSON */
 	FRAME_EXPLAIN,       /* EXPLAINED */
 	FRAME_BYPASS,        /* DONE */
+	FRAME_OPERATE,       /* TEXT: JSON; only to a daemon with FRAME_FEATURE_OPERATE */
+	FRAME_REQUESTS_END,
 	/* replies and events */
 	FRAME_HELLO_REPLY = 64,
 	FRAME_REGISTERED,
@@ -73,6 +75,9 @@ enum frame_type {
 	FRAME_ERROR,
 	FRAME_TYPES_END
 };
+
+/* hello_reply.features: what a daemon of the same version may lack. */
+#define FRAME_FEATURE_OPERATE UINT64_C(1)
 
 #define FRAME_LAST 1u /* flags: the last frame of a lookup */
 

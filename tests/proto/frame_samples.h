@@ -5,12 +5,13 @@
 #define KVTIER_TESTS_PROTO_FRAME_SAMPLES_H
 
 #include "proto/frames.h"
+#include "proto/frames_operate.h"
 
 #include <string.h>
 
 static inline bool sample_type_exists(unsigned type)
 {
-	return (type >= FRAME_HELLO && type <= FRAME_BYPASS) ||
+	return (type >= FRAME_HELLO && type < FRAME_REQUESTS_END) ||
 	       (type >= FRAME_HELLO_REPLY && type < FRAME_TYPES_END);
 }
 
@@ -95,6 +96,10 @@ static inline size_t sample_counted(uint8_t *memory, unsigned type, unsigned ite
 	case FRAME_EXPLAIN:
 		((struct frame_explain *)memory)->count = (uint16_t)items;
 		return sizeof(struct frame_explain) + items * 32u;
+	case FRAME_OPERATE: /* PIN: what takes most */
+		((struct frame_operate *)memory)->verb = FRAME_OPERATE_PIN;
+		((struct frame_operate *)memory)->count = (uint16_t)items;
+		return sizeof(struct frame_operate) + items * 32u;
 	case FRAME_EXPLAINED:
 		((struct frame_explained *)memory)->count = items;
 		return sizeof(struct frame_explained) + items * sizeof(struct frame_explained_item);

@@ -155,6 +155,9 @@ static void a_count_beyond_its_limit_is_refused_whatever_the_length(void **unuse
 	TOO_MANY(FRAME_HELLO, frame_hello, connection, 2);
 	TOO_MANY(FRAME_HELLO, frame_hello, version_min, 1);
 	TOO_MANY(FRAME_BYPASS, frame_bypass, mode, FRAME_BYPASS_MODES);
+	TOO_MANY(FRAME_OPERATE, frame_operate, verb, FRAME_OPERATE_VERBS);
+	TOO_MANY(FRAME_OPERATE, frame_operate, group, FRAME_GROUPS_MAX);
+	TOO_MANY(FRAME_OPERATE, frame_operate, count, FRAME_KEYS_MAX + 1);
 	TOO_MANY(FRAME_STATS, frame_header, flags, 1);
 	TOO_MANY(FRAME_LOOKUP, frame_header, flags, 2);
 	TOO_MANY(FRAME_STATS, frame_header, magic, 1);
@@ -199,9 +202,49 @@ static void names_without_an_end_are_refused(void **unused)
 	sample_frame(memory, FRAME_BYPASS, 1);
 	memset(((struct frame_bypass *)memory)->tenant, 'x', FRAME_NAME_BYTES);
 	assert_int_equal(check_changed(FRAME_BYPASS), -EPROTO);
+	sample_frame(memory, FRAME_OPERATE, 1);
+	memset(((struct frame_operate *)memory)->tenant, 'x', FRAME_NAME_BYTES);
+	assert_int_equal(check_changed(FRAME_OPERATE), -EPROTO);
 	sample_frame(memory, FRAME_HELLO_REPLY, 1);
 	memset(((struct frame_hello_reply *)memory)->tenant, 'x', FRAME_NAME_BYTES);
 	assert_int_equal(check_changed(FRAME_HELLO_REPLY), -EPROTO);
+}
+
+static void an_operators_verb_takes_its_own_fields_and_no_others(void **unused)
+{
+	struct frame_operate *frame = (struct frame_operate *)memory;
+
+	(void)unused;
+	for (unsigned verb = 0; verb < FRAME_OPERATE_VERBS; verb++) {
+		unsigned takes = frame_operate_fields(verb);
+
+		for (unsigned field = 1; field <= FRAME_TAKES_HASHES; field <<= 1) {
+			bool needs_hash = verb == FRAME_OPERATE_STAT;
+			bool has_hash = needs_hash || field == FRAME_TAKES_HASHES;
+
+			sample_frame(memory, FRAME_OPERATE, has_hash ? 1 : 0);
+			frame->verb = verb;
+			frame->tenant[0] = field == FRAME_TAKES_TENANT ? 'a' : 0;
+			frame->fingerprint[15] = field == FRAME_TAKES_SPACE;
+			frame->tag[0] = field == FRAME_TAKES_TAG;
+			frame->cursor = field == FRAME_TAKES_CURSOR;
+			frame->value = field == FRAME_TAKES_VALUE;
+			frame->group = field == FRAME_TAKES_GROUP;
+			assert_int_equal(check_changed(FRAME_OPERATE),
+					 takes & field ? 0 : -EPROTO);
+		}
+		assert_string_not_equal(frame_operate_name(verb), "unknown verb");
+	}
+	sample_frame(memory, FRAME_OPERATE, 0);
+	frame->verb = FRAME_OPERATE_STAT;
+	assert_int_equal(check_changed(FRAME_OPERATE), -EPROTO);
+	frame->verb = FRAME_OPERATE_DRAIN;
+	frame->value = FRAME_DRAINS;
+	assert_int_equal(check_changed(FRAME_OPERATE), -EPROTO);
+	frame->verb = FRAME_OPERATE_PURGE;
+	frame->value = 2;
+	assert_int_equal(check_changed(FRAME_OPERATE), -EPROTO);
+	assert_string_equal(frame_operate_name(FRAME_OPERATE_VERBS), "unknown verb");
 }
 
 static void a_frame_with_random_changes_is_never_read_outside(void **unused)
@@ -247,6 +290,7 @@ int main(void)
 		cmocka_unit_test(a_count_beyond_its_limit_is_refused_whatever_the_length),
 		cmocka_unit_test(counts_inside_items_are_checked_too),
 		cmocka_unit_test(names_without_an_end_are_refused),
+		cmocka_unit_test(an_operators_verb_takes_its_own_fields_and_no_others),
 		cmocka_unit_test(a_frame_with_random_changes_is_never_read_outside),
 		cmocka_unit_test(every_reason_has_a_name),
 	};

@@ -17,12 +17,13 @@ LAST = 1
 WAIT_SECONDS = 10.0
 
 (HELLO, REGISTER, ATTACH, CANARY, SPACE, LOOKUP, LEASE_RELEASE, STORE, COMMIT, LOAD, RELEASE, CANCEL, HINT, FORGET,
- STATS, EXPLAIN, BYPASS) = range(1, 18)
+ STATS, EXPLAIN, BYPASS, OPERATE) = range(1, 19)
 (HELLO_REPLY, REGISTERED, ATTACHED, DONE, SPACE_REPLY, FOUND, STORE_REPLY, COMMITTED, LOADED, HINT_REPLY, TEXT,
  EXPLAINED, ERROR) = range(64, 77)
 ADMITTED, PRESENT, ATTACHED_TO_OTHER, REFUSED_PARENT, REFUSED_FULL, REFUSED_SIZE = range(6)
 CONTROL, DATA = 0, 1
 SCHEDULER, WORKER = 1, 2
+VERBS = ('LIST', 'STAT', 'PIN', 'PURGE', 'DRAIN', 'RELOAD', 'CONFIG', 'REQUESTS')
 REASONS = ('hit_cpu', 'hit_nvme', 'never_stored', 'evicted', 'forgotten', 'filling', 'shards_missing', 'damaged',
            'refused', 'bypassed', 'no_space')
 
@@ -96,7 +97,7 @@ class Connection:
     def hello(self, kind=CONTROL):
         reply = self.ask(HELLO, hello_body(kind))
         self.boot_id = reply.boot_id
-        (_, self.keys_max, _, self.window_bytes, self.lease_us_max, self.batches_max, self.load_window,
+        (_, self.keys_max, self.features, self.window_bytes, self.lease_us_max, self.batches_max, self.load_window,
          tenant) = reply.fields('IIQQQII64s')
         self.tenant = tenant.rstrip(b'\0').decode()
 
@@ -211,6 +212,11 @@ def load_body(space, batch, hashes, lease=0, deadline_us=5000000, group=0):
 
 def release_body(batch, items):
     return struct.pack('<QII', batch, len(items), 0) + b''.join(struct.pack('<II', *item) for item in items)
+
+
+def operate_body(verb, tenant='', fingerprint=bytes(16), tag=bytes(16), cursor=0, value=0, group=0, hashes=()):
+    return struct.pack('<64s16s16sQQIHH', tenant.encode(), fingerprint, tag, cursor, value, VERBS.index(verb), group,
+                       len(hashes)) + b''.join(hashes)
 
 
 def forget_body(space, fingerprint=bytes(16)):
