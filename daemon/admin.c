@@ -13,12 +13,11 @@
 
 #define MILL_STALL_WORDS "a mill thread does not answer"
 
-static int livez(void *owner, struct text *out, bool verbose)
+static int livez(void *owner, struct admin_http_call *call)
 {
 	(void)owner;
-	(void)verbose;
 	/* The loop itself writes this page. */
-	text_add(out, "ok\n");
+	text_add(call->out, "ok\n");
 	return 200;
 }
 
@@ -38,13 +37,14 @@ const char *daemon_unready_reason(const struct daemon *daemon)
 	return NULL;
 }
 
-static int readyz(void *owner, struct text *out, bool verbose)
+static int readyz(void *owner, struct admin_http_call *call)
 {
 	struct daemon *daemon = owner;
+	struct text *out = call->out;
 	const char *reason = daemon_unready_reason(daemon);
 
 	text_printf(out, "%s\n", reason == NULL ? "ok" : reason);
-	if (verbose) {
+	if (call->is_verbose) {
 		text_printf(out, "restore: %s\n", restore_phase_name(daemon));
 		for (unsigned i = 0; i < daemon->devices_count; i++)
 			text_printf(out, "nvme %s: %s\n", nvme_device_path(daemon->devices[i].device),
@@ -53,10 +53,9 @@ static int readyz(void *owner, struct text *out, bool verbose)
 	return reason == NULL ? 200 : 503;
 }
 
-static int metrics(void *owner, struct text *out, bool verbose)
+static int metrics(void *owner, struct admin_http_call *call)
 {
-	(void)verbose;
-	metrics_write(owner, out);
+	metrics_write(owner, call->out);
 	return 200;
 }
 
@@ -72,6 +71,7 @@ int admin_create(struct daemon *daemon, struct error *error)
 	struct admin_http_config config = {
 		.socket_path = path, .listen = daemon->settings.http_listen, .pages = pages,
 		.pages_count = sizeof(pages) / sizeof(pages[0]), .owner = daemon,
+		.clock = daemon->clock,
 	};
 	int result;
 

@@ -1,8 +1,7 @@
 /* daemon/admin_http.c: a small HTTP server inside the loop. */
-#include "daemon/admin_http.h"
+#include "daemon/admin_http_parts.h"
 
 #include "daemon/admin_http_listen.h"
-#include "proto/http.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -12,45 +11,14 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define CONNECTIONS_DEFAULT 16u
+#define CONNECTIONS_DEFAULT 32u
+#define SHARE_DIVISOR 4u
 #define REQUEST_US_DEFAULT UINT64_C(5000000)
 #define PAGE_BYTES_DEFAULT (UINT64_C(1) << 20)
-#define LISTENERS 2u
-#define EVENTS_MAX 32
+#define HEAD_BYTES_MAX 2048u /* of an answer */
+#define EVENTS_MAX 8  /* in one step: each may be a page, and engines wait meanwhile */
 #define ACCEPTS_MAX 8 /* of each listener in one step */
-#define INPUT_BYTES 2048u
 #define LINGER_BYTES_MAX (64u << 10)
-
-enum connection_state {
-	CONNECTION_FREE,
-	CONNECTION_READING,
-	CONNECTION_WRITING,
-	CONNECTION_LINGERING /* answered and closed by us; reads what still comes, so that the
-				answer is not lost */
-};
-
-struct connection {
-	enum connection_state state;
-	int fd;
-	bool closes; /* after the answer */
-	uint64_t deadline_us;
-	uint32_t input_start, input_end;
-	uint32_t lingered_bytes;
-	size_t sent;
-	struct text output;
-	struct http_parser parser;
-	char input[INPUT_BYTES];
-};
-
-struct admin_http {
-	struct admin_http_config config;
-	int epoll_fd;
-	int listen_fds[LISTENERS]; /* -1: none */
-	unsigned connections_count;
-	struct admin_http_counts counts;
-	struct text page;
-	struct connection connections[];
-};
 
 static bool legal_move(enum connection_state from, enum connection_state to)
 {
@@ -66,12 +34,11 @@ static bool legal_move(enum connection_state from, enum connection_state to)
 	return legal[from][to];
 }
 
-/* Changes the state and what is waited for. */
-static void connection_become(struct admin_http *http, struct connection *connection,
-			      enum connection_state next)
+void admin_http_become(struct admin_http *http, struct connection *connection,
+		       enum connection_state next)
 {
 	struct epoll_event event = { .events = next == CONNECTION_WRITING ? EPOLLOUT : EPOLLIN,
-				     .data.u32 = LISTENERS +
+				     .data.u32 = ADMIN_HTTP_LISTENERS +
 						 (uint32_t)(connection - http->connections) };
 	int operation = connection->state == CONNECTION_FREE ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
 
@@ -86,100 +53,7 @@ static void connection_become(struct admin_http *http, struct connection *connec
 		return;
 	}
 	if (epoll_ctl(http->epoll_fd, operation, connection->fd, &event) < 0)
-		connection_become(http, connection, CONNECTION_FREE);
-}
-
-static bool query_has(struct http_slice query, const char *word)
-{
-	size_t word_bytes = strlen(word);
-
-	for (size_t start = 0; start < query.bytes;) {
-		const char *parameter = query.start + start;
-		const char *end = memchr(parameter, '&', query.bytes - start);
-		size_t bytes = end == NULL ? query.bytes - start : (size_t)(end - parameter);
-
-		if (bytes >= word_bytes && memcmp(parameter, word, word_bytes) == 0 &&
-		    (bytes == word_bytes || parameter[word_bytes] == '='))
-			return true;
-		start += bytes + 1;
-	}
-	return false;
-}
-
-static void answer(struct admin_http *http, struct connection *connection, struct http_answer *head,
-		   uint64_t now_us)
-{
-	bool is_head = http_slice_is(connection->parser.method, "HEAD");
-
-	head->content_bytes = http->page.length;
-	head->keeps_alive = !connection->closes;
-	text_clear(&connection->output);
-	http_answer_head(&connection->output, head);
-	if (!is_head)
-		text_append(&connection->output, http->page.bytes, http->page.length);
-	connection->sent = 0;
-	connection->deadline_us = now_us + http->config.request_us_max;
-	if (connection->output.is_cut) { /* no memory: nothing that is true can be said */
-		http->counts.refused++;
-		connection_become(http, connection, CONNECTION_FREE);
-		return;
-	}
-	connection_become(http, connection, CONNECTION_WRITING);
-}
-
-static void answer_refusal(struct admin_http *http, struct connection *connection, int status,
-			   const char *reason, uint64_t now_us)
-{
-	struct http_answer head = { .status = status,
-				    .content_type = "text/plain; charset=utf-8",
-				    .allow = status == 405 ? "GET, HEAD" : NULL };
-
-	http->counts.refused++;
-	connection->closes = true;
-	text_clear(&http->page);
-	text_printf(&http->page, "%s\n", reason);
-	answer(http, connection, &head, now_us);
-}
-
-static const struct admin_http_page *page_find(const struct admin_http *http,
-					       struct http_slice path)
-{
-	for (unsigned i = 0; i < http->config.pages_count; i++)
-		if (http_slice_is(path, http->config.pages[i].path))
-			return &http->config.pages[i];
-	return NULL;
-}
-
-/* The request's head is there. */
-static void answer_request(struct admin_http *http, struct connection *connection, uint64_t now_us)
-{
-	const struct http_parser *parser = &connection->parser;
-	const struct admin_http_page *page = page_find(http, parser->path);
-	struct http_answer head = { .status = 200 };
-
-	connection->closes = !parser->keeps_alive;
-	if (!http_slice_is(parser->method, "GET") && !http_slice_is(parser->method, "HEAD")) {
-		answer_refusal(http, connection, 405, "only GET and HEAD", now_us);
-		return;
-	}
-	if (parser->is_chunked || parser->content_bytes > 0) {
-		answer_refusal(http, connection, 413, "no body is expected here", now_us);
-		return;
-	}
-	if (page == NULL) {
-		answer_refusal(http, connection, 404, "no such page", now_us);
-		return;
-	}
-	text_clear(&http->page);
-	head.content_type = page->content_type;
-	head.status = page->render(http->config.owner, &http->page,
-				   query_has(parser->query, "verbose"));
-	if (http->page.is_cut) {
-		answer_refusal(http, connection, 500, "the page is larger than its bound", now_us);
-		return;
-	}
-	http->counts.answered++;
-	answer(http, connection, &head, now_us);
+		admin_http_become(http, connection, CONNECTION_FREE);
 }
 
 /* Parses what has been read, up to one request. */
@@ -195,9 +69,9 @@ static void connection_parse(struct admin_http *http, struct connection *connect
 
 	connection->input_start += (uint32_t)used;
 	if (event == HTTP_HEAD)
-		answer_request(http, connection, now_us);
+		admin_http_answer(http, connection, now_us);
 	else if (event == HTTP_REFUSED)
-		answer_refusal(http, connection, parser->status, parser->reason, now_us);
+		admin_http_refuse(http, connection, parser->status, parser->reason, now_us);
 	else
 		assert(event == HTTP_MORE); /* a body or an end comes only after a head */
 }
@@ -207,11 +81,11 @@ static void connection_read(struct admin_http *http, struct connection *connecti
 	ssize_t count;
 
 	assert(connection->input_start == connection->input_end);
-	count = recv(connection->fd, connection->input, INPUT_BYTES, 0);
+	count = recv(connection->fd, connection->input, ADMIN_HTTP_INPUT_BYTES, 0);
 	if (count < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (count <= 0) {
-		connection_become(http, connection, CONNECTION_FREE);
+		admin_http_become(http, connection, CONNECTION_FREE);
 		return;
 	}
 	connection->input_start = 0;
@@ -230,7 +104,7 @@ static void connection_write(struct admin_http *http, struct connection *connect
 	if (count < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (count < 0) {
-		connection_become(http, connection, CONNECTION_FREE);
+		admin_http_become(http, connection, CONNECTION_FREE);
 		return;
 	}
 	connection->sent += (size_t)count;
@@ -240,13 +114,13 @@ static void connection_write(struct admin_http *http, struct connection *connect
 	connection->deadline_us = now_us + http->config.request_us_max;
 	if (connection->closes) {
 		shutdown(connection->fd, SHUT_WR);
-		connection_become(http, connection, CONNECTION_LINGERING);
+		admin_http_become(http, connection, CONNECTION_LINGERING);
 		return;
 	}
 	if (http_parse(&connection->parser, "", 0, &used, &body) != HTTP_END)
 		assert(!"a request without a body has an end");
 	http_parser_next(&connection->parser);
-	connection_become(http, connection, CONNECTION_READING);
+	admin_http_become(http, connection, CONNECTION_READING);
 	if (connection->state == CONNECTION_READING &&
 	    connection->input_start < connection->input_end)
 		connection_parse(http, connection, now_us); /* a request sent behind the first */
@@ -254,46 +128,82 @@ static void connection_write(struct admin_http *http, struct connection *connect
 
 static void connection_linger(struct admin_http *http, struct connection *connection)
 {
-	ssize_t count = recv(connection->fd, connection->input, INPUT_BYTES, 0);
+	ssize_t count = recv(connection->fd, connection->input, ADMIN_HTTP_INPUT_BYTES, 0);
 
 	if (count < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	connection->lingered_bytes += count > 0 ? (uint32_t)count : 0;
 	if (count <= 0 || connection->lingered_bytes > LINGER_BYTES_MAX)
-		connection_become(http, connection, CONNECTION_FREE);
+		admin_http_become(http, connection, CONNECTION_FREE);
+}
+
+/* Of the connections whose request is not there yet, and whose `peer` it is unless that is NULL,
+ * that which waits longest; NULL: none. */
+static struct connection *connection_idlest(struct admin_http *http, const struct in6_addr *peer)
+{
+	struct connection *idlest = NULL;
+
+	for (unsigned i = 0; i < http->config.connections_max; i++) {
+		struct connection *connection = &http->connections[i];
+
+		if (connection->state == CONNECTION_READING &&
+		    (peer == NULL || memcmp(&connection->peer, peer, sizeof(*peer)) == 0) &&
+		    (idlest == NULL || connection->deadline_us < idlest->deadline_us))
+			idlest = connection;
+	}
+	return idlest;
+}
+
+/* A free connection for `peer`, for which another may have to go; NULL: all are being answered. */
+static struct connection *connection_place(struct admin_http *http, const struct in6_addr *peer)
+{
+	struct connection *connection = NULL, *idlest;
+	unsigned peers = 0;
+
+	for (unsigned i = 0; i < http->config.connections_max; i++)
+		if (http->connections[i].state == CONNECTION_FREE)
+			connection = &http->connections[i];
+		else
+			peers += memcmp(&http->connections[i].peer, peer, sizeof(*peer)) == 0;
+	if (connection != NULL && peers < http->config.share_max)
+		return connection;
+	http->counts.crowded++;
+	idlest = connection_idlest(http, peers < http->config.share_max ? NULL : peer);
+	if (idlest != NULL)
+		admin_http_become(http, idlest, CONNECTION_FREE);
+	return idlest;
 }
 
 /* Takes the descriptor. */
-static void connection_begin(struct admin_http *http, int fd, uint64_t now_us)
+static void connection_begin(struct admin_http *http, int fd, const struct in6_addr *peer,
+			     uint64_t now_us)
 {
-	struct connection *connection = NULL;
+	struct connection *connection = connection_place(http, peer);
 
-	for (unsigned i = 0; i < http->config.connections_max && connection == NULL; i++)
-		if (http->connections[i].state == CONNECTION_FREE)
-			connection = &http->connections[i];
 	if (connection == NULL) { /* left unaccepted, it would wake us for ever */
-		http->counts.refused++;
 		close(fd);
 		return;
 	}
 	memset(connection, 0, sizeof(*connection));
 	connection->fd = fd;
+	connection->peer = *peer;
+	connection->is_loopback = peer_is_loopback(peer);
 	connection->deadline_us = now_us + http->config.request_us_max;
-	text_init(&connection->output, http->config.page_bytes_max + HTTP_LINE_BYTES_MAX);
+	text_init(&connection->output, http->config.page_bytes_max + HEAD_BYTES_MAX);
 	http_parser_init(&connection->parser, 0);
 	http->connections_count++;
-	connection_become(http, connection, CONNECTION_READING);
+	admin_http_become(http, connection, CONNECTION_READING);
 }
 
 static void listener_accept(struct admin_http *http, unsigned listener, uint64_t now_us)
 {
 	for (unsigned i = 0; i < ACCEPTS_MAX; i++) {
-		int fd = accept4(http->listen_fds[listener], NULL, NULL,
-				 SOCK_NONBLOCK | SOCK_CLOEXEC);
+		struct in6_addr peer;
+		int fd = listen_accept(http->listen_fds[listener], &peer);
 
 		if (fd < 0)
 			return;
-		connection_begin(http, fd, now_us);
+		connection_begin(http, fd, &peer, now_us);
 	}
 }
 
@@ -309,7 +219,7 @@ static bool deadlines_check(struct admin_http *http, uint64_t now_us)
 		/* An idle connection that is kept open owes nothing. */
 		http->counts.late += connection->state == CONNECTION_WRITING ||
 				     http_parser_is_busy(&connection->parser);
-		connection_become(http, connection, CONNECTION_FREE);
+		admin_http_become(http, connection, CONNECTION_FREE);
 		did = true;
 	}
 	return did;
@@ -325,11 +235,11 @@ bool admin_http_step(struct admin_http *http, uint64_t now_us)
 		uint32_t number = events[i].data.u32;
 		struct connection *connection;
 
-		if (number < LISTENERS) {
+		if (number < ADMIN_HTTP_LISTENERS) {
 			listener_accept(http, number, now_us);
 			continue;
 		}
-		connection = &http->connections[number - LISTENERS];
+		connection = &http->connections[number - ADMIN_HTTP_LISTENERS];
 		if (connection->state == CONNECTION_READING)
 			connection_read(http, connection, now_us);
 		else if (connection->state == CONNECTION_WRITING)
@@ -414,6 +324,8 @@ int admin_http_open(struct admin_http **out_http, const struct admin_http_config
 				 connections_max);
 	http->config = *config;
 	http->config.connections_max = connections_max;
+	if (http->config.share_max == 0)
+		http->config.share_max = (connections_max + SHARE_DIVISOR - 1) / SHARE_DIVISOR;
 	if (http->config.request_us_max == 0)
 		http->config.request_us_max = REQUEST_US_DEFAULT;
 	if (http->config.page_bytes_max == 0)
@@ -440,7 +352,7 @@ void admin_http_close(struct admin_http *http)
 		return;
 	for (unsigned i = 0; i < http->config.connections_max; i++)
 		if (http->connections[i].state != CONNECTION_FREE)
-			connection_become(http, &http->connections[i], CONNECTION_FREE);
+			admin_http_become(http, &http->connections[i], CONNECTION_FREE);
 	assert(http->connections_count == 0);
 	if (http->listen_fds[0] >= 0) {
 		unlink(http->config.socket_path);

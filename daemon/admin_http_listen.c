@@ -112,3 +112,26 @@ unsigned listen_port(int fd)
 	return ntohs(address.any.sa_family == AF_INET6 ? address.six.sin6_port
 						       : address.four.sin_port);
 }
+
+int listen_accept(int listen_fd, struct in6_addr *out_peer)
+{
+	union address address;
+	socklen_t bytes = sizeof(address);
+	int fd = accept4(listen_fd, &address.any, &bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	memset(out_peer, 0, sizeof(*out_peer));
+	if (address.any.sa_family == AF_INET6) {
+		*out_peer = address.six.sin6_addr;
+	} else if (address.any.sa_family == AF_INET) { /* as ::ffff:1.2.3.4 */
+		memset(&out_peer->s6_addr[10], 0xff, 2);
+		memcpy(&out_peer->s6_addr[12], &address.four.sin_addr, 4);
+	}
+	return fd;
+}
+
+bool peer_is_loopback(const struct in6_addr *peer)
+{
+	return IN6_IS_ADDR_LOOPBACK(peer) || (IN6_IS_ADDR_V4MAPPED(peer) && peer->s6_addr[12] == 127);
+}

@@ -185,4 +185,5 @@ void metrics_write(struct daemon *daemon, struct text *text)
 	LABELLED(http_requests_total, http.answered, "answered");
 	LABELLED(http_requests_total, http.refused, "refused");
 	LABELLED(http_requests_total, http.late, "late");
+	LABELLED(http_requests_total, http.crowded, "crowded");
 }

@@ -59,7 +59,7 @@ bool http_slice_is_word(struct http_slice slice, const char *word)
 }
 
 /* RFC 9110, 5.6.2. */
-static bool is_token_character(char letter)
+bool http_is_token_character(char letter)
 {
 	if ((letter >= '0' && letter <= '9') || (lower(letter) >= 'a' && lower(letter) <= 'z'))
 		return true;
@@ -69,7 +69,7 @@ static bool is_token_character(char letter)
 static bool is_token(struct http_slice slice)
 {
 	for (size_t i = 0; i < slice.bytes; i++)
-		if (!is_token_character(slice.start[i]))
+		if (!http_is_token_character(slice.start[i]))
 			return false;
 	return slice.bytes > 0;
 }
@@ -88,7 +88,7 @@ static bool is_value_character(char letter)
 }
 
 /* What comes before the first `mark`; *rest gets what comes behind it. False: there is none. */
-static bool cut_at(struct http_slice *rest, char mark, struct http_slice *out_before)
+bool http_cut_at(struct http_slice *rest, char mark, struct http_slice *out_before)
 {
 	const char *found = memchr(rest->start, mark, rest->bytes);
 
@@ -100,7 +100,7 @@ static bool cut_at(struct http_slice *rest, char mark, struct http_slice *out_be
 	return true;
 }
 
-static struct http_slice trim(struct http_slice slice)
+struct http_slice http_trim(struct http_slice slice)
 {
 	while (slice.bytes > 0 && (slice.start[0] == ' ' || slice.start[0] == '\t')) {
 		slice.start++;
@@ -112,35 +112,58 @@ static struct http_slice trim(struct http_slice slice)
 	return slice;
 }
 
+/* Visible ASCII that a URI may have, with two digits behind each '%'. */
+static bool is_target(struct http_slice slice)
+{
+	for (size_t i = 0; i < slice.bytes; i++) {
+		if (!is_target_character(slice.start[i]))
+			return false;
+		if (slice.start[i] == '%' &&
+		    (slice.bytes - i < 3 || http_hexadecimal(slice.start[i + 1]) < 0 ||
+		     http_hexadecimal(slice.start[i + 2]) < 0))
+			return false;
+	}
+	return true;
+}
+
 /* Path and query of an origin-form ("/a?b"), absolute-form ("http://host/a?b") or "*". */
 static bool target_split(struct http_parser *parser)
 {
 	struct http_slice rest = parser->target;
 	static const char scheme[] = "http://";
 
-	for (size_t i = 0; i < rest.bytes; i++)
-		if (!is_target_character(rest.start[i]))
-			return false;
+	if (!is_target(rest))
+		return false;
 	if (http_slice_is(rest, "*")) {
 		parser->path = rest;
 		return http_slice_is(parser->method, "OPTIONS");
 	}
 	if (rest.bytes > strlen(scheme) &&
 	    http_slice_is_word((struct http_slice){ rest.start, strlen(scheme) }, scheme)) {
-		const char *slash;
+		size_t bytes = 0;
 
 		rest.start += strlen(scheme);
 		rest.bytes -= strlen(scheme);
-		slash = memchr(rest.start, '/', rest.bytes);
-		if (slash == NULL || slash == rest.start)
+		while (bytes < rest.bytes && strchr("/?", rest.start[bytes]) == NULL)
+			bytes++;
+		/* Host of such a request is checked, and means nothing: RFC 9112, 3.2.2. */
+		parser->authority = (struct http_slice){ rest.start, bytes };
+		if (bytes == 0 || !http_is_authority(parser->authority))
 			return false;
-		rest.bytes -= (size_t)(slash - rest.start);
-		rest.start = slash;
+		rest.start += bytes;
+		rest.bytes -= bytes;
+		if (rest.bytes == 0 || rest.start[0] == '?') { /* "http://host": its root */
+			parser->path = (struct http_slice){ parser->target.start + 5, 1 };
+			if (rest.bytes > 0)
+				parser->query =
+					(struct http_slice){ rest.start + 1, rest.bytes - 1 };
+			return true;
+		}
 	}
 	if (rest.bytes == 0 || rest.start[0] != '/')
 		return false;
 	parser->path = rest;
-	if (cut_at(&rest, '?', &parser->path))
+	if (http_cut_at(&rest, '?', &parser->path))
 		parser->query = rest;
 	return true;
 }
@@ -150,7 +173,8 @@ static enum http_event request_line(struct http_parser *parser, struct http_slic
 {
 	struct http_slice version = line;
 
-	if (!cut_at(&version, ' ', &parser->method) || !cut_at(&version, ' ', &parser->target))
+	if (!http_cut_at(&version, ' ', &parser->method) ||
+	    !http_cut_at(&version, ' ', &parser->target))
 		return http_refuse(parser, 400, "the request line is not METHOD TARGET VERSION");
 	if (!is_token(parser->method))
 		return http_refuse(parser, 400, "the method is not a token");
@@ -188,16 +212,29 @@ static enum http_event content_length(struct http_parser *parser, struct http_sl
 	return HTTP_MORE;
 }
 
+/* RFC 9112, 6.1: a body whose last coding is not chunked has no end that both sides agree on. */
 static enum http_event transfer_encoding(struct http_parser *parser, struct http_slice value)
 {
+	struct http_slice coding, rest = value;
+	bool more = true, has_others = false;
+
 	if (parser->has_coding)
 		return http_refuse(parser, 400, "Transfer-Encoding stands there twice");
 	parser->has_coding = true;
 	if (parser->version_minor == 0)
 		return http_refuse(parser, 400, "Transfer-Encoding is not of HTTP/1.0");
-	if (!http_slice_is_word(value, "chunked"))
+	while (more) {
+		more = http_cut_at(&rest, ',', &coding);
+		coding = http_trim(more ? coding : rest);
+		if (parser->is_chunked || coding.bytes == 0)
+			return http_refuse(parser, 400, "chunked is not the last coding, once");
+		parser->is_chunked = http_slice_is_word(coding, "chunked");
+		has_others |= !parser->is_chunked;
+	}
+	if (!parser->is_chunked)
+		return http_refuse(parser, 400, "the last transfer coding is not chunked");
+	if (has_others)
 		return http_refuse(parser, 501, "the only transfer coding is chunked");
-	parser->is_chunked = true;
 	return HTTP_MORE;
 }
 
@@ -206,9 +243,11 @@ static enum http_event host(struct http_parser *parser, struct http_slice value)
 	if (parser->has_host)
 		return http_refuse(parser, 400, "Host stands there twice");
 	parser->has_host = true;
-	for (size_t i = 0; i < value.bytes; i++)
-		if (!is_target_character(value.start[i]) || strchr("/?@,", value.start[i]) != NULL)
-			return http_refuse(parser, 400, "Host is not a host");
+	/* Empty is what a client sends whose URI has no authority: RFC 9112, 3.2. */
+	if (value.bytes > 0 && !http_is_authority(value))
+		return http_refuse(parser, 400, "Host is not HOST or HOST:PORT");
+	if (parser->authority.bytes == 0)
+		parser->authority = value;
 	return HTTP_MORE;
 }
 
@@ -218,8 +257,8 @@ static void connection(struct http_parser *parser, struct http_slice rest)
 	bool more = true;
 
 	while (more) {
-		more = cut_at(&rest, ',', &option);
-		option = trim(more ? option : rest);
+		more = http_cut_at(&rest, ',', &option);
+		option = http_trim(more ? option : rest);
 		parser->has_connection_close |= http_slice_is_word(option, "close");
 		parser->has_keep_alive |= http_slice_is_word(option, "keep-alive");
 	}
@@ -230,9 +269,9 @@ static bool field_split(struct http_slice line, struct http_field *out_field)
 {
 	struct http_slice rest = line;
 
-	if (!cut_at(&rest, ':', &out_field->name) || !is_token(out_field->name))
+	if (!http_cut_at(&rest, ':', &out_field->name) || !is_token(out_field->name))
 		return false; /* also a folded line, and a space before ':' */
-	out_field->value = trim(rest);
+	out_field->value = http_trim(rest);
 	for (size_t i = 0; i < rest.bytes; i++)
 		if (!is_value_character(rest.start[i]))
 			return false;

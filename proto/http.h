@@ -5,7 +5,8 @@
  *
  * Refused: a bare LF or CR, a space before ':', folded fields, Content-Length with
  * Transfer-Encoding, twice, or not plain digits, any coding but chunked, a missing or second Host,
- * characters outside the grammar. No I/O, no heap. Runs on: one thread at a time.
+ * characters outside the grammar; tests/proto/test_http_strict.c has them all. No I/O, no heap.
+ * Runs on: one thread at a time.
  */
 #ifndef KVTIER_PROTO_HTTP_H
 #define KVTIER_PROTO_HTTP_H
@@ -51,6 +52,7 @@ struct http_parser {
 	struct http_slice target; /* as sent */
 	struct http_slice path;   /* without query and authority; "*" of OPTIONS */
 	struct http_slice query;  /* behind '?', may be empty */
+	struct http_slice authority; /* of an absolute-form, else of Host; may be empty */
 	struct http_field fields[HTTP_FIELDS_MAX];
 	unsigned fields_count;
 	unsigned version_minor; /* HTTP/1.x */
@@ -94,11 +96,19 @@ bool http_parser_is_busy(const struct http_parser *parser);
 bool http_slice_is_word(struct http_slice slice, const char *word);
 bool http_slice_is(struct http_slice slice, const char *text);
 
+/*
+ * How much the client wants `type` ("text/plain"), in thousandths: the quality of the most exact
+ * media range of all Accept fields that names it. Without Accept 1000; 0: not at all.
+ */
+unsigned http_accept_quality(const struct http_parser *parser, const char *type);
+
 struct http_answer {
 	int status;
 	const char *content_type; /* NULL: none */
 	const char *allow;        /* of 405; NULL else */
+	const char *policy;       /* Content-Security-Policy; NULL: nothing may be loaded */
 	uint64_t content_bytes;
+	uint64_t wall_seconds; /* since 1970, for Date; 0: no clock */
 	bool keeps_alive;
 };
 

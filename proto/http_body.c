@@ -4,32 +4,81 @@
 #include <assert.h>
 #include <string.h>
 
-/* "1a2b;extension": the size; extensions are checked and ignored. */
+static void skip_blanks(const struct http_slice *line, size_t *at)
+{
+	while (*at < line->bytes && (line->start[*at] == ' ' || line->start[*at] == '\t'))
+		(*at)++;
+}
+
+static size_t skip_token(const struct http_slice *line, size_t *at)
+{
+	size_t first = *at;
+
+	while (*at < line->bytes && http_is_token_character(line->start[*at]))
+		(*at)++;
+	return *at - first;
+}
+
+/* `"..."` with `\` before what would end it. */
+static bool skip_quoted(const struct http_slice *line, size_t *at)
+{
+	for ((*at)++; *at < line->bytes; (*at)++) {
+		unsigned char byte = (unsigned char)line->start[*at];
+
+		if (byte == '"') {
+			(*at)++;
+			return true;
+		}
+		if (byte == '\\' && ++*at == line->bytes)
+			return false;
+		byte = (unsigned char)line->start[*at];
+		if ((byte < 0x20 && byte != '\t') || byte == 0x7f)
+			return false;
+	}
+	return false;
+}
+
+/* `;name` or `;name=value`, any number of them; checked and ignored. */
+static bool extensions_are_right(const struct http_slice *line, size_t at)
+{
+	while (at < line->bytes) {
+		skip_blanks(line, &at);
+		if (at == line->bytes || line->start[at++] != ';')
+			return false;
+		skip_blanks(line, &at);
+		if (skip_token(line, &at) == 0)
+			return false;
+		if (at == line->bytes || line->start[at] == ';')
+			continue;
+		skip_blanks(line, &at);
+		if (at == line->bytes)
+			return false;
+		if (line->start[at] != '=')
+			continue; /* only another extension may follow */
+		at++;
+		skip_blanks(line, &at);
+		if (at < line->bytes && line->start[at] == '"' ? !skip_quoted(line, &at)
+							       : skip_token(line, &at) == 0)
+			return false;
+	}
+	return true;
+}
+
+/* "1a2b;extension": the size. */
 static enum http_event chunk_line(struct http_parser *parser, struct http_slice line)
 {
 	uint64_t bytes = 0;
 	size_t digits = 0;
 
-	for (; digits < line.bytes; digits++) {
-		char letter = line.start[digits];
-
-		if (letter >= '0' && letter <= '9')
-			bytes = bytes * 16 + (uint64_t)(letter - '0');
-		else if (letter >= 'a' && letter <= 'f')
-			bytes = bytes * 16 + (uint64_t)(letter - 'a' + 10);
-		else if (letter >= 'A' && letter <= 'F')
-			bytes = bytes * 16 + (uint64_t)(letter - 'A' + 10);
-		else
-			break;
+	for (; digits < line.bytes && http_hexadecimal(line.start[digits]) >= 0; digits++) {
 		if (digits >= HTTP_CHUNK_DIGITS_MAX)
 			return http_refuse(parser, 413, "a chunk is too large");
+		bytes = bytes * 16 + (uint64_t)http_hexadecimal(line.start[digits]);
 	}
-	if (digits == 0 || (digits < line.bytes && line.start[digits] != ';'))
+	if (digits == 0)
 		return http_refuse(parser, 400, "a chunk's size is not a hexadecimal number");
-	for (size_t i = digits; i < line.bytes; i++)
-		if (line.start[i] != '\t' && (line.start[i] < 0x20 || line.start[i] == 0x7f))
-			return http_refuse(parser, 400,
-					   "a chunk's extension has control characters");
+	if (!extensions_are_right(&line, digits))
+		return http_refuse(parser, 400, "a chunk's size is followed by no extension");
 	if (bytes > parser->body_bytes_max - parser->body_bytes)
 		return http_refuse(parser, 413, "the body is too large");
 	parser->left_bytes = bytes;
@@ -133,44 +182,4 @@ enum http_event http_parse(struct http_parser *parser, const char *bytes, size_t
 	}
 	*out_used = used;
 	return event;
-}
-
-const char *http_status_words(int status)
-{
-	static const struct {
-		int status;
-		const char *words;
-	} known[] = {
-		{ 200, "OK" },
-		{ 400, "Bad Request" },
-		{ 404, "Not Found" },
-		{ 405, "Method Not Allowed" },
-		{ 408, "Request Timeout" },
-		{ 413, "Content Too Large" },
-		{ 414, "URI Too Long" },
-		{ 417, "Expectation Failed" },
-		{ 431, "Request Header Fields Too Large" },
-		{ 500, "Internal Server Error" },
-		{ 501, "Not Implemented" },
-		{ 503, "Service Unavailable" },
-		{ 505, "HTTP Version Not Supported" },
-	};
-
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (known[i].status == status)
-			return known[i].words;
-	return "Unknown";
-}
-
-void http_answer_head(struct text *text, const struct http_answer *answer)
-{
-	text_printf(text, "HTTP/1.1 %d %s\r\n", answer->status, http_status_words(answer->status));
-	if (answer->content_type != NULL)
-		text_printf(text, "Content-Type: %s\r\n", answer->content_type);
-	if (answer->allow != NULL)
-		text_printf(text, "Allow: %s\r\n", answer->allow);
-	text_printf(text,
-		    "Content-Length: %llu\r\nCache-Control: no-store\r\nConnection: %s\r\n\r\n",
-		    (unsigned long long)answer->content_bytes,
-		    answer->keeps_alive ? "keep-alive" : "close");
 }

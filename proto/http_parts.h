@@ -17,6 +17,24 @@ enum http_state {
 	HTTP_FAILED
 };
 
+/* The value of a hexadecimal digit, or -1. */
+static inline int http_hexadecimal(char letter)
+{
+	if (letter >= '0' && letter <= '9')
+		return letter - '0';
+	if (letter >= 'a' && letter <= 'f')
+		return letter - 'a' + 10;
+	return letter >= 'A' && letter <= 'F' ? letter - 'A' + 10 : -1;
+}
+
+/* RFC 9110, 5.6.2. */
+bool http_is_token_character(char letter);
+/* HOST or HOST:PORT, where HOST is a name, an IPv4 address, or an IPv6 one in brackets. */
+bool http_is_authority(struct http_slice slice);
+/* What comes before the first `mark`; *rest gets what comes behind it. False: there is none. */
+bool http_cut_at(struct http_slice *rest, char mark, struct http_slice *out_before);
+/* Without the blanks and tabs around it. */
+struct http_slice http_trim(struct http_slice slice);
 enum http_event http_refuse(struct http_parser *parser, int status, const char *reason);
 /* One line without its CRLF, of the head (request line and fields; the empty one ends it). */
 enum http_event http_head_line(struct http_parser *parser, struct http_slice line);

@@ -1,4 +1,5 @@
-/* tests/proto/test_http.c: requests that are taken and refused, each whole and byte by byte. */
+/* tests/proto/test_http.c: what is read of requests, whole and byte by byte, bounds, and answers. What
+ * is refused: test_http_strict.c. */
 #include "proto/http.h"
 
 #include <setjmp.h>
@@ -112,80 +113,6 @@ static void bodies_are_decoded(void **unused)
 	assert_true(parser.expects_continue);
 }
 
-static const struct {
-	const char *text;
-	int status;
-} refused[] = {
-	{ "GET / HTTP/1.1\nHost: h\r\n\r\n", 400 },
-	{ GET "Host: h\n\r\n", 400 },
-	{ GET "Host: h\r\r\n\r\n", 400 },
-	{ GET "Host: h\rX: y\r\n\r\n", 400 },
-	{ GET "Host : h\r\n\r\n", 400 },
-	{ GET "Host: h\r\n folded\r\n\r\n", 400 },
-	{ GET " Host: h\r\n\r\n", 400 },
-	{ GET "\r\n", 400 },
-	{ GET "Host: h\r\nHost: h\r\n\r\n", 400 },
-	{ GET "Host: a b\r\n\r\n", 400 },
-	{ GET "Host: user@h\r\n\r\n", 400 },
-	{ GET "Host: h\r\nno colon\r\n\r\n", 400 },
-	{ GET "Host: h\r\n: empty\r\n\r\n", 400 },
-	{ GET "Host: h\r\nX: \x01\r\n\r\n", 400 },
-	{ GET "Host: h\r\nX: \x7f\r\n\r\n", 400 },
-	{ "GET  / HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "GET / HTTP/1.1 \r\nHost: h\r\n\r\n", 400 },
-	{ "GET / http/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "GET / HTTP/1.10\r\nHost: h\r\n\r\n", 400 },
-	{ "GET /\r\n\r\n", 400 },
-	{ "GET /\ta HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "GET /a#b HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "GET a HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "GET * HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "GET http:///a HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "G(T / HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ " GET / HTTP/1.1\r\nHost: h\r\n\r\n", 400 },
-	{ "\r\n\r\n" GET "Host: h\r\n\r\n", 400 },
-	{ "GET / HTTP/2.0\r\nHost: h\r\n\r\n", 505 },
-	{ "CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 501 },
-	{ POST "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400 },
-	{ POST "Transfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400 },
-	{ POST "Content-Length: 1\r\nContent-Length: 1\r\n\r\n", 400 },
-	{ POST "Content-Length: 1, 1\r\n\r\n", 400 },
-	{ POST "Content-Length: +1\r\n\r\n", 400 },
-	{ POST "Content-Length: -1\r\n\r\n", 400 },
-	{ POST "Content-Length: 0x1\r\n\r\n", 400 },
-	{ POST "Content-Length:\r\n\r\n", 400 },
-	{ POST "Content-Length: 18446744073709551617\r\n\r\n", 400 },
-	{ POST "Content-Length: 65\r\n\r\n", 413 },
-	{ POST "Transfer-Encoding: gzip, chunked\r\n\r\n", 501 },
-	{ POST "Transfer-Encoding: xchunked\r\n\r\n", 501 },
-	{ POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n", 400 },
-	{ "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400 },
-	{ POST "Expect: 200-maybe\r\n\r\n", 417 },
-	{ CHUNKED "\r\n", 400 },
-	{ CHUNKED "x\r\n", 400 },
-	{ CHUNKED "5 \r\nhello\r\n", 400 },
-	{ CHUNKED "0x5\r\nhello\r\n", 400 },
-	{ CHUNKED "-1\r\n", 400 },
-	{ CHUNKED "5\nhello\r\n", 400 },
-	{ CHUNKED "5\r\nhello!\r\n", 400 },
-	{ CHUNKED "5\r\nhello\n0\r\n\r\n", 400 },
-	{ CHUNKED "5;\x01\r\nhello\r\n", 400 },
-	{ CHUNKED "41\r\n", 413 },
-	{ CHUNKED "40\r\n0123456789012345678901234567890123456789012345678901234567890123\r\n1\r\n",
-	  413 },
-	{ CHUNKED "000000000\r\n\r\n", 413 },
-	{ CHUNKED "FFFFFFFFFFFFFFFFF\r\n", 413 },
-	{ CHUNKED "0\r\nbad trailer\r\n\r\n", 400 },
-	{ CHUNKED "0\r\n folded: x\r\n\r\n", 400 },
-};
-
-static void what_could_be_read_in_two_ways_is_refused(void **unused)
-{
-	(void)unused;
-	for (size_t i = 0; i < sizeof(refused) / sizeof(refused[0]); i++)
-		assert_feed(refused[i].text, refused[i].status);
-}
-
 static void a_nul_is_refused_anywhere(void **unused)
 {
 	static const char text[] = GET "Host: h\r\nX: y\r\n\r\n";
@@ -284,22 +211,59 @@ static void requests_follow_each_other(void **unused)
 	assert_true(http_parser_is_busy(&parser));
 }
 
-static void answers_have_a_length(void **unused)
+static void answers_have_a_date_and_a_length(void **unused)
 {
 	struct http_answer answer = { .status = 405,
 				      .content_type = "text/plain",
 				      .allow = "GET, HEAD",
-				      .content_bytes = 12 };
+				      .content_bytes = 12,
+				      .wall_seconds = 784111777 };
 	struct text text;
 
 	(void)unused;
 	text_init(&text, 1000);
 	http_answer_head(&text, &answer);
 	assert_string_equal(text.bytes,
-			    "HTTP/1.1 405 Method Not Allowed\r\nContent-Type: text/plain\r\n"
-			    "Allow: GET, HEAD\r\nContent-Length: 12\r\nCache-Control: no-store\r\n"
-			    "Connection: close\r\n\r\n");
+			    "HTTP/1.1 405 Method Not Allowed\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+			    "Content-Type: text/plain\r\nAllow: GET, HEAD\r\nContent-Length: 12\r\n"
+			    "Cache-Control: no-store\r\n"
+			    "Content-Security-Policy: default-src 'none'; frame-ancestors 'none'\r\n"
+			    "X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\n"
+			    "Referrer-Policy: no-referrer\r\n"
+			    "Cross-Origin-Resource-Policy: same-origin\r\nConnection: close\r\n\r\n");
 	text_finish(&text);
+}
+
+static void what_a_client_would_rather_have(void **unused)
+{
+	static const struct {
+		const char *fields;
+		unsigned text, open; /* the qualities of the two types */
+	} rows[] = {
+		{ "", 1000, 1000 },
+		{ "Accept: */*\r\n", 1000, 1000 },
+		{ "Accept: text/*;q=0.5\r\n", 500, 0 },
+		{ "Accept: text/*;q=0.5, text/plain;q=0.25\r\n", 250, 0 },
+		{ "Accept: application/openmetrics-text;version=1.0.0;q=0.5, text/plain;q=0.25, */*;q=0.1\r\n",
+		  250, 500 },
+		{ "Accept: application/openmetrics-text; version=0.0.1; Q=0.75\r\naccept: text/plain\r\n",
+		  1000, 750 },
+		{ "Accept: text/plain;q=0\r\n", 0, 0 },
+		{ "Accept: text/plain;q=2, */*;q=0.125\r\n", 0, 125 },
+		{ "Accept: text/plain;q=0.1234\r\n", 0, 0 },
+		{ "Accept:\r\n", 0, 0 },
+		{ "Accept: application/*;q=1.0, text/html\r\n", 0, 1000 },
+	};
+	char text[400];
+
+	(void)unused;
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		snprintf(text, sizeof(text), GET "Host: h\r\n%s\r\n", rows[i].fields);
+		assert_feed(text, 0);
+		assert_int_equal(http_accept_quality(&parser, "text/plain"), rows[i].text);
+		assert_int_equal(http_accept_quality(&parser, "application/openmetrics-text"),
+				 rows[i].open);
+	}
 }
 
 int main(void)
@@ -308,12 +272,12 @@ int main(void)
 		cmocka_unit_test(a_request_is_taken_apart),
 		cmocka_unit_test(who_keeps_the_connection),
 		cmocka_unit_test(bodies_are_decoded),
-		cmocka_unit_test(what_could_be_read_in_two_ways_is_refused),
 		cmocka_unit_test(a_nul_is_refused_anywhere),
 		cmocka_unit_test(everything_has_a_bound),
 		cmocka_unit_test(too_much_framing_for_too_few_bytes_is_refused),
 		cmocka_unit_test(requests_follow_each_other),
-		cmocka_unit_test(answers_have_a_length),
+		cmocka_unit_test(answers_have_a_date_and_a_length),
+		cmocka_unit_test(what_a_client_would_rather_have),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
