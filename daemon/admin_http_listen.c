@@ -133,5 +133,6 @@ int listen_accept(int listen_fd, struct in6_addr *out_peer)
 
 bool peer_is_loopback(const struct in6_addr *peer)
 {
-	return IN6_IS_ADDR_LOOPBACK(peer) || (IN6_IS_ADDR_V4MAPPED(peer) && peer->s6_addr[12] == 127);
+	return IN6_IS_ADDR_LOOPBACK(peer) ||
+	       (IN6_IS_ADDR_V4MAPPED(peer) && peer->s6_addr[12] == 127);
 }

@@ -1,6 +1,6 @@
 /*
- * daemon/admin_http_parts.h: the inside of the server of pages, for admin_http*.c only: admin_http.c
- * has the connections, admin_http_answer.c what is said to a request.
+ * daemon/admin_http_parts.h: the inside of the server of pages, for admin_http*.c only:
+ * admin_http.c has the connections, admin_http_answer.c what is said to a request.
  */
 #ifndef KVTIER_DAEMON_ADMIN_HTTP_PARTS_H
 #define KVTIER_DAEMON_ADMIN_HTTP_PARTS_H

@@ -56,6 +56,6 @@
 	row(worker_up, GAUGE, "worker", "1 while the worker process runs.") \
 	row(worker_restarts_total, COUNTER, "worker", "Times the worker process ended.") \
 	row(catalog_lag_records, GAUGE, "", "Catalogue records not yet written.") \
-	row(http_requests_total, COUNTER, "result", "Requests to this page's server: answered, refused, late, crowded (another client of the same address needed the place).")
+	row(http_requests_total, COUNTER, "result", "Requests to this page's server: answered, refused, late, crowded out.")
 
 #endif

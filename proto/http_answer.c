@@ -120,7 +120,8 @@ static void range_weigh(struct http_slice rest, const char *type, unsigned *exac
 		part = http_trim(more ? part : rest);
 		if (part.bytes > 2 && (part.start[0] == 'q' || part.start[0] == 'Q') &&
 		    part.start[1] == '=')
-			weight = quality_read((struct http_slice){ part.start + 2, part.bytes - 2 });
+			weight = quality_read(
+				(struct http_slice){ part.start + 2, part.bytes - 2 });
 	}
 	names = range_names(range, type);
 	if (names == 0 || names < *exactness || (names == *exactness && weight <= *quality))

@@ -38,7 +38,8 @@ static size_t name_bytes(struct http_slice slice)
 
 	while (bytes < slice.bytes && slice.start[bytes] != ':') {
 		if (slice.start[bytes] == '%') {
-			if (slice.bytes - bytes < 3 || http_hexadecimal(slice.start[bytes + 1]) < 0 ||
+			if (slice.bytes - bytes < 3 ||
+			    http_hexadecimal(slice.start[bytes + 1]) < 0 ||
 			    http_hexadecimal(slice.start[bytes + 2]) < 0)
 				return 0;
 			bytes += 3;

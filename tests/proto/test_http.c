@@ -1,5 +1,5 @@
-/* tests/proto/test_http.c: what is read of requests, whole and byte by byte, bounds, and answers. What
- * is refused: test_http_strict.c. */
+/* tests/proto/test_http.c: what is read of requests, whole and byte by byte, bounds, and answers.
+ * What is refused: test_http_strict.c. */
 #include "proto/http.h"
 
 #include <setjmp.h>
