@@ -6,6 +6,7 @@
 #include "daemon/metrics_text.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
+#include "proto/http.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -55,14 +56,20 @@ static int readyz(void *owner, struct admin_http_call *call)
 
 static int metrics(void *owner, struct admin_http_call *call)
 {
-	metrics_write(owner, call->out);
+	/* Whoever wants both alike gets what everything understands. */
+	bool is_open = http_accept_quality(call->request, "application/openmetrics-text") >
+		       http_accept_quality(call->request, "text/plain");
+	enum metrics_format format = is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS;
+
+	call->content_type = metrics_content_type(format);
+	metrics_write(owner, call->out, format);
 	return 200;
 }
 
 static const struct admin_http_page pages[] = {
 	{ "/livez", "text/plain; charset=utf-8", livez },
 	{ "/readyz", "text/plain; charset=utf-8", readyz },
-	{ "/metrics", METRICS_CONTENT_TYPE, metrics },
+	{ "/metrics", NULL, metrics },
 };
 
 int admin_create(struct daemon *daemon, struct error *error)

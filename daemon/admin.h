@@ -8,6 +8,7 @@
 
 #include "base/text.h"
 #include "daemon/daemon.h"
+#include "daemon/metrics_text.h"
 
 must_check int admin_create(struct daemon *daemon, struct error *error);
 void admin_destroy(struct daemon *daemon);
@@ -18,7 +19,7 @@ unsigned admin_port(const struct daemon *daemon);
 /* The status as one JSON object. `tenant` NULL: of all. */
 void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text *text);
 /* The page of metrics. */
-void metrics_write(struct daemon *daemon, struct text *text);
+void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format format);
 /* NULL: serving; else why not, for people. */
 const char *daemon_unready_reason(const struct daemon *daemon);
 

@@ -161,7 +161,7 @@ static void catalog_metrics(struct daemon *daemon, struct metrics_page *page)
 	VALUE(catalog_lag_records, counters.pending);
 }
 
-void metrics_write(struct daemon *daemon, struct text *text)
+void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format format)
 {
 	static const enum metric share_rows[] = { METRIC_slots, METRIC_tier_bytes,
 						  METRIC_tier_used_bytes };
@@ -172,7 +172,7 @@ void metrics_write(struct daemon *daemon, struct text *text)
 	struct metrics_page page_memory;
 	struct metrics_page *page = &page_memory;
 
-	metrics_begin(page, text);
+	metrics_begin(page, text, format);
 	daemon_metrics(daemon, page);
 	call_metrics(daemon, page);
 	tier_metrics(daemon, page);
@@ -186,4 +186,5 @@ void metrics_write(struct daemon *daemon, struct text *text)
 	LABELLED(http_requests_total, http.refused, "refused");
 	LABELLED(http_requests_total, http.late, "late");
 	LABELLED(http_requests_total, http.crowded, "crowded");
+	metrics_end(page);
 }

@@ -5,11 +5,11 @@
 #ifndef KVTIER_DAEMON_METRICS_TABLE_H
 #define KVTIER_DAEMON_METRICS_TABLE_H
 
-/* row(name, kind, label names with ',' between them, help). Kinds: COUNTER, GAUGE, HISTOGRAM (of
- * microseconds, shown in seconds). Names of counters end in _total, of histograms in _seconds;
- * units are base units. */
+/* row(name, kind, label names with ',' between them, help). Kinds: COUNTER, GAUGE, INFO (always
+ * 1), HISTOGRAM (of microseconds, shown in seconds). Names of counters end in _total, of infos in
+ * _info, of histograms in _seconds; units are base units. */
 #define METRIC_TABLE(row) \
-	row(build_info, GAUGE, "version,io,checksum,copy", "Always 1; what this daemon is and how it works.") \
+	row(build_info, INFO, "version,io,checksum,copy", "Always 1; what this daemon is and how it works.") \
 	row(uptime_seconds, GAUGE, "", "Seconds since the daemon started.") \
 	row(ready, GAUGE, "", "1 while the daemon serves.") \
 	row(bypass, GAUGE, "mode", "1 for the bypass mode in force: off, on, observe.") \

@@ -1,10 +1,16 @@
-/* daemon/metrics_text.c: Prometheus' text format, from the table. */
+/* daemon/metrics_text.c: Prometheus' text format and OpenMetrics, from the table. */
 #include "daemon/metrics_text.h"
 
 #include <assert.h>
 #include <string.h>
 
-enum metric_kind { METRIC_KIND_COUNTER, METRIC_KIND_GAUGE, METRIC_KIND_HISTOGRAM };
+enum metric_kind {
+	METRIC_KIND_COUNTER,
+	METRIC_KIND_GAUGE,
+	METRIC_KIND_HISTOGRAM,
+	METRIC_KIND_INFO,
+	METRIC_KINDS
+};
 
 struct metric_row {
 	const char *name;
@@ -19,7 +25,13 @@ static const struct metric_row rows[METRICS] = {
 #undef METRIC_ROW
 };
 
-static const char *const kind_names[] = { "counter", "gauge", "histogram" };
+/* Prometheus' format has no infos. */
+static const char *const kind_names[2][METRIC_KINDS] = {
+	[METRICS_PROMETHEUS] = { "counter", "gauge", "histogram", "gauge" },
+	[METRICS_OPENMETRICS] = { "counter", "gauge", "histogram", "info" },
+};
+/* A name ends with its unit, before what its kind adds. */
+static const char *const units[] = { "seconds", "bytes" };
 
 /* Upper bounds of buckets: from a memory copy to a stall. */
 static const uint64_t bucket_bounds_us[] = { 10,      25,      50,      100,     250,
@@ -34,24 +46,69 @@ const char *metric_name(enum metric metric)
 	return rows[metric].name;
 }
 
-void metrics_begin(struct metrics_page *page, struct text *text)
+const char *metrics_content_type(enum metrics_format format)
+{
+	return format == METRICS_OPENMETRICS
+		       ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+		       : "text/plain; version=0.0.4; charset=utf-8";
+}
+
+void metrics_begin(struct metrics_page *page, struct text *text, enum metrics_format format)
 {
 	memset(page, 0, sizeof(*page));
 	page->text = text;
+	page->format = format;
 	page->current = -1;
 }
 
-/* HELP and TYPE before a metric's first sample. */
+void metrics_end(struct metrics_page *page)
+{
+	if (page->format == METRICS_OPENMETRICS)
+		text_add(page->text, "# EOF\n");
+}
+
+static bool ends_with(const char *name, size_t bytes, const char *ending)
+{
+	return bytes > strlen(ending) &&
+	       memcmp(name + bytes - strlen(ending), ending, strlen(ending)) == 0;
+}
+
+/* How much of the name is the family's: OpenMetrics leaves out what the kind adds. */
+static size_t family_bytes(const struct metric_row *row, enum metrics_format format)
+{
+	static const char *const endings[METRIC_KINDS] = {
+		[METRIC_KIND_COUNTER] = "_total",
+		[METRIC_KIND_INFO] = "_info",
+	};
+	const char *ending = endings[row->kind];
+	size_t bytes = strlen(row->name);
+
+	if (format == METRICS_PROMETHEUS || ending == NULL)
+		return bytes;
+	assert(ends_with(row->name, bytes, ending));
+	return bytes - strlen(ending);
+}
+
+/* HELP, TYPE and UNIT before a metric's first sample. */
 static void metric_enter(struct metrics_page *page, enum metric metric)
 {
+	const struct metric_row *row = &rows[metric];
+	size_t bytes;
+
 	assert(metric < METRICS);
 	if (page->current == (int)metric)
 		return;
 	assert(!page->was_begun[metric]);
 	page->was_begun[metric] = true;
 	page->current = (int)metric;
-	text_printf(page->text, "# HELP %s %s\n# TYPE %s %s\n", rows[metric].name,
-		    rows[metric].help, rows[metric].name, kind_names[rows[metric].kind]);
+	bytes = family_bytes(row, page->format);
+	text_printf(page->text, "# HELP %.*s %s\n# TYPE %.*s %s\n", (int)bytes, row->name, row->help,
+		    (int)bytes, row->name, kind_names[page->format][row->kind]);
+	for (size_t i = 0; page->format == METRICS_OPENMETRICS && i < sizeof(units) / sizeof(units[0]);
+	     i++)
+		if (ends_with(row->name, bytes, units[i]))
+			text_printf(page->text, "# UNIT %.*s %s\n", (int)bytes, row->name,
+				    units[i]);
 }
 
 static void add_escaped(struct text *text, const char *value)
@@ -129,6 +186,8 @@ void metrics_histogram(struct metrics_page *page, enum metric metric, const char
 		if (i < BUCKETS) {
 			count = histogram_count_to(histogram, bucket_bounds_us[i]);
 			snprintf(bound, sizeof(bound), "%g", (double)bucket_bounds_us[i] / 1e6);
+			if (page->format == METRICS_OPENMETRICS && strpbrk(bound, ".e") == NULL)
+				strcat(bound, ".0"); /* there bounds are floats */
 		} else {
 			snprintf(bound, sizeof(bound), "+Inf");
 		}
@@ -145,10 +204,11 @@ void metrics_histogram(struct metrics_page *page, enum metric metric, const char
 
 void metrics_describe(FILE *file)
 {
-	fputs("# Metrics\n\nMade by `make docs`; do not edit. Served at `/metrics` in Prometheus' text format.\n\n"
+	fputs("# Metrics\n\nMade by `make docs`; do not edit. Served at `/metrics`, as OpenMetrics 1.0 or Prometheus' text format, whichever the\n"
+	      "client would rather have. Labels are bounded: tenants, tiers, devices and words of a table, never keys or engines.\n\n"
 	      "| name | kind | labels | meaning |\n| --- | --- | --- | --- |\n",
 	      file);
 	for (unsigned i = 0; i < METRICS; i++)
-		fprintf(file, "| `%s` | %s | %s | %s |\n", rows[i].name, kind_names[rows[i].kind],
+		fprintf(file, "| `%s` | %s | %s | %s |\n", rows[i].name, kind_names[METRICS_OPENMETRICS][rows[i].kind],
 			rows[i].labels, rows[i].help);
 }

@@ -1,11 +1,13 @@
 /*
- * daemon/metrics_text.h: writes a page of metrics in Prometheus' text format 0.0.4.
+ * daemon/metrics_text.h: writes a page of metrics in Prometheus' text format 0.0.4, or as OpenMetrics
+ * 1.0, which names a counter without its _total, says units and ends with # EOF.
  *
  *   struct metrics_page page;
- *   metrics_begin(&page, &text);
+ *   metrics_begin(&page, &text, METRICS_PROMETHEUS);
  *   metrics_value(&page, METRIC_hit_tokens_total, METRIC_LABELS("cpu"), 12);
  *   metrics_value(&page, METRIC_hit_tokens_total, METRIC_LABELS("nvme"), 3);
  *   metrics_value(&page, METRIC_leases, METRIC_NO_LABELS, 4);
+ *   metrics_end(&page);
  *
  * HELP and TYPE come by themselves. All samples of a metric stand together: one that was left is
  * not come back to. Runs on: one thread at a time.
@@ -21,7 +23,8 @@
 #include <stdio.h>
 
 #define METRIC_LABELS_MAX 4
-#define METRICS_CONTENT_TYPE "text/plain; version=0.0.4; charset=utf-8"
+
+enum metrics_format { METRICS_PROMETHEUS, METRICS_OPENMETRICS };
 
 enum metric {
 #define METRIC_ENUM(name, kind, labels, help) METRIC_##name,
@@ -36,11 +39,15 @@ enum metric {
 
 struct metrics_page {
 	struct text *text; /* borrowed */
+	enum metrics_format format;
 	int current;       /* -1 at first */
 	bool was_begun[METRICS];
 };
 
-void metrics_begin(struct metrics_page *page, struct text *text);
+void metrics_begin(struct metrics_page *page, struct text *text, enum metrics_format format);
+void metrics_end(struct metrics_page *page);
+/* For Content-Type. */
+const char *metrics_content_type(enum metrics_format format);
 void metrics_value(struct metrics_page *page, enum metric metric, const char *const *labels,
 		   uint64_t value);
 /* For gauges that are not whole. */

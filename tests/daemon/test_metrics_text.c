@@ -49,7 +49,7 @@ static void heads_come_once_and_labels_are_escaped(void **unused)
 
 	(void)unused;
 	text_init(&text, 10000);
-	metrics_begin(&page, &text);
+	metrics_begin(&page, &text, METRICS_PROMETHEUS);
 	metrics_value(&page, METRIC_evictions_total, METRIC_LABELS("cpu"), 12);
 	metrics_value(&page, METRIC_evictions_total, METRIC_LABELS("a\"\\\nb"), UINT64_MAX);
 	metrics_value(&page, METRIC_ready, METRIC_NO_LABELS, 4);
@@ -77,7 +77,7 @@ static void histograms_are_cumulative_and_in_seconds(void **unused)
 	histogram_add(&histogram, 2000000);
 	histogram_add(&histogram, 60000000);
 	text_init(&text, 10000);
-	metrics_begin(&page, &text);
+	metrics_begin(&page, &text, METRICS_PROMETHEUS);
 	metrics_histogram(&page, METRIC_call_seconds, METRIC_LABELS("lookup"), &histogram);
 	assert_non_null(
 		strstr(text.bytes, "kvtier_call_seconds_bucket{call=\"lookup\",le=\"1e-05\"} 0\n"));
@@ -128,10 +128,38 @@ static void every_metric_is_described(void **unused)
 	free(printed);
 }
 
+static void openmetrics_names_families_and_units_and_has_an_end(void **unused)
+{
+	static struct histogram histogram;
+	struct text text;
+	struct metrics_page page;
+
+	(void)unused;
+	histogram_init(&histogram);
+	histogram_add(&histogram, 20);
+	text_init(&text, 10000);
+	metrics_begin(&page, &text, METRICS_OPENMETRICS);
+	metrics_value(&page, METRIC_build_info, METRIC_LABELS("1", "io", "crc", "copy"), 1);
+	metrics_value(&page, METRIC_stored_bytes_total, METRIC_NO_LABELS, 5);
+	metrics_value(&page, METRIC_uptime_seconds, METRIC_NO_LABELS, 6);
+	metrics_histogram(&page, METRIC_call_seconds, METRIC_LABELS("LOOKUP"), &histogram);
+	metrics_end(&page);
+	assert_non_null(strstr(text.bytes, "# TYPE kvtier_build info\nkvtier_build_info{"));
+	assert_non_null(strstr(text.bytes, "# TYPE kvtier_stored_bytes counter\n"
+					   "# UNIT kvtier_stored_bytes bytes\n"
+					   "kvtier_stored_bytes_total 5\n"));
+	assert_non_null(strstr(text.bytes, "# UNIT kvtier_uptime_seconds seconds\n"));
+	assert_non_null(strstr(text.bytes, "le=\"1.0\"} 1\n"));
+	assert_non_null(strstr(text.bytes, "le=\"1e-05\"} 0\n"));
+	assert_string_equal(text.bytes + text.length - 6, "# EOF\n");
+	text_finish(&text);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(heads_come_once_and_labels_are_escaped),
+		cmocka_unit_test(openmetrics_names_families_and_units_and_has_an_end),
 		cmocka_unit_test(histograms_are_cumulative_and_in_seconds),
 		cmocka_unit_test(names_follow_the_rules),
 		cmocka_unit_test(every_metric_is_described),

@@ -241,12 +241,13 @@ class Node:
     def counters(self):
         return self.stats()['counters']
 
-    def http(self, path):
+    def http(self, path, accept=None):
         """(status, body)."""
+        fields = 'Host: node\r\nConnection: close\r\n' + (f'Accept: {accept}\r\n' if accept else '')
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(frames.WAIT_SECONDS)
             client.connect(os.path.join(self.run, 'http.sock'))
-            client.sendall(f'GET {path} HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n'.encode())
+            client.sendall(f'GET {path} HTTP/1.1\r\n{fields}\r\n'.encode())
             answer = b''
             while part := client.recv(65536):
                 answer += part
