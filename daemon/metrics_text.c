@@ -104,8 +104,9 @@ static void metric_enter(struct metrics_page *page, enum metric metric)
 	bytes = family_bytes(row, page->format);
 	text_printf(page->text, "# HELP %.*s %s\n# TYPE %.*s %s\n", (int)bytes, row->name, row->help,
 		    (int)bytes, row->name, kind_names[page->format][row->kind]);
-	for (size_t i = 0; page->format == METRICS_OPENMETRICS && i < sizeof(units) / sizeof(units[0]);
-	     i++)
+	if (page->format != METRICS_OPENMETRICS)
+		return;
+	for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++)
 		if (ends_with(row->name, bytes, units[i]))
 			text_printf(page->text, "# UNIT %.*s %s\n", (int)bytes, row->name,
 				    units[i]);
@@ -204,8 +205,9 @@ void metrics_histogram(struct metrics_page *page, enum metric metric, const char
 
 void metrics_describe(FILE *file)
 {
-	fputs("# Metrics\n\nMade by `make docs`; do not edit. Served at `/metrics`, as OpenMetrics 1.0 or Prometheus' text format, whichever the\n"
-	      "client would rather have. Labels are bounded: tenants, tiers, devices and words of a table, never keys or engines.\n\n"
+	fputs("# Metrics\n\nMade by `make docs`; do not edit. Served at `/metrics`, as OpenMetrics 1.0 or\n"
+	      "Prometheus' text format, whichever the client would rather have.\n"
+	      "Labels are bounded: tenants, tiers, devices and words of a table, never keys or engines.\n\n"
 	      "| name | kind | labels | meaning |\n| --- | --- | --- | --- |\n",
 	      file);
 	for (unsigned i = 0; i < METRICS; i++)

@@ -1,6 +1,6 @@
 /*
- * daemon/metrics_text.h: writes a page of metrics in Prometheus' text format 0.0.4, or as OpenMetrics
- * 1.0, which names a counter without its _total, says units and ends with # EOF.
+ * daemon/metrics_text.h: writes a page of metrics in Prometheus' text format 0.0.4, or as
+ * OpenMetrics 1.0, which names a counter without its _total, says units and ends with # EOF.
  *
  *   struct metrics_page page;
  *   metrics_begin(&page, &text, METRICS_PROMETHEUS);
