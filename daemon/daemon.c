@@ -8,6 +8,7 @@
 #include "daemon/mover.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
+#include "daemon/scrub.h"
 #include "daemon/server.h"
 
 #include <assert.h>
@@ -80,6 +81,7 @@ bool daemon_step(struct daemon *daemon)
 	did_work = batches_step(daemon) || did_work;
 	did_work = forget_step(daemon) || did_work;
 	did_work = extents_step(daemon) || did_work;
+	did_work = scrub_step(daemon) || did_work;
 	did_work = reload_step(daemon) || did_work;
 	return did_work;
 }
@@ -105,7 +107,10 @@ static bool sleep_begin(struct daemon *daemon)
 void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
 {
 	uint64_t bound_us = deadlines_are_running(daemon) ? BUSY_WAIT_US : IDLE_WAIT_US;
+	uint64_t scrub_us = scrub_wait_us(daemon);
 
+	if (scrub_us < bound_us)
+		bound_us = scrub_us;
 	if (wait_us_max < bound_us)
 		bound_us = wait_us_max;
 	if (bound_us > 0 && !sleep_begin(daemon))

@@ -36,6 +36,7 @@ struct server;
 struct mover;
 struct restore;
 struct graveyard;
+struct scrub;
 struct journal_floors;
 struct batches;
 struct admin_http;
@@ -152,6 +153,7 @@ struct daemon {
 	struct restore *restore;
 	struct reload *reload;                 /* NULL: the settings cannot be read again */
 	struct graveyard *graveyard;
+	struct scrub *scrub;
 	enum frame_reason gone_reason;         /* why copies that go right now do, for EXPLAIN */
 	/* store items that wait for another store of their shard */
 	struct list attached;

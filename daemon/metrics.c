@@ -3,6 +3,7 @@
 #include "daemon/admin_http.h"
 #include "daemon/metrics_text.h"
 #include "daemon/mover.h"
+#include "daemon/scrub.h"
 #include "daemon/server.h"
 
 #include "base/checksum.h"
@@ -102,6 +103,25 @@ static void tier_metrics(struct daemon *daemon, struct metrics_page *page)
 		LABELLED(restored_blocks_total, counters->restored[tier], tier_names[tier]);
 }
 
+static void scrub_metrics(struct daemon *daemon, struct metrics_page *page)
+{
+	struct scrub_figures figures = scrub_figures(daemon);
+
+	for (unsigned result = 0; result < READBACK_RESULTS; result++)
+		LABELLED(integrity_checks_total, figures.readbacks[result], tier_names[TIER_NVME],
+			 readback_result_name(result));
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(scrubbed_slots_total, figures.slots[tier], tier_names[tier]);
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(scrubbed_bytes_total, figures.bytes[tier], tier_names[tier]);
+	for (unsigned tier = 0; tier < TIERS; tier++)
+		LABELLED(scrub_damaged_total, figures.damaged[tier], tier_names[tier]);
+	VALUE(scrub_rewritten_total, figures.rewritten);
+	VALUE(scrub_passes_total, figures.passes);
+	metrics_real(page, METRIC_scrub_pass_seconds, METRIC_NO_LABELS,
+		     (double)figures.pass_us / 1e6);
+}
+
 static void share_metrics(struct daemon *daemon, struct metrics_page *page, enum metric metric)
 {
 	uint64_t unit = daemon->settings.extent_bytes;
@@ -176,6 +196,7 @@ void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format
 	daemon_metrics(daemon, page);
 	call_metrics(daemon, page);
 	tier_metrics(daemon, page);
+	scrub_metrics(daemon, page);
 	for (unsigned i = 0; i < sizeof(share_rows) / sizeof(share_rows[0]); i++)
 		share_metrics(daemon, page, share_rows[i]);
 	for (unsigned i = 0; i < sizeof(device_rows) / sizeof(device_rows[0]); i++)

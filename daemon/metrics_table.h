@@ -43,6 +43,13 @@
 	row(demotions_total, COUNTER, "result", "Writes of blocks to nvme: done, failed, unwanted (no place there), void (gone before).") \
 	row(promotions_total, COUNTER, "result", "Reads of blocks up from nvme: done, failed.") \
 	row(checksum_failures_total, COUNTER, "tier", "Slots whose checksum was wrong; each was a miss.") \
+	row(integrity_checks_total, COUNTER, "tier,result", "Blocks read back just after their write: good, bad, failed, skipped.") \
+	row(scrubbed_slots_total, COUNTER, "tier", "Slots checked in the background.") \
+	row(scrubbed_bytes_total, COUNTER, "tier", "Bytes of slots checked in the background.") \
+	row(scrub_damaged_total, COUNTER, "tier", "Slots that this, or a read-back, found wrong.") \
+	row(scrub_rewritten_total, COUNTER, "", "Blocks found wrong on nvme that were written again from memory.") \
+	row(scrub_passes_total, COUNTER, "", "Times that all slots have been checked.") \
+	row(scrub_pass_seconds, GAUGE, "", "Seconds that the last full pass took; 0 before the first has ended.") \
 	row(stale_entries_total, COUNTER, "", "Entries dropped because their slot held something else.") \
 	row(restored_blocks_total, COUNTER, "tier", "Slots found again at start.") \
 	row(slots, GAUGE, "tenant,tier,state", "Slots by state: free, filling, ready, leaving, bad.") \

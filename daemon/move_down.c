@@ -3,6 +3,7 @@
 
 #include "base/failpoint.h"
 #include "daemon/catalog.h"
+#include "daemon/scrub.h"
 #include "tiers/nvme/nvme.h"
 
 #include <assert.h>
@@ -193,6 +194,7 @@ void move_down_done(struct tier_op *op)
 		catalog_put_header(daemon, move->memory, move->slot_bytes, &move->nvme_place);
 		daemon->counters.down_blocks++;
 		daemon->counters.down_bytes += move->slot_bytes;
+		readback_consider(daemon, move->nvme_slot, &move->memory->identity);
 	} else {
 		daemon->counters.down_failures++;
 		/* Not READY, though written: it was dropped meanwhile and is free already. */

@@ -14,25 +14,8 @@
 static void check_work(struct mill_op *op)
 {
 	struct move *move = move_of_mill(op);
-	const struct slot_identity *identity = &move->identity;
-	struct slot_expectation expected = {
-		.space = identity->space,
-		.hash = identity->hash,
-		.device = move->device_id,
-		.offset = move->nvme_place.offset,
-		.slot_bytes = move->slot_bytes,
-		.epoch_min = identity->epoch,
-		.group = identity->group,
-		.shard = identity->shard,
-		.slot_generation = move->nvme_place.slot_generation,
-		.extent_generation = move->nvme_place.extent_generation,
-	};
 
-	move->verdict = slot_header_check(move->memory, TIER_NVME, &expected);
-	if (move->verdict == SLOT_GOOD && move->memory->identity.epoch != identity->epoch)
-		move->verdict = SLOT_STALE;
-	if (move->verdict == SLOT_GOOD)
-		move->verdict = slot_payload_check(move->memory);
+	move->verdict = slot_claim_check(&move->claim, move->memory);
 	if (move->verdict != SLOT_GOOD)
 		return;
 	(void)failpoint(up_checked);
@@ -50,14 +33,6 @@ static void up_ended(struct move *move, int result)
 	}
 	move_tell(move, result);
 	move_give(move);
-}
-
-static void slot_damaged(struct daemon *daemon, enum tier_id tier, uint32_t slot)
-{
-	assert(daemon->gone_reason == FRAME_REASON_EVICTED);
-	daemon->gone_reason = FRAME_REASON_DAMAGED;
-	cache_slot_quarantine(daemon->cache, tier, slot);
-	daemon->gone_reason = FRAME_REASON_EVICTED;
 }
 
 static void check_done(struct mill_op *op)
@@ -78,13 +53,8 @@ static void check_done(struct mill_op *op)
 	if (move->verdict == SLOT_GOOD)
 		/* dropped or forgotten meanwhile; the slot is free again */
 		move->cpu_slot = SLOT_NONE;
-	if (move_nvme_is_readable(move) && move->verdict == SLOT_DAMAGED) {
-		daemon->counters.damaged[TIER_NVME]++;
-		slot_damaged(daemon, TIER_NVME, move->nvme_slot);
-	} else if (move_nvme_is_readable(move) && move->verdict != SLOT_GOOD) {
-		daemon->counters.stale_entries++;
-		cache_slot_drop(daemon->cache, TIER_NVME, move->nvme_slot);
-	}
+	if (move->verdict != SLOT_GOOD && move_nvme_is_readable(move))
+		slot_was_wrong(daemon, TIER_NVME, move->nvme_slot, move->verdict);
 	up_ended(move, -ENOENT);
 }
 
@@ -109,7 +79,7 @@ void move_up_done(struct tier_op *op)
 		/* A slot that cannot be read is not offered again. */
 		cache_slot_release(move->daemon->cache, TIER_NVME, move->nvme_slot);
 		if (move_nvme_is_readable(move))
-			slot_damaged(move->daemon, TIER_NVME, move->nvme_slot);
+			slot_was_unreadable(move->daemon, move->nvme_slot);
 		up_ended(move, -ENOENT);
 		return;
 	}
@@ -149,23 +119,6 @@ static struct move *up_under_way(struct daemon *daemon, struct tenant *tenant, u
 	return move != NULL ? move : up_on_list(&daemon->mover->queued_up, entry, shard);
 }
 
-static void up_expects(struct move *move, const struct entry *entry)
-{
-	struct daemon *daemon = move->daemon;
-
-	memcpy(move->identity.space, cache_space_fingerprint(daemon->cache, entry->space),
-	       SPACE_ID_BYTES);
-	memcpy(move->identity.hash, entry->hash, BLOCK_HASH_BYTES);
-	move->identity.epoch = entry->epoch;
-	move->identity.group = entry->group;
-	move->identity.shard = (uint16_t)move->shard;
-	cache_slot_place(daemon->cache, TIER_NVME, move->nvme_slot, &move->nvme_place);
-	move->nvme_generation = move->nvme_place.slot_generation;
-	move->slot_bytes = move->nvme_place.slot_bytes;
-	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
-	       DEVICE_ID_BYTES);
-}
-
 int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry, unsigned shard,
 		uint64_t deadline_us, struct waiter *waiter)
 {
@@ -191,7 +144,10 @@ int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry, un
 		return -EAGAIN;
 	move->nvme_slot = nvme;
 	move->deadline_us = deadline_us;
-	up_expects(move, cache_entry(daemon->cache, entry));
+	slot_claim_make(daemon, TIER_NVME, nvme, &move->claim);
+	move->nvme_place = move->claim.place;
+	move->nvme_generation = move->nvme_place.slot_generation;
+	move->slot_bytes = move->nvme_place.slot_bytes;
 	cache_slot_hold(daemon->cache, TIER_NVME, nvme);
 	if (waiter != NULL)
 		move_add_waiter(move, waiter);
@@ -202,14 +158,8 @@ int mover_raise(struct daemon *daemon, struct tenant *tenant, uint32_t entry, un
 static void proof_work(struct mill_op *op)
 {
 	struct move *move = move_of_mill(op);
-	struct slot_expectation expected = {
-		.device = move->cpu_address.device, .offset = move->cpu_address.offset,
-		.slot_bytes = move->slot_bytes, .slot_generation = move->cpu_generation,
-	};
 
-	move->verdict = slot_header_check(move->memory, TIER_CPU, &expected);
-	if (move->verdict == SLOT_GOOD)
-		move->verdict = slot_payload_check(move->memory);
+	move->verdict = slot_claim_check(&move->claim, move->memory);
 }
 
 static void proof_done(struct mill_op *op)
@@ -218,12 +168,8 @@ static void proof_done(struct mill_op *op)
 	struct daemon *daemon = move->daemon;
 
 	cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
-	if (move->verdict != SLOT_GOOD && move_cpu_is_readable(move)) {
-		daemon->counters.damaged[TIER_CPU]++;
-		slot_damaged(daemon, TIER_CPU, move->cpu_slot);
-		/* Nor is it found again by its header, which may be whole, at the next start. */
-		slot_header_clear(move->memory);
-	}
+	if (move->verdict != SLOT_GOOD && move_cpu_is_readable(move))
+		slot_was_wrong(daemon, TIER_CPU, move->cpu_slot, move->verdict);
 	move_give(move);
 }
 
@@ -232,15 +178,16 @@ void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot
 {
 	struct move *move;
 
-	if (!cache_slot_is_current(daemon->cache, TIER_CPU, cpu_slot, generation))
+	if (!slot_is_readable(daemon, TIER_CPU, cpu_slot, generation))
 		return;
 	const struct slot *slot = cache_slot(daemon->cache, TIER_CPU, cpu_slot);
-	if (slot->state != SLOT_READY && slot->state != SLOT_LEAVING)
+	if (slot->entry == ENTRY_NONE)
 		return;
 	move = move_take(daemon, MOVE_PROOF, tenant, slot->entry, slot->shard);
 	if (move == NULL)
 		return;   /* busy; the next reader will find it wrong again */
 	cache_slot_hold(daemon->cache, TIER_CPU, cpu_slot);
 	move_has_cpu_slot(move, cpu_slot);
+	slot_claim_make(daemon, TIER_CPU, cpu_slot, &move->claim);
 	move_mill(move, proof_work, proof_done);
 }

@@ -223,21 +223,16 @@ bool move_nvme_is_current(const struct move *move)
 				     move->nvme_generation);
 }
 
-static bool slot_is_readable(const struct move *move, enum tier_id tier, uint32_t slot)
-{
-	enum slot_state state = cache_slot(move->daemon->cache, tier, slot)->state;
-
-	return state == SLOT_READY || state == SLOT_LEAVING;
-}
-
 bool move_cpu_is_readable(const struct move *move)
 {
-	return move_cpu_is_current(move) && slot_is_readable(move, TIER_CPU, move->cpu_slot);
+	return move->cpu_slot != SLOT_NONE &&
+	       slot_is_readable(move->daemon, TIER_CPU, move->cpu_slot, move->cpu_generation);
 }
 
 bool move_nvme_is_readable(const struct move *move)
 {
-	return move_nvme_is_current(move) && slot_is_readable(move, TIER_NVME, move->nvme_slot);
+	return move->nvme_slot != SLOT_NONE &&
+	       slot_is_readable(move->daemon, TIER_NVME, move->nvme_slot, move->nvme_generation);
 }
 
 void move_add_waiter(struct move *move, struct waiter *waiter)

@@ -12,6 +12,7 @@
 #define KVTIER_DAEMON_MOVER_PARTS_H
 
 #include "daemon/mover.h"
+#include "daemon/slot_check.h"
 
 enum move_kind { MOVE_STORE, MOVE_DOWN, MOVE_UP, MOVE_PROOF };
 
@@ -44,8 +45,9 @@ struct move {
 	uint64_t deadline_us;
 	/* store */
 	const uint8_t *source;
-	struct slot_identity identity;          /* up: what is expected, as far as it is known */
+	struct slot_identity identity;
 	/* up, proof */
+	struct slot_claim claim;
 	enum slot_verdict verdict;
 	uint8_t device_id[DEVICE_ID_BYTES];
 };

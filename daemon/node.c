@@ -9,6 +9,7 @@
 #include "daemon/mover.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
+#include "daemon/scrub.h"
 #include "daemon/server.h"
 #include "daemon/spaces.h"
 
@@ -216,7 +217,7 @@ static int areas_add(struct daemon *daemon, struct error *error)
 
 static int nvme_open(struct daemon *daemon, struct error *error)
 {
-	struct nvme_memory memory[SETTINGS_TENANTS_MAX];
+	struct nvme_memory memory[SETTINGS_TENANTS_MAX + 1];
 	struct nvme_device *devices[NVME_DEVICES_MAX];
 	int result = 0;
 
@@ -226,9 +227,11 @@ static int nvme_open(struct daemon *daemon, struct error *error)
 		memory[i].start = daemon->tenants[i].arena.start;
 		memory[i].bytes = ARENA_HEAD_BYTES + daemon->tenants[i].arena.bytes;
 	}
+	memory[daemon->tenants_count] = scrub_memory(daemon->scrub);
 	for (unsigned i = 0; result == 0 && i < daemon->devices_count; i++) {
 		devices[i] = daemon->devices[i].device;
-		result = nvme_device_register(devices[i], memory, daemon->tenants_count, error);
+		result = nvme_device_register(devices[i], memory, daemon->tenants_count + 1,
+					      error);
 	}
 	if (result == 0)
 		result = nvme_tier_create(&daemon->nvme, devices, daemon->devices_count, error);
@@ -334,6 +337,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 	if (result == 0)
 		result = areas_add(daemon, error);
 	if (result == 0)
+		result = scrub_create(daemon, error);
+	if (result == 0)
 		result = nvme_open(daemon, error);
 	if (result == 0)
 		result = spaces_create(daemon, error);
@@ -405,6 +410,7 @@ void daemon_destroy(struct daemon *daemon)
 	server_destroy(daemon->server);
 	batches_destroy(daemon->batches);
 	mover_destroy(daemon->mover);
+	scrub_destroy(daemon->scrub);
 	mills_close(&daemon->mills);
 	journal_close(daemon->journal);
 	extents_destroy(daemon);

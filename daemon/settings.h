@@ -65,6 +65,9 @@ struct settings {
 	uint32_t load_window_blocks; /* delivered and not yet released, of one batch; 64 */
 	uint64_t lease_us_max;       /* 60 s */
 	uint64_t write_bytes_day_max; /* nvme writes a day, all devices; 0: no limit */
+	uint64_t scrub_bytes_second; /* of slots that are checked in the background; 0: off */
+	uint64_t scrub_interval_us;  /* from the begin of one round to the next, at least */
+	uint32_t readback_every;     /* writes down, of which one is read back; 0: none */
 	uint64_t restart_wait_us;     /* how long a start waits for an earlier daemon's I/O; 10 s */
 	uint64_t stall_us_max;        /* a worker or thread silent for so long is stalled; 5 s */
 	char bypass[16];              /* off, on, observe: at start */

@@ -3,6 +3,7 @@
 #include "daemon/mover.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
+#include "daemon/scrub.h"
 #include "daemon/server.h"
 
 #include <inttypes.h>
@@ -135,6 +136,27 @@ static void counters_write(const struct daemon *daemon, struct text *text)
 	number_write(text, "forgets", counters->forgets);
 	number_write(text, "spaces_given_back", counters->spaces_given_back);
 	text_add(text, "}");
+}
+
+static void scrub_write(const struct daemon *daemon, struct text *text)
+{
+	struct scrub_figures figures = scrub_figures(daemon);
+
+	text_printf(text, ",\"scrub\":{\"passes\":%" PRIu64, figures.passes);
+	number_write(text, "last_pass_us", figures.pass_us);
+	for (unsigned tier = 0; tier < TIERS; tier++) {
+		text_printf(text, ",\"%s\":{\"slots\":%" PRIu64, tier_names[tier],
+			    figures.slots[tier]);
+		number_write(text, "bytes", figures.bytes[tier]);
+		number_write(text, "damaged", figures.damaged[tier]);
+		text_add(text, "}");
+	}
+	number_write(text, "rewritten", figures.rewritten);
+	text_add(text, ",\"readbacks\":{");
+	for (unsigned result = 0; result < READBACK_RESULTS; result++)
+		text_printf(text, "%s\"%s\":%" PRIu64, result > 0 ? "," : "",
+			    readback_result_name(result), figures.readbacks[result]);
+	text_add(text, "}}");
 }
 
 static void fingerprint_write(struct text *text, const uint8_t *fingerprint)
@@ -271,6 +293,7 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	text_add(text, "]");
 	reload_write(daemon, text);
 	counters_write(daemon, text);
+	scrub_write(daemon, text);
 	engines_write(daemon, tenant, text);
 	spaces_write(daemon, tenant, text);
 	text_add(text, "}");

@@ -106,6 +106,8 @@ static void settings_make(struct rig *rig)
 	if (config->lease_us_max > 0)
 		settings->lease_us_max = config->lease_us_max;
 	settings->write_bytes_day_max = config->write_bytes_day_max;
+	settings->scrub_bytes_second = config->scrub_bytes_second;
+	settings->readback_every = config->readback_every;
 	settings_of_tenants(rig);
 	for (unsigned i = 0; i < config->devices; i++) {
 		snprintf(settings->devices[i].path, sizeof(settings->devices[i].path), "disk-%u",

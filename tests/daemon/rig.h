@@ -46,6 +46,8 @@ struct rig_config {
 	uint32_t spaces_max; /* 0: 64 */
 	uint64_t lease_us_max;
 	uint64_t write_bytes_day_max;
+	uint64_t scrub_bytes_second; /* 0: no scrubber, in this rig */
+	uint32_t readback_every;     /* 0: none */
 	const struct catalog_ops *catalog_ops; /* NULL: simulated */
 };
 

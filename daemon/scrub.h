@@ -1,0 +1,61 @@
+/*
+ * daemon/scrub.h: slots are checked before somebody asks for them, and new ones soon after their
+ * write.
+ *
+ * The scrubber goes round all READY slots: nvme slots are read into a buffer of its own, a piece at
+ * a time, cpu slots are checked where they lie; a mill checks as for a load. One slot at a time, at
+ * scrub_bytes_second, and only while hardly anything else is under way. It evicts nothing and
+ * touches no order. What it finds wrong goes as when a load had found it; where the cpu tier has
+ * the block as well, it is written down again.
+ *
+ * A read-back is the same check of one write in readback_every, and the identity must be the one
+ * that was written: a device that gives back something else at once is sick, and READBACKS_BAD_MAX
+ * such within READBACK_WINDOW_US fence it.
+ * Runs on: the loop thread; the check on a mill.
+ * Limit:   one check at a time, READBACKS_MAX read-backs wait (more are `skipped`); slots of more
+ * than SCRUB_SLOT_BYTES_MAX are passed over.
+ */
+#ifndef KVTIER_DAEMON_SCRUB_H
+#define KVTIER_DAEMON_SCRUB_H
+
+#include "daemon/daemon.h"
+
+#define SCRUB_SLOT_BYTES_MAX (UINT64_C(256) << 20)
+#define READBACKS_MAX 16u
+#define READBACKS_BAD_MAX 3u
+#define READBACK_WINDOW_US (UINT64_C(3600) * 1000000)
+
+enum readback_result {
+	READBACK_GOOD,
+	READBACK_BAD,      /* not the bytes that were written */
+	READBACK_FAILED,   /* the device did not read them */
+	READBACK_SKIPPED,  /* gone before it could be read, or too many waited */
+	READBACK_RESULTS
+};
+
+struct scrub_figures {
+	uint64_t slots[TIERS], bytes[TIERS];   /* checked */
+	uint64_t damaged[TIERS];               /* of those: wrong in any way */
+	uint64_t rewritten;                    /* blocks written down again from the cpu tier */
+	uint64_t passes;                       /* completed */
+	uint64_t pass_us;                      /* how long the last one took */
+	uint64_t readbacks[READBACK_RESULTS];
+};
+
+const char *readback_result_name(enum readback_result result);
+
+/* Before the devices are registered with the memory they will use. */
+must_check int scrub_create(struct daemon *daemon, struct error *error);
+void scrub_destroy(struct scrub *scrub);
+/* What its reads go to; registered with the devices. */
+struct nvme_memory scrub_memory(const struct scrub *scrub);
+/* One pass of the loop. Returns whether it did anything. */
+bool scrub_step(struct daemon *daemon);
+/* For how long there is nothing to do but to wait for time to pass. */
+uint64_t scrub_wait_us(const struct daemon *daemon);
+/* A slot has just been written down and is READY: one of readback_every waits to be read back. */
+void readback_consider(struct daemon *daemon, uint32_t nvme_slot,
+		       const struct slot_identity *written);
+struct scrub_figures scrub_figures(const struct daemon *daemon);
+
+#endif

@@ -1,0 +1,104 @@
+/* daemon/slot_check.c: see slot_check.h. */
+#include "daemon/slot_check.h"
+
+#include <assert.h>
+#include <string.h>
+
+static const struct tenant *area_tenant(const struct daemon *daemon, uint32_t area)
+{
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		if (daemon->tenants[i].cpu_area == area)
+			return &daemon->tenants[i];
+	return NULL;
+}
+
+void slot_claim_make(struct daemon *daemon, enum tier_id tier, uint32_t slot,
+		     struct slot_claim *out_claim)
+{
+	const struct slot *seen = cache_slot(daemon->cache, tier, slot);
+	const struct entry *entry;
+	const uint8_t *device;
+
+	assert(seen->entry != ENTRY_NONE);
+	entry = cache_entry(daemon->cache, seen->entry);
+	*out_claim = (struct slot_claim){
+		.tier = tier, .epoch = entry->epoch, .group = entry->group, .shard = seen->shard,
+	};
+	memcpy(out_claim->space, cache_space_fingerprint(daemon->cache, entry->space),
+	       SPACE_ID_BYTES);
+	memcpy(out_claim->hash, entry->hash, BLOCK_HASH_BYTES);
+	cache_slot_place(daemon->cache, tier, slot, &out_claim->place);
+	device = tier == TIER_NVME
+			 ? nvme_device_id(daemon->devices[out_claim->place.device].device)
+			 : area_tenant(daemon, out_claim->place.area)->arena.id;
+	memcpy(out_claim->device, device, DEVICE_ID_BYTES);
+}
+
+enum slot_verdict slot_claim_check(const struct slot_claim *claim, const struct slot_header *header)
+{
+	struct slot_expectation expected = {
+		.space = claim->space,
+		.hash = claim->hash,
+		.device = claim->device,
+		.offset = claim->place.offset,
+		.slot_bytes = claim->place.slot_bytes,
+		.epoch_min = claim->epoch,
+		.group = claim->group,
+		.shard = claim->shard,
+		.slot_generation = claim->place.slot_generation,
+		.extent_generation = claim->place.extent_generation,
+	};
+	enum slot_verdict verdict = slot_header_check(header, claim->tier, &expected);
+
+	if (verdict == SLOT_GOOD && header->identity.epoch != claim->epoch)
+		return SLOT_STALE;
+	return verdict == SLOT_GOOD ? slot_payload_check(header) : verdict;
+}
+
+bool slot_is_readable(const struct daemon *daemon, enum tier_id tier, uint32_t slot,
+		      uint32_t generation)
+{
+	if (!cache_slot_is_current(daemon->cache, tier, slot, generation))
+		return false;
+	enum slot_state state = cache_slot(daemon->cache, tier, slot)->state;
+	return state == SLOT_READY || state == SLOT_LEAVING;
+}
+
+static void quarantine(struct daemon *daemon, enum tier_id tier, uint32_t slot)
+{
+	assert(daemon->gone_reason == FRAME_REASON_EVICTED);
+	daemon->gone_reason = FRAME_REASON_DAMAGED;
+	cache_slot_quarantine(daemon->cache, tier, slot);
+	daemon->gone_reason = FRAME_REASON_EVICTED;
+}
+
+static void cpu_was_wrong(struct daemon *daemon, uint32_t slot)
+{
+	struct slot_place place;
+
+	cache_slot_place(daemon->cache, TIER_CPU, slot, &place);
+	quarantine(daemon, TIER_CPU, slot);
+	/* Nor is it found again by its header, which may be whole, at the next start. */
+	slot_header_clear(arena_slot(&area_tenant(daemon, place.area)->arena, place.offset));
+}
+
+void slot_was_wrong(struct daemon *daemon, enum tier_id tier, uint32_t slot,
+		    enum slot_verdict verdict)
+{
+	assert(verdict != SLOT_GOOD);
+	if (tier == TIER_NVME && verdict != SLOT_DAMAGED) {
+		daemon->counters.stale_entries++;
+		cache_slot_drop(daemon->cache, TIER_NVME, slot);
+		return;
+	}
+	daemon->counters.damaged[tier]++;
+	if (tier == TIER_CPU)
+		cpu_was_wrong(daemon, slot);
+	else
+		quarantine(daemon, TIER_NVME, slot);
+}
+
+void slot_was_unreadable(struct daemon *daemon, uint32_t nvme_slot)
+{
+	quarantine(daemon, TIER_NVME, nvme_slot);
+}

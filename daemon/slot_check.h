@@ -1,0 +1,42 @@
+/*
+ * daemon/slot_check.h: what a slot must hold to be believed, how a mill checks it, and what becomes
+ * of one that is wrong. The one check of loads, of readers' reports, of the scrubber and of
+ * read-backs.
+ * Runs on: the loop thread; slot_claim_check() on a mill.
+ */
+#ifndef KVTIER_DAEMON_SLOT_CHECK_H
+#define KVTIER_DAEMON_SLOT_CHECK_H
+
+#include "daemon/daemon.h"
+
+/* What the index says that a slot holds, and where it lies. */
+struct slot_claim {
+	enum tier_id tier;
+	uint8_t space[SPACE_ID_BYTES];
+	uint8_t hash[BLOCK_HASH_BYTES];
+	uint8_t device[DEVICE_ID_BYTES];  /* of the device, or of the tenant's arena */
+	uint32_t epoch;
+	uint16_t group, shard;
+	struct slot_place place;
+};
+
+/* Of a slot that belongs to an entry. */
+void slot_claim_make(struct daemon *daemon, enum tier_id tier, uint32_t slot,
+		     struct slot_claim *out_claim);
+/* Header, place, key, epoch and payload of the slot's bytes at `header`. */
+enum slot_verdict slot_claim_check(const struct slot_claim *claim,
+				   const struct slot_header *header);
+/* READY or LEAVING, and still the same slot: only then may it be told bad. */
+bool slot_is_readable(const struct daemon *daemon, enum tier_id tier, uint32_t slot,
+		      uint32_t generation);
+/*
+ * A readable slot was found to be `verdict`, not good: counts it, and quarantines it if it is
+ * damaged, else drops it (something else lies there, so the index was stale). In the cpu tier,
+ * where nothing may be stale, everything wrong is damage.
+ */
+void slot_was_wrong(struct daemon *daemon, enum tier_id tier, uint32_t slot,
+		    enum slot_verdict verdict);
+/* A readable slot's device did not give its bytes: it is not offered again. */
+void slot_was_unreadable(struct daemon *daemon, uint32_t nvme_slot);
+
+#endif
