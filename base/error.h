@@ -14,4 +14,8 @@ struct error {
 __attribute__((format(printf, 3, 4)))
 int error_set(struct error *error, int code, const char *format, ...);
 
+/* What a person can do about a failure of the system, to end a sentence with: " (make room, or set
+ * fewer bytes)"; "" where there is nothing to say. `code` is a negative errno. */
+const char *error_advice(int code);
+
 #endif

@@ -22,7 +22,8 @@ int mailbox_open(struct mailbox *mailbox, uint32_t capacity, struct error *error
 	mailbox->mask = capacity - 1;
 	mailbox->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (mailbox->wake_fd < 0) {
-		result = error_set(error, -errno, "no eventfd for a mailbox: %s", strerror(errno));
+		result = error_set(error, -errno, "no eventfd for a mailbox: %s%s", strerror(errno),
+				   error_advice(-errno));
 		goto free_items;
 	}
 	return 0;

@@ -50,6 +50,8 @@ static int readyz(void *owner, struct admin_http_call *call)
 		for (unsigned i = 0; i < daemon->devices_count; i++)
 			text_printf(out, "nvme %s: %s\n", nvme_device_path(daemon->devices[i].device),
 				    daemon->devices[i].is_fenced ? "fenced" : "ok");
+		for (unsigned i = 0; i < daemon->absent_count; i++)
+			text_printf(out, "nvme %s: absent\n", daemon->absent[i].path);
 	}
 	return reason == NULL ? 200 : 503;
 }

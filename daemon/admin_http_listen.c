@@ -28,11 +28,13 @@ static int listen_at(const char *name, const union address *address, socklen_t a
 	int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if (fd < 0)
-		return error_set(error, -errno, "%s: no socket: %s", name, strerror(errno));
+		return error_set(error, -errno, "http_listen: %s: no socket: %s%s", name, strerror(errno),
+				 error_advice(-errno));
 	if ((address->any.sa_family != AF_UNIX &&
 	     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0) ||
 	    bind(fd, &address->any, address_bytes) < 0 || listen(fd, BACKLOG) < 0) {
-		result = error_set(error, -errno, "%s: cannot listen: %s", name, strerror(errno));
+		result = error_set(error, -errno, "http_listen: cannot listen at %s: %s%s", name, strerror(errno),
+				   error_advice(-errno));
 		close(fd);
 		return result;
 	}

@@ -30,8 +30,8 @@ int batches_create(struct daemon *daemon, struct error *error)
 				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (batches == MAP_FAILED)
-		return error_set(error, -ENOMEM, "no memory for %u batches (%zu bytes)", BATCHES_MAX,
-				 pool_bytes());
+		return error_set(error, -ENOMEM, "no memory for %u batches (%zu bytes)%s", BATCHES_MAX,
+				 pool_bytes(), error_advice(-ENOMEM));
 	list_init(&batches->free);
 	for (unsigned i = 0; i < BATCHES_MAX; i++)
 		list_append(&batches->free, &batches->batches[i].link);

@@ -96,6 +96,12 @@ struct daemon_device {
 	struct daemon *daemon;
 };
 
+/* A device of the settings that failed when it was opened. */
+struct device_absent {
+	const char *path;                      /* of the settings */
+	char reason[240];
+};
+
 enum daemon_phase { DAEMON_RESTORING, DAEMON_SERVING, DAEMON_DRAINING };
 
 /* Seams that tests replace; zeroed: the real ones. */
@@ -130,6 +136,8 @@ struct daemon {
 
 	struct daemon_device devices[NVME_DEVICES_MAX];
 	unsigned devices_count;
+	struct device_absent absent[NVME_DEVICES_MAX];
+	unsigned absent_count;
 	uint32_t nvme_area;                    /* UINT32_MAX: no nvme */
 	struct tier *nvme;                     /* NULL: none */
 	uint32_t cpu_slots_max, nvme_slots_max;   /* of the cache */
@@ -137,6 +145,7 @@ struct daemon {
 	struct catalog_link *catalog;          /* NULL: none */
 
 	int lock_fd;                           /* of the state directory; workers inherit it */
+	int run_lock_fd;                       /* of the run directory; ends with us */
 	struct journal *journal;
 	uint64_t epoch;                        /* of what is stored from now on */
 	struct journal_floors *floors;         /* of all spaces, also of those not here */

@@ -167,6 +167,8 @@ static void device_metrics(struct daemon *daemon, struct metrics_page *page, enu
 			LABELLED(nvme_fenced, figures.fence_reason != NULL, path);
 		}
 	}
+	for (unsigned i = 0; metric == METRIC_nvme_fenced && i < daemon->absent_count; i++)
+		LABELLED(nvme_fenced, 1, daemon->absent[i].path);
 }
 
 static void catalog_metrics(struct daemon *daemon, struct metrics_page *page)

@@ -3,6 +3,7 @@
 #include "daemon/admin.h"
 #include "daemon/batch.h"
 #include "daemon/catalog.h"
+#include "daemon/devices.h"
 #include "daemon/extents.h"
 #include "daemon/fingerprint.h"
 #include "daemon/graveyard.h"
@@ -33,37 +34,6 @@
 /* Believed until measured: a plain disk, and one core that copies and checks. */
 #define SPEED_NVME_START { .latency_us = 500.0, .bytes_us = 1000.0 }
 #define SPEED_CPU_START  { .latency_us = 50.0, .bytes_us = 5000.0 }
-
-static int devices_open(struct daemon *daemon, const struct daemon_seams *seams,
-			struct error *error)
-{
-	const struct settings *settings = &daemon->settings;
-
-	for (unsigned i = 0; i < settings->devices_count; i++) {
-		struct daemon_device *device = &daemon->devices[daemon->devices_count];
-		struct nvme_config config = {
-			.path = settings->devices[i].path, .bytes = settings->devices[i].bytes,
-			.unit_bytes = settings->extent_bytes, .queue_depth = settings->queue_depth,
-			.ops_max = MOVES_MAX + 64, .io = settings->io, .io_ops = seams->io_ops,
-			.clock = daemon->clock, .lock_wait_us_max = settings->restart_wait_us,
-			.raw_initialise = settings->devices[i].raw_initialise,
-		};
-		int result = nvme_device_open(&device->device, &config, error);
-
-		if (result < 0)
-			return result;
-		device->daemon = daemon;
-		device->units = nvme_device_units(device->device);
-		device->first_unit = i == 0 ? 0
-					    : daemon->devices[i - 1].first_unit +
-						      daemon->devices[i - 1].units;
-		daemon->devices_count++;
-		log_line(LOG_INFO, "nvme_open", "device=%s units=%u unit_bytes=%llu io=\"%s\" new=%d", config.path,
-			 device->units, (unsigned long long)config.unit_bytes,
-			 nvme_device_io_name(device->device), nvme_device_is_new(device->device));
-	}
-	return 0;
-}
 
 static int tenants_open(struct daemon *daemon, struct error *error)
 {
@@ -228,12 +198,14 @@ static int nvme_open(struct daemon *daemon, struct error *error)
 		memory[i].bytes = ARENA_HEAD_BYTES + daemon->tenants[i].arena.bytes;
 	}
 	memory[daemon->tenants_count] = scrub_memory(daemon->scrub);
-	for (unsigned i = 0; result == 0 && i < daemon->devices_count; i++) {
+	for (unsigned i = 0; result >= 0 && i < daemon->devices_count; i++) {
 		devices[i] = daemon->devices[i].device;
 		result = nvme_device_register(devices[i], memory, daemon->tenants_count + 1,
 					      error);
+		if (result > 0)
+			devices_slower(nvme_device_path(devices[i]), error);
 	}
-	if (result == 0)
+	if (result >= 0)
 		result = nvme_tier_create(&daemon->nvme, devices, daemon->devices_count, error);
 	return result < 0 ? result : extents_create(daemon, error);
 }
@@ -246,6 +218,8 @@ static void on_floor(void *owner, const struct journal_record *record)
 /* Nothing that could hold blocks was there before: then a missing journal is no loss. */
 static bool is_first_start(const struct daemon *daemon)
 {
+	if (daemon->absent_count > 0)
+		return false;
 	for (unsigned i = 0; i < daemon->devices_count; i++)
 		if (!nvme_device_is_new(daemon->devices[i].device))
 			return false;
@@ -255,31 +229,52 @@ static bool is_first_start(const struct daemon *daemon)
 	return true;
 }
 
-/* One daemon a state directory. Our workers inherit the description, so the lock also outlives a
- * killed daemon for as long as they do. */
-static int state_lock(struct daemon *daemon, struct error *error)
+struct folder {
+	const char *key;               /* of the settings */
+	const char *path;
+	const char *lock;              /* the file in it that is locked */
+	mode_t mode;
+};
+
+/* Makes the folder if need be, and locks it by a file in it. */
+static int folder_lock(struct daemon *daemon, const struct folder *folder, int *out_fd,
+		       struct error *error)
 {
-	const char *folder = daemon->settings.state_directory;
+	const char *key = folder->key;
 	char path[2 * SETTINGS_PATH_BYTES];
 	uint64_t until_us = clock_now_us(daemon->clock) + daemon->settings.restart_wait_us;
 
-	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
-		return error_set(error, -errno, "cannot make the folder %s: %s", folder, strerror(errno));
-	snprintf(path, sizeof(path), "%s/lock", folder);
-	daemon->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (daemon->lock_fd < 0)
-		return error_set(error, -errno, "cannot open %s: %s", path, strerror(errno));
-	while (flock(daemon->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+	if (mkdir(folder->path, folder->mode) < 0 && errno != EEXIST)
+		return error_set(error, -errno, "%s: cannot make %s: %s%s", key, folder->path,
+				 strerror(errno), error_advice(-errno));
+	snprintf(path, sizeof(path), "%s/%s", folder->path, folder->lock);
+	*out_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (*out_fd < 0)
+		return error_set(error, -errno, "%s: cannot open %s: %s%s", key, path, strerror(errno),
+				 error_advice(-errno));
+	while (flock(*out_fd, LOCK_EX | LOCK_NB) < 0) {
 		struct timespec pause = { .tv_nsec = LOCK_PAUSE_NS };
 
 		if (errno != EWOULDBLOCK && errno != EINTR)
-			return error_set(error, -errno, "cannot lock %s: %s", path, strerror(errno));
+			return error_set(error, -errno, "%s: cannot lock %s: %s", key, path, strerror(errno));
 		if (clock_now_us(daemon->clock) >= until_us)
 			return error_set(error, -EBUSY, "another kvtierd uses %s: stop it, or set another "
-					 "state_directory", folder);
+					 "%s", folder->path, key);
 		nanosleep(&pause, NULL);
 	}
 	return 0;
+}
+
+/* One daemon a state directory. Our workers inherit the description, so the lock also outlives a
+ * killed daemon for as long as they do. And one a run directory: a second would take the sockets away
+ * from the first. */
+static int folders_lock(struct daemon *daemon, struct error *error)
+{
+	struct folder state = { "state_directory", daemon->settings.state_directory, "lock", 0700 };
+	struct folder run = { "run_directory", daemon->settings.run_directory, "sockets.lock", 0755 };
+	int result = folder_lock(daemon, &state, &daemon->lock_fd, error);
+
+	return result < 0 ? result : folder_lock(daemon, &run, &daemon->run_lock_fd, error);
 }
 
 static int state_open(struct daemon *daemon, struct error *error)
@@ -324,7 +319,7 @@ static int watches_add(struct daemon *daemon, struct error *error)
 
 static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, struct error *error)
 {
-	int result = state_lock(daemon, error);
+	int result = folders_lock(daemon, error);
 
 	if (result == 0)
 		result = graveyard_create(&daemon->graveyard, error);
@@ -368,7 +363,7 @@ int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 	if (daemon == NULL)
 		return error_set(error, -ENOMEM, "no memory");
 	daemon->settings = *settings;
-	daemon->lock_fd = -1;
+	daemon->lock_fd = daemon->run_lock_fd = -1;
 	daemon->gone_reason = FRAME_REASON_EVICTED;
 	daemon->clock = seams->clock != NULL ? seams->clock : clock_real();
 	seed = seams->seed;
@@ -424,6 +419,8 @@ void daemon_destroy(struct daemon *daemon)
 	spaces_destroy(daemon);
 	if (daemon->lock_fd >= 0)
 		close(daemon->lock_fd);
+	if (daemon->run_lock_fd >= 0)
+		close(daemon->run_lock_fd);
 	free(daemon->call_us);
 	free(daemon);
 }

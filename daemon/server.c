@@ -86,7 +86,8 @@ static int folder_make(const char *path, mode_t mode, struct error *error)
 	struct stat status;
 
 	if (mkdir(path, mode) < 0 && errno != EEXIST)
-		return error_set(error, -errno, "cannot make the folder %s: %s", path, strerror(errno));
+		return error_set(error, -errno, "run_directory: cannot make %s: %s%s", path, strerror(errno),
+				 error_advice(-errno));
 	if (lstat(path, &status) < 0 || !S_ISDIR(status.st_mode))
 		return error_set(error, -ENOTDIR, "%s must be a folder, not a link or a file", path);
 	return 0;

@@ -114,7 +114,7 @@ static int finish_tenant(struct settings *settings, uint32_t index, struct error
 	if (socket_bytes > sizeof(address.sun_path))
 		return error_set(
 			error, -ENAMETOOLONG,
-			"run_directory: with tenant '%s', paths of sockets get longer than %zu characters",
+			"run_directory: with tenant '%s', paths of sockets get longer than %zu characters: set a shorter one",
 			tenant->name, sizeof(address.sun_path) - 1);
 	tenant->cpu_bytes -= tenant->cpu_bytes % settings->extent_bytes;
 	return extents_check(settings, what, tenant->cpu_bytes, error);

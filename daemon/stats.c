@@ -96,6 +96,17 @@ static void device_write(struct daemon *daemon, unsigned number, struct text *te
 	text_add(text, "}");
 }
 
+/* With the keys of one that serves. */
+static void absent_write(const struct device_absent *absent, bool is_first, struct text *text)
+{
+	text_add(text, is_first ? "{" : ",{");
+	string_write(text, "path", absent->path);
+	text_add(text, ",\"io\":\"\",");
+	string_write(text, "fenced", absent->reason);
+	text_add(text, ",\"capacity_bytes\":0,\"reads\":0,\"writes\":0,\"read_bytes\":0,\"write_bytes\":0,"
+		 "\"read_us\":0,\"write_us\":0,\"read_errors\":0,\"write_errors\":0,\"in_flight\":0}");
+}
+
 static void counters_write(const struct daemon *daemon, struct text *text)
 {
 	const struct counters *counters = &daemon->counters;
@@ -290,6 +301,8 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	text_add(text, "],\"nvme\":[");
 	for (unsigned i = 0; i < daemon->devices_count; i++)
 		device_write(daemon, i, text);
+	for (unsigned i = 0; i < daemon->absent_count; i++)
+		absent_write(&daemon->absent[i], daemon->devices_count + i == 0, text);
 	text_add(text, "]");
 	reload_write(daemon, text);
 	counters_write(daemon, text);

@@ -49,7 +49,8 @@ static int thread_add(struct threads *threads, struct mill *mill, struct nvme_de
 	result = pthread_create(&threads->threads[threads->count], NULL,
 				mill != NULL ? mill_thread : device_thread, work);
 	if (result != 0)
-		return error_set(error, -result, "cannot start a thread: %s", strerror(result));
+		return error_set(error, -result, "cannot start a thread: %s%s", strerror(result),
+				 error_advice(-result));
 	if (device != NULL)
 		strcpy(name, "kvtier-nvme");
 	(void)pthread_setname_np(threads->threads[threads->count], name);

@@ -81,7 +81,8 @@ static int path_make_free(const char *path, struct error *error)
 		return error_set(error, -EEXIST, "%s is there and is no socket; remove it or set another "
 				 "run_directory", path);
 	if (unlink(path) < 0)
-		return error_set(error, -errno, "cannot remove the old socket %s: %s", path, strerror(errno));
+		return error_set(error, -errno, "cannot remove the old socket %s: %s%s", path,
+				 strerror(errno), error_advice(-errno));
 	return 0;
 }
 
@@ -99,10 +100,11 @@ int wire_listen(const char *path, unsigned mode, struct error *error)
 		return result;
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
-		return error_set(error, -errno, "cannot make a socket: %s", strerror(errno));
+		return error_set(error, -errno, "cannot make a socket: %s%s", strerror(errno), error_advice(-errno));
 	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || chmod(path, mode) < 0 ||
 	    listen(fd, LISTEN_BACKLOG) < 0) {
-		result = error_set(error, -errno, "cannot listen at %s: %s", path, strerror(errno));
+		result = error_set(error, -errno, "cannot listen at %s: %s%s", path, strerror(errno),
+				   error_advice(-errno));
 		close(fd);
 		return result;
 	}

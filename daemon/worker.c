@@ -363,8 +363,8 @@ static int wake_fds_open(struct worker *worker, struct error *error)
 	worker->wake_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (worker->down_fd < 0 || worker->up_fd < 0 || worker->wake_fd < 0 ||
 	    epoll_ctl(worker->wake_fd, EPOLL_CTL_ADD, worker->up_fd, &event) < 0)
-		return error_set(error, -errno, "no descriptors for worker %s: %s", worker->name,
-				 strerror(errno));
+		return error_set(error, -errno, "no descriptors for worker %s: %s%s", worker->name,
+				 strerror(errno), error_advice(-errno));
 	return 0;
 }
 

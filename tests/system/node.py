@@ -98,13 +98,13 @@ class Node:
     a kill -9 takes nothing from a page cache, and 200 starts need not wait for 200 times the catalogue's fsyncs.
     """
 
-    def __init__(self, cpu_mib=8, nvme_mib=32, tenants=('default',), warm=(), **settings):
+    def __init__(self, cpu_mib=8, nvme_mib=32, tenants=('default',), warm=(), nvme=None, state=None, **settings):
         self.folder = tempfile.mkdtemp(prefix='n')
         self.run = os.path.join(self.folder, 'run')
-        self.nvme = os.path.join(self.folder, 'nvme') if nvme_mib else None
+        self.nvme = (nvme or os.path.join(self.folder, 'nvme')) if nvme_mib else None
         self.shm = tempfile.mkdtemp(prefix='kvtier-test-',
                                     dir='/dev/shm' if os.access('/dev/shm', os.W_OK) else None)
-        self.state = os.path.join(self.shm, 'state')
+        self.state = state or os.path.join(self.shm, 'state')
         self.log_path = os.path.join(self.folder, 'log')
         self.config = os.path.join(self.folder, 'kvtierd.yaml')
         self.settings = {'extent_bytes': '1MiB', 'http_listen': '""', 'log_level': 'info', 'mills': 2,
@@ -115,8 +115,9 @@ class Node:
         self.warm = warm
         self.cpu_mib, self.nvme_mib = cpu_mib, nvme_mib
         self.process = None
+        self.wrapper = []   # what starts it; takes its place by exec
         self.log_from = 0
-        os.mkdir(self.state, 0o700)
+        os.makedirs(self.state, 0o700, exist_ok=True)
         os.mkdir(self.run)
         self.configure()
 
@@ -156,8 +157,9 @@ class Node:
             environment['KVTIER_FAILPOINT'] = failpoint
         self.log_from = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0
         with open(self.log_path, 'ab') as log:
-            self.process = subprocess.Popen([program('kvtierd'), '--config', self.config], env=environment,
-                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder)
+            self.process = subprocess.Popen([*self.wrapper, program('kvtierd'), '--config', self.config],
+                                            env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            cwd=self.folder)
         running.add(self.process)
         self.spawned = time.monotonic()
 

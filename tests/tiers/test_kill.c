@@ -139,7 +139,7 @@ static void device_make(struct rig *rig)
 {
 	struct nvme_device *device;
 
-	assert_int_equal(nvme_device_open(&device, &rig->config, &rig->error), 0);
+	assert_true(nvme_device_open(&device, &rig->config, &rig->error) >= 0);
 	nvme_device_close(device);
 }
 
@@ -208,7 +208,7 @@ static void a_kill_amid_reads_and_an_instant_restart_change_no_page_later(void *
 		assert_int_equal(kill(child, SIGKILL), 0);
 		lock_wait(&rig, block_io_list[i]);
 		memset(rig.arena, 0xc3, ARENA_BYTES);
-		assert_int_equal(nvme_device_open(&device, &rig.config, &rig.error), 0);
+		assert_true(nvme_device_open(&device, &rig.config, &rig.error) >= 0);
 		assert_false(nvme_device_is_new(device));
 		rounds_run(&rig, device);
 		assert_int_equal(pages_changed(rig.arena, 0xc3), 0);

@@ -201,6 +201,26 @@ static void a_failed_read_of_both_superblocks_moves_nothing_aside_without_room(v
 	nvme_rig_finish(&rig);
 }
 
+/* A disk that comes back has its blocks, then. */
+static void a_failed_read_of_both_superblocks_makes_nothing_anew(void **unused)
+{
+	struct nvme_rig rig;
+
+	(void)unused;
+	nvme_rig_init(&rig);
+	assert_int_equal(nvme_rig_open(&rig), 0);
+	nvme_rig_close(&rig);
+	/* open, lock, is_at; then the two reads. */
+	block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_ALL, 4, 2);
+	assert_int_equal(nvme_rig_open(&rig), -EIO);
+	assert_non_null(strstr(rig.error.text, "cannot be read"));
+	assert_false(nvme_rig_has_file(&rig, ".unreadable-1"));
+	rig.fault.fault = BLOCK_FAULT_NONE;
+	assert_int_equal(nvme_rig_open(&rig), 0);
+	assert_false(nvme_device_is_new(rig.device));
+	nvme_rig_finish(&rig);
+}
+
 static void a_device_in_use_is_refused_with_words(void **unused)
 {
 	struct nvme_rig rig;
@@ -320,6 +340,7 @@ int main(void)
 		cmocka_unit_test(a_failed_open_leaves_nothing_and_the_next_one_works),
 		cmocka_unit_test(
 			a_failed_read_of_both_superblocks_moves_nothing_aside_without_room),
+		cmocka_unit_test(a_failed_read_of_both_superblocks_makes_nothing_anew),
 		cmocka_unit_test(a_device_in_use_is_refused_with_words),
 		cmocka_unit_test(a_torn_table_keeps_the_older_one),
 		cmocka_unit_test(a_failed_table_write_is_tried_again_at_the_same_place),

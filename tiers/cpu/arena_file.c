@@ -27,7 +27,7 @@ static int file_lock(int fd, const struct arena_config *config, struct error *er
 					 strerror(errno));
 		if (waited_us >= config->lock_wait_us_max)
 			return error_set(error, -EBUSY,
-					 "%s is in use by another kvtierd (waited %llu ms)",
+					 "cpu_file: %s is in use by another kvtierd (waited %llu ms): stop it, or set another",
 					 config->file, (unsigned long long)(waited_us / 1000));
 		nanosleep(&step, NULL);
 		waited_us += LOCK_STEP_US;
@@ -56,8 +56,8 @@ static int file_open_locked(struct arena *arena, const struct arena_config *conf
 
 		arena->fd = open(config->file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 		if (arena->fd < 0)
-			return error_set(error, -errno, "%s: open: %s", config->file,
-					 strerror(errno));
+			return error_set(error, -errno, "cpu_file: %s cannot be opened: %s%s", config->file,
+					 strerror(errno), error_advice(-errno));
 		result = file_lock(arena->fd, config, error);
 		if (result == 0) {
 			result = file_is_at(arena->fd, config->file);
@@ -98,7 +98,7 @@ static int file_check(struct arena *arena, const struct arena_config *config,
 	} else if (filesystem.f_type != TMPFS_MAGIC) {
 		return error_set(
 			error, -EINVAL,
-			"%s is on a disk; an arena needs tmpfs (such as /dev/shm) or hugetlbfs",
+			"cpu_file: %s is on a disk: set a path on tmpfs (such as /dev/shm) or hugetlbfs",
 			config->file);
 	}
 	if (fchmod(arena->fd, 0600) < 0)
@@ -142,8 +142,9 @@ static int file_allocate(struct arena *arena, const struct arena_config *config,
 	if (ftruncate(arena->fd, (off_t)arena_mapping_bytes(arena)) == 0 &&
 	    fallocate(arena->fd, 0, 0, (off_t)arena_mapping_bytes(arena)) == 0)
 		return 0;
-	return error_set(error, -errno, "%s: %llu MiB: %s", config->file,
-			 (unsigned long long)(arena_mapping_bytes(arena) >> 20), strerror(errno));
+	return error_set(error, -errno, "cpu_file: %s cannot have %llu MiB: %s%s", config->file,
+			 (unsigned long long)(arena_mapping_bytes(arena) >> 20), strerror(errno),
+			 error_advice(-errno));
 }
 
 /* Unlinks an unfit file and makes a new one in its place. What was never ours is kept, once: a

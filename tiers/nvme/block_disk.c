@@ -92,7 +92,8 @@ int block_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk,
 		disk.fd = disk_open_fd(path, flags, false);
 	}
 	if (disk.fd < 0)
-		return error_set(error, disk.fd, "%s: open: %s", path, strerror(-disk.fd));
+		return error_set(error, disk.fd, "%s: cannot be opened: %s%s", path, strerror(-disk.fd),
+				 disk.fd == -EMFILE ? "" : error_advice(disk.fd));
 	result = disk_measure(&disk, path, error);
 	if (result < 0) {
 		close(disk.fd);

@@ -90,7 +90,8 @@ static int uring_open(const struct block_io_ops *ops, struct block_io **out_io,
 	uring->is_disabled = true;
 	result = ring_open(uring);
 	if (result < 0) {
-		error_set(error, result, "io_uring is refused: %s", strerror(-result));
+		error_set(error, result, "io: the kernel refuses io_uring (%s): allow its system calls (seccomp "
+			  "profile, kernel.io_uring_disabled), or set io: psync", strerror(-result));
 		free(uring);
 		return result;
 	}
@@ -154,7 +155,7 @@ static int uring_register_memory(struct block_io *io, const struct nvme_memory *
 	result = io_uring_register_buffers(&uring->ring, pieces, pieces_count);
 	if (result < 0) {
 		error_set(error, result,
-			  "io_uring does not register the buffers (%s): is RLIMIT_MEMLOCK too low?",
+			  "io_uring does not register the arenas (%s): raise the limit of locked memory (LimitMEMLOCK= of the service, or ulimit -l)",
 			  strerror(-result));
 		goto free_pieces;
 	}

@@ -121,7 +121,8 @@ int catalog_attempt_begin(const char *path, bool *out_hopeless, struct error *er
 
 	if (fd < 0 || fstat(fd, &status) < 0 || write(fd, "o", 1) != 1) {
 		int result = error_set(error, errno != 0 ? -errno : -EIO,
-				       "cannot write %s.opening: %s", path, strerror(errno));
+				       "cannot write %s.opening: %s%s", path, strerror(errno),
+				       error_advice(-errno));
 		if (fd >= 0)
 			close(fd);
 		return result;

@@ -58,12 +58,11 @@ struct nvme_device;
  * May block (preallocates and pre-writes a new file; waits for the lock on the old one's
  * description). Without a readable superblock a file is renamed aside (PATH.unreadable-N) and made
  * anew; a raw device gives -EUCLEAN and the command that initialises it. On failure leaves nothing
- * behind.
+ * behind. 1: io_uring was refused, psync is used, which is slower, and `error` says why.
  */
 must_check int nvme_device_open(struct nvme_device **out_device, const struct nvme_config *config,
 				struct error *error);
-/* Before the thread starts. What cannot be registered is used unregistered, and said by
- * nvme_device_io_name(). */
+/* Before the thread starts. 1: it works unregistered, which is slower, and `error` says why. */
 must_check int nvme_device_register(struct nvme_device *device, const struct nvme_memory *memory,
 				    unsigned count, struct error *error);
 void nvme_device_close(struct nvme_device *device);

@@ -71,7 +71,7 @@ static int lock_wait(const struct block_io_ops *ops, struct block_disk *disk,
 		if (waited_us >= config->lock_wait_us_max)
 			return error_set(
 				error, -EBUSY,
-				"%s is in use: another kvtierd has it, or the I/O of a killed one has not ended (waited %llu ms)",
+				"%s is in use: another kvtierd has it, or the I/O of a killed one has not ended (waited %llu ms): stop it, or set another path",
 				config->path, (unsigned long long)(waited_us / 1000));
 		nanosleep(&step, NULL);
 		waited_us += LOCK_STEP_US;
@@ -106,7 +106,8 @@ static int disk_open_locked(const struct block_io_ops *ops, struct block_disk *o
 	return error_set(error, -EBUSY, "%s is replaced again and again by others", path);
 }
 
-/* The newer valid superblock; -EUCLEAN with the reason when there is none that fits. */
+/* The newer valid superblock; -EUCLEAN with the reason when there is none; other codes are the
+ * disk's. */
 static int superblock_read(struct nvme_device *device, const struct nvme_config *config, void *page,
 			   struct error *error)
 {
@@ -131,9 +132,11 @@ static int superblock_read(struct nvme_device *device, const struct nvme_config 
 		sequence[i] = copies[i].sequence;
 	}
 	chosen = copy_choose(is_valid, sequence);
+	/* What a sick disk does not give must not be made anew: the disk may come back. */
+	if (chosen < 0 && failed < 0)
+		return error_set(error, failed, "%s cannot be read: %s", config->path, strerror(-failed));
 	if (chosen < 0)
-		return error_set(error, -EUCLEAN, "%s has no readable superblock%s%s", config->path,
-				 failed < 0 ? ": " : "", failed < 0 ? strerror(-failed) : "");
+		return error_set(error, -EUCLEAN, "%s has no readable superblock", config->path);
 	device->superblock = copies[chosen];
 	return 0;
 }
@@ -269,8 +272,7 @@ static int file_fill(struct nvme_device *device, struct block_disk *disk, const 
 		result = layout_write(device, disk);
 	if (result < 0)
 		error_set(error, result, "%s: cannot be made with %llu MiB: %s%s", path,
-			  (unsigned long long)(bytes / MIB), strerror(-result),
-			  result == -ENOSPC ? " (make room, or set fewer bytes)" : "");
+			  (unsigned long long)(bytes / MIB), strerror(-result), error_advice(result));
 	return result;
 }
 
@@ -389,8 +391,11 @@ static int contents_open(struct nvme_device *device, const struct nvme_config *c
 	free(page);
 	if (result == 0)
 		result = superblock_fits(device, config, units, wanted_bytes, &reason);
-	if (result == 0)
-		return 0;
+	if (result != -EUCLEAN) {
+		if (result < 0 && error != NULL)
+			*error = reason;
+		return result;
+	}
 	if (device->disk.is_raw)
 		return raw_make(device, config, wanted_bytes, units, reason.text, error);
 	return file_make(device, config, units, reason.text, error);

@@ -157,7 +157,7 @@ int nvme_device_open(struct nvme_device **out_device, const struct nvme_config *
 		goto close_queue;
 	io_name_make(device);
 	*out_device = device;
-	return 0;
+	return device->io_refused[0] != '\0';
 close_queue:
 	device->io_ops->close(device->io);
 close_disk:
@@ -174,8 +174,10 @@ int nvme_device_register(struct nvme_device *device, const struct nvme_memory *m
 	int result = device->io_ops->register_memory(device->io, memory, count, error);
 
 	io_name_make(device);
-	/* Slower, not broken: the name says so. */
-	return result == -ENOTSUP || result == -ENOMEM || result == -EPERM ? 0 : result;
+	/* Slower, not broken. */
+	if (result == -ENOMEM || result == -EPERM)
+		return 1;
+	return result == -ENOTSUP ? 0 : result;
 }
 
 void nvme_device_close(struct nvme_device *device)

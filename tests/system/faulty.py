@@ -1,0 +1,307 @@
+"""What a kernel offers to make things fail: loop disks, cgroups, limits, strace, a shifted clock, refused system calls.
+
+Each thing is a context that takes back what it did, also when the test fails; where the kernel or the machine refuses
+it, the test is skipped with the reason.
+"""
+import contextlib
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import unittest
+
+import node
+
+COMMAND_SECONDS = 30
+# _IOR('X', 125, __u32) of linux/ext4.h, and its flag: nothing of the journal reaches the disk, as when power is cut.
+EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587d, 2
+CGROUPS = '/sys/fs/cgroup'
+
+LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'launch.py')
+
+
+def need(program):
+    path = shutil.which(program) or shutil.which(program, path='/usr/sbin:/sbin')
+    if path is None:
+        raise unittest.SkipTest(f'{program} is not installed')
+    return path
+
+
+def need_root():
+    if os.geteuid() != 0:
+        raise unittest.SkipTest('needs root')
+
+
+def command(*words):
+    """Runs it; a refusal skips the test with what was said."""
+    done = subprocess.run([need(words[0]), *words[1:]], capture_output=True, text=True, timeout=COMMAND_SECONDS)
+    if done.returncode != 0:
+        raise unittest.SkipTest(f'{" ".join(words)}: {done.stderr.strip() or done.returncode}')
+    return done.stdout.strip()
+
+
+class LoopDisk:
+    """A file as a block device, with a file system on it where `kind` names one."""
+
+    def __init__(self, folder, mib, kind='ext4', name='disk'):
+        need_root()
+        self.image = os.path.join(folder, f'{name}.image')
+        self.mount_point = os.path.join(folder, f'{name}.mount')
+        self.kind, self.mib = kind, mib
+        self.device = None
+        self.is_mounted = False
+
+    def __enter__(self):
+        with open(self.image, 'wb') as file:
+            file.truncate(self.mib * node.MIB)
+        try:
+            self.device = command('losetup', '--find', '--show', self.image)
+            if self.kind:
+                command(f'mkfs.{self.kind}', '-q', self.device)
+                os.mkdir(self.mount_point)
+                self.mount()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *unused):
+        if self.is_mounted:
+            self.unmount()
+        if self.device:
+            subprocess.run(['losetup', '--detach', self.device], capture_output=True, check=False)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.image)
+
+    def mount(self):
+        command('mount', self.device, self.mount_point)
+        self.is_mounted = True
+
+    def unmount(self):
+        """Lazily where something of the test still has a file open: the next step would fail otherwise."""
+        if subprocess.run(['umount', self.mount_point], capture_output=True, check=False).returncode != 0:
+            subprocess.run(['umount', '--lazy', self.mount_point], capture_output=True, check=False)
+        self.is_mounted = False
+
+    def remount(self, how):
+        command('mount', '-o', f'remount,{how}', self.mount_point)
+
+    def path(self, name):
+        return os.path.join(self.mount_point, name)
+
+    def number(self):
+        status = os.stat(self.device)
+        return f'{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}'
+
+    def power_cut(self):
+        """Nothing more reaches the disk, not even what the file system's journal still holds; all I/O is EIO."""
+        folder = os.open(self.mount_point, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, EXT4_IOC_SHUTDOWN, struct.pack('I', NOLOGFLUSH))
+        except OSError as error:
+            raise unittest.SkipTest(f'EXT4_IOC_SHUTDOWN: {error.strerror}') from error
+        finally:
+            os.close(folder)
+
+    def power_back(self):
+        """After a cut: mounted anew, from what is on the disk."""
+        self.unmount()
+        self.mount()
+
+    def cut_short(self, mib):
+        """The device's end is gone: reads there are EIO."""
+        os.truncate(self.image, mib * node.MIB)
+
+    def give_back(self):
+        os.truncate(self.image, self.mib * node.MIB)
+
+    def fill(self, leave_kib=0):
+        """Takes all room, but for what is said."""
+        path = self.path('ballast')
+        with open(path, 'ab') as file:
+            free = os.statvfs(self.mount_point).f_bavail * os.statvfs(self.mount_point).f_frsize
+            with contextlib.suppress(OSError):
+                os.posix_fallocate(file.fileno(), file.tell(), max(free - (leave_kib << 10), 1))
+            with contextlib.suppress(OSError):
+                while leave_kib == 0:
+                    file.write(bytes(4096))
+                    file.flush()
+
+    def empty(self):
+        os.unlink(self.path('ballast'))
+
+
+class Cgroup:
+    """A version 1 group of one controller; a child joins it by `wrapper`, before it is what it will be."""
+
+    def __init__(self, controller):
+        need_root()
+        parent = os.path.join(CGROUPS, controller)
+        if not os.path.exists(os.path.join(parent, 'cgroup.procs')) or os.path.exists(
+                os.path.join(parent, 'cgroup.controllers')):
+            raise unittest.SkipTest(f'no cgroup v1 controller {controller} at {parent}')
+        self.path = os.path.join(parent, f'kvtier-test-{os.getpid()}')
+
+    def __enter__(self):
+        try:
+            os.mkdir(self.path)
+        except OSError as error:
+            raise unittest.SkipTest(f'{self.path}: {error.strerror}') from error
+        return self
+
+    def __exit__(self, *unused):
+        node.until(self.is_empty, COMMAND_SECONDS, f'{self.path} is empty')
+        os.rmdir(self.path)
+
+    def is_empty(self):
+        with open(os.path.join(self.path, 'cgroup.procs'), encoding='ascii') as file:
+            return not file.read().strip()
+
+    def set(self, name, value):
+        try:
+            with open(os.path.join(self.path, name), 'w', encoding='ascii') as file:
+                file.write(str(value))
+        except OSError as error:
+            raise unittest.SkipTest(f'{name} = {value}: {error.strerror}') from error
+
+    def get(self, name):
+        with open(os.path.join(self.path, name), encoding='ascii') as file:
+            return file.read()
+
+    def add(self, pid):
+        """A process with all threads that it has."""
+        self.set('cgroup.procs', pid)
+
+    def wrapper(self):
+        return ['sh', '-c', f'echo $$ > {self.path}/cgroup.procs && exec "$@"', 'sh']
+
+
+def limited(**limits):
+    """A wrapper that lowers resource limits: limited(nofile=64). Bytes or counts."""
+    return [need('prlimit')] + [f'--{name}={value}' for name, value in limits.items()]
+
+
+def strace(folder, *injections):
+    """A wrapper that fails system calls: strace(folder, 'fdatasync:error=EIO:when=3+'). The pid stays the child's."""
+    words = [need('strace'), '-D', '-f', '-qqq', '-o', os.path.join(folder, 'strace.out')]
+    calls = ','.join(sorted({injection.split(':')[0] for injection in injections}))
+    words += ['-e', f'trace={calls}']
+    for injection in injections:
+        words += ['-e', f'inject={injection}']
+    probe = subprocess.run([*words, 'true'], capture_output=True, text=True, timeout=COMMAND_SECONDS)
+    if probe.returncode != 0:
+        raise unittest.SkipTest(f'strace: {probe.stderr.strip()[:200]}')
+    return words
+
+
+def strace_hits(folder):
+    with open(os.path.join(folder, 'strace.out'), encoding='utf-8', errors='replace') as file:
+        return sum('(INJECTED)' in line for line in file)
+
+
+def without(*what):
+    """A wrapper that takes something away from its child: see launch.py."""
+    words = [sys.executable, LAUNCH, *what, '--']
+    done = subprocess.run([*words, 'true'], capture_output=True, text=True, timeout=COMMAND_SECONDS)
+    if done.returncode != 0:
+        raise unittest.SkipTest(f'{" ".join(what)} cannot be taken away: {done.stderr.strip()[-200:]}')
+    return words
+
+
+CLOCK_SOURCE = r"""
+/* Shifts the wall clock of a program by the seconds that a shared file holds; all other clocks stay. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/time.h>
+#include <time.h>
+
+static const volatile int64_t *shift;
+static int (*real_clock)(clockid_t, struct timespec *);
+
+__attribute__((constructor)) static void begin(void)
+{
+	int fd = open(getenv("CLOCK_SHIFT"), O_RDONLY | O_CLOEXEC);
+	shift = mmap(NULL, sizeof(*shift), PROT_READ, MAP_SHARED, fd, 0);
+	real_clock = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time)
+{
+	int result = real_clock(clock, time);
+	if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)
+		time->tv_sec += *shift;
+	return result;
+}
+
+int gettimeofday(struct timeval *time, void *zone)
+{
+	struct timespec now;
+	(void)zone;
+	clock_gettime(CLOCK_REALTIME, &now);
+	time->tv_sec = now.tv_sec;
+	time->tv_usec = now.tv_nsec / 1000;
+	return 0;
+}
+
+time_t time(time_t *out)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (out)
+		*out = now.tv_sec;
+	return now.tv_sec;
+}
+"""
+
+
+class WallClock:
+    """A wall clock that can jump while its programs run."""
+
+    def __init__(self, folder):
+        source = os.path.join(folder, 'clock.c')
+        self.library = os.path.join(folder, 'clock.so')
+        self.shift_path = os.path.join(folder, 'clock.shift')
+        with open(source, 'w', encoding='ascii') as file:
+            file.write(CLOCK_SOURCE)
+        command('cc', '-shared', '-fPIC', '-o', self.library, source, '-ldl')
+        self.jump(0)
+
+    def jump(self, seconds):
+        descriptor = os.open(self.shift_path, os.O_RDWR | os.O_CREAT, 0o600)
+        os.pwrite(descriptor, struct.pack('=q', seconds), 0)
+        os.close(descriptor)
+
+    def wrapper(self):
+        return ['env', f'LD_PRELOAD={self.library}', f'CLOCK_SHIFT={self.shift_path}']
+
+
+def descriptors(pid):
+    return len(os.listdir(f'/proc/{pid}/fd'))
+
+
+def assert_healthy(case, cache):
+    """Nothing moves, nothing is held, and the daemon is the one that was started."""
+    case.assertTrue(cache.is_alive(), cache.log())
+    node.assert_settled(case, cache.wait_quiet())
+
+
+def tmpfs(folder, mib):
+    """A small tmpfs as a context; its path."""
+    @contextlib.contextmanager
+    def mounted():
+        need_root()
+        path = os.path.join(folder, 'tmpfs')
+        os.makedirs(path, exist_ok=True)
+        command('mount', '-t', 'tmpfs', '-o', f'size={mib}m', 'tmpfs', path)
+        try:
+            yield path
+        finally:
+            subprocess.run(['umount', '--lazy', path], capture_output=True, check=False)
+    return mounted()
+
