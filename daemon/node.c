@@ -266,8 +266,8 @@ static int folder_lock(struct daemon *daemon, const struct folder *folder, int *
 }
 
 /* One daemon a state directory. Our workers inherit the description, so the lock also outlives a
- * killed daemon for as long as they do. And one a run directory: a second would take the sockets away
- * from the first. */
+ * killed daemon for as long as they do. And one a run directory: a second would take the sockets
+ * away from the first. */
 static int folders_lock(struct daemon *daemon, struct error *error)
 {
 	struct folder state = { "state_directory", daemon->settings.state_directory, "lock", 0700 };

@@ -18,8 +18,8 @@ COMMAND_SECONDS = 30
 # _IOR('X', 125, __u32) of linux/ext4.h, and its flag: nothing of the journal reaches the disk, as when power is cut.
 EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587d, 2
 CGROUPS = '/sys/fs/cgroup'
-
-LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'launch.py')
+HERE = os.path.dirname(os.path.abspath(__file__))
+LAUNCH = os.path.join(HERE, 'launch.py')
 
 
 def need(program):
@@ -114,7 +114,16 @@ class LoopDisk:
         """The device's end is gone: reads there are EIO."""
         os.truncate(self.image, mib * node.MIB)
 
+    def cut_away(self):
+        """All of it is gone, until give_back(): the bytes are kept."""
+        shutil.copyfile(self.image, self.image + '.kept')
+        os.truncate(self.image, 0)
+
     def give_back(self):
+        if os.path.exists(self.image + '.kept'):
+            with open(self.image + '.kept', 'rb') as kept, open(self.image, 'r+b') as file:
+                shutil.copyfileobj(kept, file)
+            os.unlink(self.image + '.kept')
         os.truncate(self.image, self.mib * node.MIB)
 
     def fill(self, leave_kib=0):
@@ -210,66 +219,14 @@ def without(*what):
     return words
 
 
-CLOCK_SOURCE = r"""
-/* Shifts the wall clock of a program by the seconds that a shared file holds; all other clocks stay. */
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/time.h>
-#include <time.h>
-
-static const volatile int64_t *shift;
-static int (*real_clock)(clockid_t, struct timespec *);
-
-__attribute__((constructor)) static void begin(void)
-{
-	int fd = open(getenv("CLOCK_SHIFT"), O_RDONLY | O_CLOEXEC);
-	shift = mmap(NULL, sizeof(*shift), PROT_READ, MAP_SHARED, fd, 0);
-	real_clock = (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, "clock_gettime");
-}
-
-int clock_gettime(clockid_t clock, struct timespec *time)
-{
-	int result = real_clock(clock, time);
-	if (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE)
-		time->tv_sec += *shift;
-	return result;
-}
-
-int gettimeofday(struct timeval *time, void *zone)
-{
-	struct timespec now;
-	(void)zone;
-	clock_gettime(CLOCK_REALTIME, &now);
-	time->tv_sec = now.tv_sec;
-	time->tv_usec = now.tv_nsec / 1000;
-	return 0;
-}
-
-time_t time(time_t *out)
-{
-	struct timespec now;
-	clock_gettime(CLOCK_REALTIME, &now);
-	if (out)
-		*out = now.tv_sec;
-	return now.tv_sec;
-}
-"""
-
-
 class WallClock:
     """A wall clock that can jump while its programs run."""
 
     def __init__(self, folder):
-        source = os.path.join(folder, 'clock.c')
         self.library = os.path.join(folder, 'clock.so')
         self.shift_path = os.path.join(folder, 'clock.shift')
-        with open(source, 'w', encoding='ascii') as file:
-            file.write(CLOCK_SOURCE)
-        command('cc', '-shared', '-fPIC', '-o', self.library, source, '-ldl')
+        command('cc', '-D_GNU_SOURCE', '-shared', '-fPIC', '-o', self.library,
+                os.path.join(HERE, 'clock_shift.c'), '-ldl')
         self.jump(0)
 
     def jump(self, seconds):

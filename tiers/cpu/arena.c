@@ -94,7 +94,8 @@ int arena_map(struct arena *arena, struct error *error)
 
 	if (reserved == MAP_FAILED)
 		return error_set(error, -errno, "no room for an arena of %llu MiB: %s%s",
-				 (unsigned long long)(bytes >> 20), strerror(errno), error_advice(-errno));
+				 (unsigned long long)(bytes >> 20), strerror(errno),
+				 error_advice(-errno));
 	before = (HUGE_BYTES - (uintptr_t)reserved % HUGE_BYTES) % HUGE_BYTES;
 	start = mmap(reserved + before, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
 		     arena->fd, 0);
@@ -153,7 +154,8 @@ static int arena_populate(struct arena *arena, struct error *error)
 	if (errno != EINVAL)
 		return error_set(error, -errno,
 				 "the memory of an arena of %llu MiB is not there: %s%s",
-				 (unsigned long long)(bytes >> 20), strerror(errno), error_advice(-errno));
+				 (unsigned long long)(bytes >> 20), strerror(errno),
+				 error_advice(-errno));
 	for (uint64_t at = 0; at < bytes; at += SLOT_ALIGN_BYTES) {
 		volatile uint8_t *page = arena->start + at;
 

@@ -155,7 +155,8 @@ static int uring_register_memory(struct block_io *io, const struct nvme_memory *
 	result = io_uring_register_buffers(&uring->ring, pieces, pieces_count);
 	if (result < 0) {
 		error_set(error, result,
-			  "io_uring does not register the arenas (%s): raise the limit of locked memory (LimitMEMLOCK= of the service, or ulimit -l)",
+			  "io_uring does not register the arenas (%s): raise the limit of locked "
+			  "memory (LimitMEMLOCK= of the service, or ulimit -l)",
 			  strerror(-result));
 		goto free_pieces;
 	}

@@ -71,7 +71,8 @@ static int lock_wait(const struct block_io_ops *ops, struct block_disk *disk,
 		if (waited_us >= config->lock_wait_us_max)
 			return error_set(
 				error, -EBUSY,
-				"%s is in use: another kvtierd has it, or the I/O of a killed one has not ended (waited %llu ms): stop it, or set another path",
+				"%s is in use: another kvtierd has it, or the I/O of a killed one has "
+				"not ended (waited %llu ms): stop it, or set another path",
 				config->path, (unsigned long long)(waited_us / 1000));
 		nanosleep(&step, NULL);
 		waited_us += LOCK_STEP_US;
@@ -272,7 +273,8 @@ static int file_fill(struct nvme_device *device, struct block_disk *disk, const 
 		result = layout_write(device, disk);
 	if (result < 0)
 		error_set(error, result, "%s: cannot be made with %llu MiB: %s%s", path,
-			  (unsigned long long)(bytes / MIB), strerror(-result), error_advice(result));
+			  (unsigned long long)(bytes / MIB), strerror(-result),
+			  error_advice(result));
 	return result;
 }
 
