@@ -5,14 +5,17 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #define PATH_BYTES 4096
 #define ASIDE_MARK ".unreadable-"
+#define CATALOG_ROOM_BYTES_MIN (8u << 20)
 
 /* The folder of `path`, opened; *out_name: its last part, within `path`. */
 static int folder_open(const char *path, const char **out_name, struct error *error)
@@ -114,15 +117,32 @@ static int attempts_open(const char *path, int flags)
 	return open(name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | flags, 0600);
 }
 
+/* RocksDB aborts on a full disk and does not say why. */
+static int room_check(const char *path, int fd, struct error *error)
+{
+	struct statvfs room;
+
+	if (fstatvfs(fd, &room) < 0 ||
+	    (uint64_t)room.f_bavail * room.f_frsize >= CATALOG_ROOM_BYTES_MIN)
+		return 0;
+	return error_set(error, -ENOSPC, "%s needs %u MiB of room%s", path, CATALOG_ROOM_BYTES_MIN >> 20,
+			 error_advice(-ENOSPC));
+}
+
 int catalog_attempt_begin(const char *path, bool *out_hopeless, struct error *error)
 {
 	struct stat status;
 	int fd = attempts_open(path, O_APPEND);
+	int result = fd < 0 ? 0 : room_check(path, fd, error);
 
+	if (result < 0) {
+		close(fd);
+		return result;
+	}
 	if (fd < 0 || fstat(fd, &status) < 0 || write(fd, "o", 1) != 1) {
-		int result = error_set(error, errno != 0 ? -errno : -EIO,
-				       "cannot write %s.opening: %s%s", path, strerror(errno),
-				       error_advice(-errno));
+		result = error_set(error, errno != 0 ? -errno : -EIO,
+				   "cannot write %s.opening: %s%s", path, strerror(errno),
+				   error_advice(-errno));
 		if (fd >= 0)
 			close(fd);
 		return result;

@@ -17,7 +17,8 @@
 /* Renames PATH to PATH.unreadable-N, and removes an earlier one: at most one is kept. Nothing at
  * PATH is no failure. */
 must_check int catalog_set_aside(const char *path, struct error *error);
-/* Notes that an attempt begins. *out_hopeless: CATALOG_ATTEMPTS_MAX have failed already. */
+/* Notes that an attempt begins; -ENOSPC where there is hardly any room. *out_hopeless:
+ * CATALOG_ATTEMPTS_MAX have failed already. */
 must_check int catalog_attempt_begin(const char *path, bool *out_hopeless, struct error *error);
 void catalog_attempt_succeeded(const char *path);
 /* The next attempt finds it hopeless: what is inside cannot be read. */
