@@ -33,7 +33,8 @@ int scrub_create(struct daemon *daemon, struct error *error)
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (scrub->buffer == MAP_FAILED) {
 		free(scrub);
-		return error_set(error, -ENOMEM, "no address space to scrub slots in");
+		return error_set(error, -ENOMEM, "no address space to scrub slots in%s",
+				 error_advice(-ENOMEM));
 	}
 	scrub->daemon = daemon;
 	scrub->next_tier = TIER_NVME;
