@@ -2,6 +2,7 @@
  * reports. */
 #include "daemon/batch.h"
 #include "daemon/server.h"
+#include "daemon/spaces.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -84,6 +85,7 @@ struct batch *batch_take(struct session *session, uint32_t space, uint64_t id, u
 		batch->items[i].slot = SLOT_NONE;
 	}
 	cache_space_hold(daemon->cache, space);
+	spaces_use(daemon, space, session->engine->name);
 	list_append(&session->batches, &batch->link);
 	session->batches_count++;
 	session->tenant->batches_count++;

@@ -6,6 +6,7 @@
 #include "daemon/batch.h"
 #include "daemon/extents.h"
 #include "daemon/mover.h"
+#include "daemon/purge.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/scrub.h"
@@ -82,6 +83,8 @@ bool daemon_step(struct daemon *daemon)
 	did_work = forget_step(daemon) || did_work;
 	did_work = extents_step(daemon) || did_work;
 	did_work = scrub_step(daemon) || did_work;
+	did_work = drain_step(daemon) || did_work;
+	did_work = purge_step(daemon) || did_work;
 	did_work = reload_step(daemon) || did_work;
 	return did_work;
 }
@@ -89,6 +92,8 @@ bool daemon_step(struct daemon *daemon)
 static bool deadlines_are_running(const struct daemon *daemon)
 {
 	return batches_count(daemon) > 0 || mover_moves_count(daemon) > 0 || daemon->is_sweeping ||
+	       purge_holds_sweep(daemon) ||
+	       (drain_is_on(&daemon->drain) && daemon->drain.state != DRAIN_DONE) ||
 	       daemon_leases_count(daemon) > 0 || daemon->phase != DAEMON_SERVING;
 }
 

@@ -15,8 +15,10 @@
 #include "base/list.h"
 #include "base/random.h"
 #include "daemon/catalog_link.h"
+#include "daemon/drain.h"
 #include "daemon/journal.h"
 #include "daemon/mill.h"
+#include "daemon/pins.h"
 #include "daemon/settings.h"
 #include "index/budget.h"
 #include "index/cache.h"
@@ -34,6 +36,7 @@
 
 struct server;
 struct mover;
+struct purge_room;
 struct restore;
 struct graveyard;
 struct scrub;
@@ -67,6 +70,13 @@ struct tier_speed {
 	double bytes_us;
 };
 
+/* The same of one tenant, for `kvtier top`. */
+struct tenant_counters {
+	uint64_t lookups, lookup_hits, lookup_tokens, usable_tokens;
+	uint64_t hit_blocks, miss_blocks, loaded_bytes;
+	uint64_t stored_blocks, stored_bytes;
+};
+
 struct tenant {
 	char name[64];
 	uint8_t digest[TENANT_DIGEST_BYTES];
@@ -77,6 +87,13 @@ struct tenant {
 	enum frame_bypass_mode bypass;
 	struct list slotless;                  /* moves that wait for a cpu slot */
 	uint32_t batches_count;                /* under way, over all its connections */
+	struct tenant_counters counters;
+};
+
+/* Who used a space last. */
+struct space_use {
+	char engine[FRAME_NAME_BYTES];         /* "": none since the daemon started */
+	uint64_t used_us;
 };
 
 struct space_bypass {
@@ -149,10 +166,15 @@ struct daemon {
 	struct journal *journal;
 	uint64_t epoch;                        /* of what is stored from now on */
 	struct journal_floors *floors;         /* of all spaces, also of those not here */
+	struct space_use *space_uses;          /* by the space's number in the cache */
 	/* FORGETs on their way to the journal, one at a time */
 	struct list forgettings;
 	/* sweeping: slots of what was forgotten, or given back, are being freed */
 	bool is_forgetting, is_sweeping;
+
+	struct drain drain;
+	struct pins pins;
+	struct purge_room *purge;
 
 	struct mills mills;
 	struct mover *mover;

@@ -55,8 +55,8 @@ static void explain_entry(const struct daemon *daemon, uint32_t index,
 		item->reason = FRAME_REASON_FILLING;
 }
 
-static void explain_one(struct daemon *daemon, uint32_t space, uint16_t group, const uint8_t *hash,
-			struct frame_explained_item *item)
+void explain_key(struct daemon *daemon, uint32_t space, uint16_t group, const uint8_t *hash,
+		 struct frame_explained_item *item)
 {
 	struct cache_query query = {
 		.space = space,
@@ -98,7 +98,7 @@ void explain_frame(struct session *session, const struct frame_explain *frame)
 		is_known = is_known && session_may_use_space(session, space);
 	for (unsigned i = 0; i < frame->count; i++) {
 		if (is_known)
-			explain_one(daemon, space, frame->group,
+			explain_key(daemon, space, frame->group,
 				    hashes + (size_t)i * BLOCK_HASH_BYTES, &items[i]);
 		else
 			items[i] = (struct frame_explained_item){ .reason = FRAME_REASON_NO_SPACE };

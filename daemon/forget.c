@@ -1,6 +1,9 @@
 /* daemon/forget.c: FORGET: the floor of a space or tenant goes up, durable before the caller is
  * told. */
+#include "daemon/forget.h"
+
 #include "daemon/batch.h"
+#include "daemon/purge.h"
 #include "daemon/server.h"
 #include "daemon/spaces.h"
 
@@ -24,6 +27,7 @@ struct forgetting {
 	struct journal_record record;
 	struct error error;
 	uint64_t request;
+	void (*done)(struct session *session, uint64_t request, int result);
 	struct list_node link;
 };
 
@@ -60,21 +64,18 @@ static void forget_done(struct mill_op *op)
 	if (op->result < 0)
 		log_line(LOG_ERROR, "forget_failed", "reason=\"%s\"", forgetting->error.text);
 	(void)failpoint(journal_synced);
-	session_reply_done(forgetting->session, forgetting->request, op->result);
+	forgetting->done(forgetting->session, forgetting->request, op->result);
 	session_unuse(forgetting->session);
 	free(forgetting);
 	forget_next(daemon);
 }
 
 /* In memory at once: from here on it is a miss, whatever becomes of the journal. */
-static void floor_raise(struct session *session, struct journal_record *record)
+static void floor_raise(struct daemon *daemon, struct journal_record *record)
 {
-	struct daemon *daemon = session->daemon;
-
 	daemon->epoch++;
 	assert(daemon->epoch <= UINT32_MAX);
 	record->floor = daemon->epoch;
-	memcpy(record->tenant, session->tenant->digest, TENANT_DIGEST_BYTES);
 	spaces_floor_raise(daemon, record);
 	daemon->counters.forgets++;
 	daemon->is_sweeping = true;
@@ -90,6 +91,7 @@ static int forget_what(struct session *session, const struct frame_forget *frame
 
 	if (session->tenant == NULL)
 		return -ENOENT;
+	memcpy(record->tenant, session->tenant->digest, TENANT_DIGEST_BYTES);
 	if (memcmp(space, none, sizeof(none)) == 0 && frame->space == SPACE_ALL) {
 		record->kind = JOURNAL_TENANT;
 		return 0;
@@ -114,43 +116,47 @@ static unsigned forgettings_of(const struct session *session)
 	return count;
 }
 
-void forget_frame(struct session *session, const struct frame_forget *frame)
+int forget_begin(struct session *session, struct journal_record *record, uint64_t request,
+		 void (*done)(struct session *session, uint64_t request, int result))
 {
 	struct daemon *daemon = session->daemon;
-	struct journal_record record = { 0 };
-	struct forgetting *forgetting;
-
-	if (forget_what(session, frame, &record) < 0) {
-		session_reply_done(session, frame->header.request, -ENOENT);
-		return;
-	}
-	if (forgettings_of(session) >= FORGETS_A_SESSION_MAX) {
-		session_reply_done(session, frame->header.request, -EAGAIN);
-		return;
-	}
 	/* A rare call of an operator: not the data path. */
-	forgetting = calloc(1, sizeof(*forgetting));
-	if (forgetting == NULL) {
-		session_reply_done(session, frame->header.request, -ENOMEM);
-		return;
-	}
+	struct forgetting *forgetting = calloc(1, sizeof(*forgetting));
+
+	if (forgetting == NULL)
+		return -ENOMEM;
 	forgetting->mill.work = forget_work;
 	forgetting->mill.done = forget_done;
 	forgetting->daemon = daemon;
 	forgetting->session = session;
 	forgetting->journal = daemon->journal;
-	forgetting->request = frame->header.request;
-	floor_raise(session, &record);
-	forgetting->record = record;
+	forgetting->request = request;
+	forgetting->done = done;
+	floor_raise(daemon, record);
+	forgetting->record = *record;
 	session->users++;
 	list_append(&daemon->forgettings, &forgetting->link);
 	forget_next(daemon);
+	return 0;
+}
+
+void forget_frame(struct session *session, const struct frame_forget *frame)
+{
+	struct journal_record record = { 0 };
+	int result = forget_what(session, frame, &record);
+
+	if (result == 0 && forgettings_of(session) >= FORGETS_A_SESSION_MAX)
+		result = -EAGAIN;
+	if (result == 0)
+		result = forget_begin(session, &record, frame->header.request, session_reply_done);
+	if (result < 0)
+		session_reply_done(session, frame->header.request, result);
 }
 
 bool forget_step(struct daemon *daemon)
 {
 	forget_next(daemon);
-	if (!daemon->is_sweeping)
+	if (!daemon->is_sweeping || purge_holds_sweep(daemon))
 		return false;
 	/* Slots of what was forgotten, or whose space was given back, come back without anybody
 	 * asking for them. */

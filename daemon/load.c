@@ -8,6 +8,12 @@
 #include <errno.h>
 #include <string.h>
 
+static void miss_count(struct session *session, unsigned blocks)
+{
+	session->daemon->counters.miss_blocks += blocks;
+	session->tenant->counters.miss_blocks += blocks;
+}
+
 static void deliver(struct batch_item *item, uint32_t slot)
 {
 	struct batch *batch = batch_of_item(item);
@@ -25,6 +31,8 @@ static void deliver(struct batch_item *item, uint32_t slot)
 	daemon->counters.hit_blocks[item->tier]++;
 	daemon->counters.hit_tokens[item->tier] += batch->tokens_per_block;
 	daemon->counters.loaded_bytes[item->tier] += batch->payload_bytes;
+	batch->session->tenant->counters.hit_blocks++;
+	batch->session->tenant->counters.loaded_bytes += batch->payload_bytes;
 	batch_item_say(item);
 	(void)failpoint(load_answered);
 }
@@ -39,7 +47,7 @@ static void raised(struct waiter *waiter, int result, uint32_t cpu_slot)
 		deliver(item, cpu_slot);
 		return;
 	}
-	batch->session->daemon->counters.miss_blocks++;
+	miss_count(batch->session, 1);
 	batch_item_end(item, result == -ETIME ? -ETIME : -ENOENT);
 }
 
@@ -70,7 +78,7 @@ static bool item_begin(struct batch *batch, struct batch_item *item)
 		deliver(item,
 			cache_copy_slot(daemon->cache, item->entry, TIER_CPU, session->shard));
 	} else {
-		daemon->counters.miss_blocks++;
+		miss_count(session, 1);
 		batch_item_end(item, -ENOENT);
 	}
 	return true;
@@ -133,7 +141,7 @@ void load_frame(struct session *session, const struct frame_load *frame)
 	    daemon->phase != DAEMON_DRAINING)
 		batch = batch_take(session, frame->space, frame->batch, frame->count);
 	if (batch == NULL) {
-		daemon->counters.miss_blocks += frame->count;
+		miss_count(session, frame->count);
 		load_all_missed(session, frame);
 		return;
 	}

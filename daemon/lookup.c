@@ -1,6 +1,7 @@
 /* daemon/lookup.c: LOOKUP: the frames of a lookup, what they find, and which one is answered. */
 #include "daemon/lookup_parts.h"
 #include "daemon/server.h"
+#include "daemon/spaces.h"
 
 #include <errno.h>
 #include <string.h>
@@ -143,6 +144,8 @@ static void lookup_count(struct daemon *daemon, const struct session *session,
 			 const struct lookup *lookup, const struct answer *answer)
 {
 	struct counters *counters = &daemon->counters;
+	struct tenant_counters *own = &session->tenant->counters;
+	uint64_t tokens_before = counters->lookup_tokens;
 
 	counters->lookups++;
 	counters->lookup_keys += lookup->keys_count;
@@ -153,6 +156,11 @@ static void lookup_count(struct daemon *daemon, const struct session *session,
 	counters->usable_tokens += answer->usable_tokens;
 	counters->worth_tokens += answer->worth_tokens;
 	counters->lookup_hits += answer->usable_tokens > 0;
+	own->lookups++;
+	own->lookup_tokens += counters->lookup_tokens - tokens_before;
+	own->usable_tokens += answer->usable_tokens;
+	own->lookup_hits += answer->usable_tokens > 0;
+	spaces_use(daemon, lookup->space, session->engine->name);
 }
 
 static void lookup_answer(struct session *session, struct lookup *lookup,

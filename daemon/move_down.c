@@ -10,6 +10,9 @@
 #include <errno.h>
 #include <string.h>
 
+#define LOWERS_A_STEP 256u      /* cpu slots looked at in one pass */
+#define LOWERS_PENDING_MAX 64u  /* beside which no more of these are lined up */
+
 bool mover_lower_is_wanted(struct daemon *daemon, uint64_t bytes)
 {
 	return daemon->nvme != NULL && daemon->phase == DAEMON_SERVING &&
@@ -103,6 +106,18 @@ void mover_lower(struct daemon *daemon, uint32_t cpu_slot)
 	down.tenant = (uint32_t)(daemon_tenant(daemon, handle) - daemon->tenants);
 	down.cpu_generation = slot->generation;
 	down_line_up(daemon, &down);
+}
+
+bool mover_lower_from(struct daemon *daemon, uint32_t *cursor)
+{
+	uint32_t before = *cursor;
+
+	for (unsigned i = 0; i < LOWERS_A_STEP && *cursor < daemon->cpu_slots_max; i++) {
+		if (mover_pending_down(daemon) >= LOWERS_PENDING_MAX)
+			return *cursor != before;
+		mover_lower(daemon, (*cursor)++);
+	}
+	return true;
 }
 
 /* What went meanwhile (dropped, forgotten, damaged) is not written; nor is, once we have to stop,

@@ -1,6 +1,8 @@
 /* daemon/move_store.c: window -> cpu slot. */
 #include "daemon/mover_parts.h"
 
+#include "daemon/purge.h"
+
 #include "base/copy.h"
 #include "base/failpoint.h"
 #include "daemon/guard.h"
@@ -89,6 +91,7 @@ static void store_done(struct mill_op *op)
 
 	if (op->result == 0 && !cache_slot_ready(daemon->cache, TIER_CPU, move->cpu_slot)) {
 		/* dropped or forgotten meanwhile; the slot is free again */
+		purge_unfilled(daemon, move->memory, move->slot_bytes);
 		op->result = -ECANCELED;
 		move->cpu_slot = SLOT_NONE;
 	}
@@ -98,6 +101,8 @@ static void store_done(struct mill_op *op)
 	}
 	daemon->counters.stored_blocks++;
 	daemon->counters.stored_bytes += move->identity.payload_bytes;
+	move->tenant->counters.stored_blocks++;
+	move->tenant->counters.stored_bytes += move->identity.payload_bytes;
 	(void)failpoint(store_ready);
 	move_tell(move, 0);
 	move_down_start(move);

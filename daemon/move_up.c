@@ -2,6 +2,8 @@
  * checksums are right. */
 #include "daemon/mover_parts.h"
 
+#include "daemon/purge.h"
+
 #include "base/failpoint.h"
 #include "tiers/nvme/nvme.h"
 
@@ -50,9 +52,11 @@ static void check_done(struct mill_op *op)
 		up_ended(move, 0);
 		return;
 	}
-	if (move->verdict == SLOT_GOOD)
+	if (move->verdict == SLOT_GOOD) {
 		/* dropped or forgotten meanwhile; the slot is free again */
+		purge_unfilled(daemon, move->memory, move->slot_bytes);
 		move->cpu_slot = SLOT_NONE;
+	}
 	if (move->verdict != SLOT_GOOD && move_nvme_is_readable(move))
 		slot_was_wrong(daemon, TIER_NVME, move->nvme_slot, move->verdict);
 	up_ended(move, -ENOENT);

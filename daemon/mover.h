@@ -57,6 +57,9 @@ void mover_prove(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot
 		 uint32_t generation);
 /* Writes a READY cpu slot down that has no copy below; anything else is passed over. */
 void mover_lower(struct daemon *daemon, uint32_t cpu_slot);
+/* The same of the cpu slots from *cursor on, a bounded step; *cursor gets to cpu_slots_max. False:
+ * nothing was looked at, as what is lined up has to end first. */
+bool mover_lower_from(struct daemon *daemon, uint32_t *cursor);
 /* Whether new blocks are to be written down now. */
 bool mover_lower_is_wanted(struct daemon *daemon, uint64_t bytes);
 /* Takes slotless and queued moves further; expires them. Returns whether it did anything. */

@@ -8,6 +8,7 @@
 #include "daemon/fingerprint.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
+#include "daemon/purge.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/scrub.h"
@@ -295,6 +296,8 @@ static int rooms_open(struct daemon *daemon, struct error *error)
 	if (result == 0)
 		result = batches_create(daemon, error);
 	if (result == 0)
+		result = purge_create(daemon, error);
+	if (result == 0)
 		result = server_create(daemon, error);
 	if (result == 0)
 		result = admin_create(daemon, error);
@@ -403,6 +406,7 @@ void daemon_destroy(struct daemon *daemon)
 	catalog_link_close(daemon->catalog);
 	admin_destroy(daemon);
 	server_destroy(daemon->server);
+	purge_destroy(daemon);
 	batches_destroy(daemon->batches);
 	mover_destroy(daemon->mover);
 	scrub_destroy(daemon->scrub);

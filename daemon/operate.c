@@ -1,6 +1,7 @@
 /* daemon/operate.c: which function serves which verb of an operator, and who may ask. */
 #include "daemon/operate.h"
 
+#include "daemon/purge.h"
 #include "daemon/server.h"
 
 #include <errno.h>
@@ -18,12 +19,12 @@ static const struct {
 	void (*serve)(const struct operation *operation);
 	bool is_admins; /* on the admin socket only: it is about the whole node */
 } verbs[FRAME_OPERATE_VERBS] = {
-	[FRAME_OPERATE_LIST] = { not_here, false },
-	[FRAME_OPERATE_STAT] = { not_here, false },
-	[FRAME_OPERATE_PIN] = { not_here, false },
-	[FRAME_OPERATE_PURGE] = { not_here, false },
-	[FRAME_OPERATE_DRAIN] = { not_here, true },
-	[FRAME_OPERATE_RELOAD] = { not_here, true },
+	[FRAME_OPERATE_LIST] = { operate_list, false },
+	[FRAME_OPERATE_STAT] = { operate_stat, false },
+	[FRAME_OPERATE_PIN] = { operate_pin, false },
+	[FRAME_OPERATE_PURGE] = { operate_purge, false },
+	[FRAME_OPERATE_DRAIN] = { operate_drain, true },
+	[FRAME_OPERATE_RELOAD] = { operate_reload, true },
 	[FRAME_OPERATE_CONFIG] = { operate_config, true },
 	[FRAME_OPERATE_REQUESTS] = { not_here, false },
 };
@@ -56,6 +57,26 @@ static bool find_tenant(struct operation *operation)
 	else
 		return true;
 	return false;
+}
+
+uint32_t operate_next_space(const struct operation *operation, uint32_t *cursor)
+{
+	static const uint8_t any[SPACE_ID_BYTES];
+	struct cache *cache = operation->session->daemon->cache;
+	const uint8_t *fingerprint = operation->frame->fingerprint;
+	bool is_any = memcmp(fingerprint, any, SPACE_ID_BYTES) == 0;
+
+	while (*cursor < cache_spaces_end(cache)) {
+		uint32_t space = (*cursor)++;
+
+		if (cache_space_is_known(cache, space) &&
+		    (operation->tenant == NULL ||
+		     cache_space_tenant(cache, space) == operation->tenant->handle) &&
+		    (is_any || memcmp(cache_space_fingerprint(cache, space), fingerprint,
+				      SPACE_ID_BYTES) == 0))
+			return space;
+	}
+	return UINT32_MAX;
 }
 
 void operate_frame(struct session *session, const struct frame_operate *frame)

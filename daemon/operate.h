@@ -28,6 +28,17 @@ __attribute__((format(printf, 4, 5))) void operate_refuse(struct session *sessio
 							   int result, const char *format, ...);
 
 /* The rows of the table, each in the file of its name. */
+void operate_list(const struct operation *operation);
+void operate_stat(const struct operation *operation);
+void operate_pin(const struct operation *operation);
+void operate_drain(const struct operation *operation);
+void operate_reload(const struct operation *operation);
 void operate_config(const struct operation *operation);
+
+/* An answer stops here and gives a cursor: one more row of any kind still fits. */
+#define ANSWER_BYTES_ENOUGH (FRAME_TEXT_BYTES_MAX - 4096u)
+
+/* The spaces of a scope: steps through the numbers from *cursor on; UINT32_MAX at the end. */
+uint32_t operate_next_space(const struct operation *operation, uint32_t *cursor);
 
 #endif

@@ -14,8 +14,6 @@
 
 #define HEADERS_A_STEP  256u     /* of an arena, in one pass of the loop */
 #define HEADERS_AN_OP   64u      /* of a device, in one mill op */
-#define DOWNS_A_STEP    256u     /* cpu slots looked at in one pass */
-#define DOWNS_PENDING_MAX 64u    /* beside which no more of these are lined up */
 
 enum restore_phase { RESTORE_ARENAS, RESTORE_CATALOG, RESTORE_HEADERS, RESTORE_DOWN, RESTORE_DONE };
 
@@ -385,13 +383,9 @@ static void headers_ended(struct restore *restore)
 static bool down_step(struct restore *restore)
 {
 	struct daemon *daemon = restore->daemon;
-	uint32_t before = restore->down_next;
 
-	for (unsigned i = 0; i < DOWNS_A_STEP && restore->down_next < daemon->cpu_slots_max; i++) {
-		if (mover_pending_down(daemon) >= DOWNS_PENDING_MAX)
-			return restore->down_next != before;
-		mover_lower(daemon, restore->down_next++);
-	}
+	if (!mover_lower_from(daemon, &restore->down_next))
+		return false;
 	if (restore->down_next >= daemon->cpu_slots_max)
 		phase_begin(restore, RESTORE_DONE);
 	return true;

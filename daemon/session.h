@@ -141,6 +141,9 @@ void forget_frame(struct session *session, const struct frame_forget *frame);
 bool forget_step(struct daemon *daemon);
 void stats_frame(struct session *session, const struct frame_header *frame);
 void explain_frame(struct session *session, const struct frame_explain *frame);
+/* Why a key of a space hits or misses, bypasses aside. */
+void explain_key(struct daemon *daemon, uint32_t space, uint16_t group, const uint8_t *hash,
+		 struct frame_explained_item *item);
 void bypass_frame(struct session *session, const struct frame_bypass *frame);
 
 /* Whether the session's engine holds the space: a number that it was not told, or was told in an

@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,13 +14,18 @@ int spaces_create(struct daemon *daemon, struct error *error)
 {
 	/* The journal has them, too, but on a mill's thread. */
 	daemon->floors = calloc(1, sizeof(*daemon->floors));
-	return daemon->floors != NULL ? 0 : error_set(error, -ENOMEM, "no memory for floors");
+	daemon->space_uses = calloc(daemon->settings.spaces_max +
+					    SPACES_LEAVING_MAX * daemon->tenants_count,
+				    sizeof(*daemon->space_uses));
+	return daemon->floors != NULL && daemon->space_uses != NULL ? 0 : error_set(error, -ENOMEM, "no memory for floors");
 }
 
 void spaces_destroy(struct daemon *daemon)
 {
 	free(daemon->floors);
+	free(daemon->space_uses);
 	daemon->floors = NULL;
+	daemon->space_uses = NULL;
 }
 
 /* Each tenant has an equal part, so that none can leave another without. */
@@ -35,6 +41,9 @@ static int space_make(struct daemon *daemon, const struct tenant *tenant,
 	uint64_t floor = journal_floors_find(daemon->floors, tenant->digest, fingerprint);
 	int result = cache_space_open(daemon->cache, tenant->handle, fingerprint, out_space);
 
+	/* The number may have been another space's. */
+	if (result == 0)
+		daemon->space_uses[*out_space] = (struct space_use){ .used_us = 0 };
 	/* Before anything is stored in it, or found again. */
 	if (result == 0 && floor > 0)
 		cache_space_forget(daemon->cache, *out_space, (uint32_t)floor);
@@ -76,6 +85,15 @@ int spaces_restore(struct daemon *daemon, uint32_t tenant, const uint8_t *finger
 	if (!space_is_left(daemon, tenant))
 		return -ENOSPC;
 	return space_make(daemon, daemon_tenant(daemon, tenant), fingerprint, out_space);
+}
+
+void spaces_use(struct daemon *daemon, uint32_t space, const char *engine)
+{
+	struct space_use *use = &daemon->space_uses[space];
+
+	use->used_us = daemon->now_us;
+	if (strcmp(use->engine, engine) != 0)
+		snprintf(use->engine, sizeof(use->engine), "%s", engine);
 }
 
 void spaces_floor_raise(struct daemon *daemon, const struct journal_record *record)

@@ -25,6 +25,8 @@ must_check int spaces_open(struct daemon *daemon, const struct tenant *tenant,
 /* The same for what is found again: no other space goes for it. */
 must_check int spaces_restore(struct daemon *daemon, uint32_t tenant, const uint8_t *fingerprint,
 			      uint32_t *out_space);
+/* An engine looks something up in the space, stores or loads. */
+void spaces_use(struct daemon *daemon, uint32_t space, const char *engine);
 /* Raises the floor of everything that the record names, whether it is there now or not. */
 void spaces_floor_raise(struct daemon *daemon, const struct journal_record *record);
 

@@ -1,5 +1,6 @@
 /* daemon/store.c: STORE and COMMIT: what is wanted, and what became of it. */
 #include "daemon/batch.h"
+#include "daemon/purge.h"
 #include "daemon/graveyard.h"
 #include "daemon/server.h"
 
@@ -207,7 +208,8 @@ void store_frame(struct session *session, const struct frame_store *frame)
 		return;
 	}
 	if (daemon_bypass_of(daemon, session->tenant, frame->space) == FRAME_BYPASS_ON ||
-	    daemon->phase == DAEMON_DRAINING)
+	    daemon->phase == DAEMON_DRAINING || drain_is_on(&daemon->drain) ||
+	    purge_holds_stores(daemon))
 		daemon->counters.refused_bypass += frame->count;
 	else
 		batch = batch_take(session, frame->space, frame->batch, frame->count);

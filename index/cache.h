@@ -379,4 +379,19 @@ void cache_share_figures(const struct cache *cache, uint32_t tenant, enum tier_i
 			 struct cache_share_figures *out_figures);
 uint32_t cache_entries_count(const struct cache *cache);
 
+/* What a space has: whole copies, and the slots that these take. */
+struct cache_space_figures {
+	uint64_t blocks[TIERS], bytes[TIERS];
+};
+
+void cache_space_figures(const struct cache *cache, uint32_t space,
+			 struct cache_space_figures *out_figures);
+/*
+ * Walks all entries, each at most once, over as many calls as the owner likes: *cursor starts at 0.
+ * Looks at `looks_max` places at most; ENTRY_NONE: none among these, or, with *cursor at
+ * cache_entries_end(), none any more. What comes in meanwhile may or may not be met.
+ */
+uint32_t cache_entry_next(const struct cache *cache, uint32_t *cursor, unsigned looks_max);
+uint32_t cache_entries_end(const struct cache *cache);
+
 #endif

@@ -149,6 +149,7 @@ struct space {
 	uint32_t entries;       /* that name it, those with nothing but orphans included */
 	uint64_t holds;         /* a lease's items hold it, too */
 	uint64_t used;          /* the tick of the end of its last hold */
+	struct cache_space_figures figures;
 };
 
 struct lease_item {

@@ -280,6 +280,26 @@ static void check_leases(const struct cache *cache)
 	assert(live == cache->leases_live && items == cache->lease_items_used);
 }
 
+/* What spaces have is what their tenants have. */
+static void check_space_figures(const struct cache *cache)
+{
+	for (uint32_t tenant = 0; tenant < cache->tenants_count; tenant++) {
+		for (unsigned tier = 0; tier < TIERS; tier++) {
+			uint64_t blocks = 0, bytes = 0;
+
+			for (uint32_t number = 0; number < cache->spaces_begun; number++) {
+				const struct space *space = &cache->spaces[number];
+				if (space->state == SPACE_FREE || space->tenant != tenant)
+					continue;
+				blocks += space->figures.blocks[tier];
+				bytes += space->figures.bytes[tier];
+			}
+			assert(blocks == cache->tenants[tenant].shares[tier].copies_whole);
+			assert((blocks > 0) == (bytes > 0));
+		}
+	}
+}
+
 static void check_spaces(const struct cache *cache)
 {
 	uint64_t entries = 0, holds = 0;
@@ -295,6 +315,7 @@ static void check_spaces(const struct cache *cache)
 		assert(space->state != SPACE_FREE || space->entries == 0);
 	}
 	assert(entries == cache->entries_used && holds >= cache->lease_items_used);
+	check_space_figures(cache);
 	assert(open == cache->spaces_open && open <= cache->config.spaces_max);
 	for (uint32_t tenant = 0; tenant < cache->tenants_count; tenant++)
 		open -= cache->tenants[tenant].spaces_open;

@@ -155,6 +155,15 @@ static struct share *entry_share(const struct cache *cache, uint32_t entry, enum
 	return &cache->tenants[cache->spaces[cache->entries[entry].space].tenant].shares[tier];
 }
 
+/* Of a whole copy: all of its slots are of one class. */
+static uint64_t copy_bytes(const struct cache *cache, uint32_t entry, enum tier_id tier)
+{
+	const struct entry *seen = &cache->entries[entry];
+
+	return (uint64_t)seen->shards_count *
+	       slot_class(cache, tier, seen->copy[tier])->slot_bytes;
+}
+
 void copy_settle(struct cache *cache, uint32_t entry, enum tier_id tier)
 {
 	struct entry *seen = &cache->entries[entry];
@@ -174,6 +183,8 @@ void copy_settle(struct cache *cache, uint32_t entry, enum tier_id tier)
 	seen->flags |= ENTRY_WHOLE(tier);
 	cache->changes++;
 	entry_share(cache, entry, tier)->copies_whole++;
+	cache->spaces[seen->space].figures.blocks[tier]++;
+	cache->spaces[seen->space].figures.bytes[tier] += copy_bytes(cache, entry, tier);
 	if (listener->copy_whole != NULL)
 		listener->copy_whole(listener->owner, seen, tier);
 }
@@ -190,6 +201,9 @@ static void copy_unsettle(struct cache *cache, uint32_t entry, enum tier_id tier
 	seen->flags &= (uint8_t)~ENTRY_WHOLE(tier);
 	cache->changes++;
 	entry_share(cache, entry, tier)->copies_whole--;
+	assert(cache->spaces[seen->space].figures.blocks[tier] > 0);
+	cache->spaces[seen->space].figures.blocks[tier]--;
+	cache->spaces[seen->space].figures.bytes[tier] -= copy_bytes(cache, entry, tier);
 	if (listener->copy_gone != NULL)
 		listener->copy_gone(listener->owner, seen, tier);
 	uint32_t first = seen->copy[TIER_CPU];

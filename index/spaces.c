@@ -100,6 +100,13 @@ const uint8_t *cache_space_fingerprint(const struct cache *cache, uint32_t space
 	return cache->spaces[space].fingerprint;
 }
 
+void cache_space_figures(const struct cache *cache, uint32_t space,
+			 struct cache_space_figures *out_figures)
+{
+	assert(space < cache->spaces_begun);
+	*out_figures = cache->spaces[space].figures;
+}
+
 /* ---- who keeps a space, and which one goes ---- */
 
 void cache_space_hold(struct cache *cache, uint32_t space)

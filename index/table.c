@@ -315,3 +315,21 @@ void entry_settle(struct cache *cache, uint32_t entry)
 	cache->entries_used--;
 	space_entry_gone(cache, seen->space);
 }
+
+/* ---- walking ---- */
+
+uint32_t cache_entries_end(const struct cache *cache)
+{
+	return cache->entries_begun;
+}
+
+uint32_t cache_entry_next(const struct cache *cache, uint32_t *cursor, unsigned looks_max)
+{
+	for (unsigned looks = 0; looks < looks_max && *cursor < cache->entries_begun; looks++) {
+		uint32_t entry = (*cursor)++;
+
+		if ((cache->entries[entry].flags & ENTRY_LINKED) != 0)
+			return entry;
+	}
+	return ENTRY_NONE;
+}
