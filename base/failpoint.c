@@ -17,7 +17,7 @@
 #define NAME_BYTES_MAX 64
 #define NTH_MAX 1000000000ul
 
-enum failpoint_action { ACTION_KILL, ACTION_ERROR, ACTION_STOP, ACTIONS };
+enum failpoint_action { ACTION_KILL, ACTION_ERROR, ACTION_STOP, ACTION_HANG, ACTIONS };
 
 static const char *const names[] = {
 #define FAILPOINT_NAME(name, help) #name,
@@ -29,6 +29,7 @@ static const char *const action_names[ACTIONS] = {
 	[ACTION_KILL] = "kill",
 	[ACTION_ERROR] = "error",
 	[ACTION_STOP] = "stop",
+	[ACTION_HANG] = "hang",
 };
 
 _Atomic int failpoint_armed = FAILPOINTS;
@@ -66,7 +67,7 @@ static int action_parse(const char *text, struct error *error)
 
 	if (action == ACTIONS)
 		return error_set(error, -EINVAL,
-				 "failpoint action \"%.32s\" is none of kill, error, stop", text);
+				 "failpoint action \"%.32s\" is none of kill, error, stop, hang", text);
 	return (int)action;
 }
 
@@ -98,7 +99,7 @@ int failpoint_arm(const char *text, struct error *error)
 
 	if (equals == NULL || equals == text || equals - text > NAME_BYTES_MAX)
 		return error_set(error, -EINVAL,
-				 "failpoint \"%.64s\" does not read name[:nth]=kill|error|stop",
+				 "failpoint \"%.64s\" does not read name[:nth]=kill|error|stop|hang",
 				 text);
 	memcpy(name, text, (size_t)(equals - text));
 	name[equals - text] = '\0';
@@ -148,6 +149,8 @@ bool failpoint_pass(enum failpoint point)
 		kill(getpid(), SIGKILL);
 	if (armed_action == ACTION_STOP)
 		kill(getpid(), SIGSTOP);
+	while (armed_action == ACTION_HANG)
+		pause();
 	return armed_action == ACTION_ERROR;
 }
 

@@ -3,10 +3,10 @@
  * Compiled out unless built with -DKVTIER_FAILPOINTS=1 (`make FAILPOINTS=1`, and every build with a
  * sanitizer). While none is armed a place costs one load and one branch.
  *
- * KVTIER_FAILPOINT=name[:nth]=kill|error|stop in the environment arms one: at its nth pass (default
- * 1) the process kills itself with SIGKILL, the place reports failure, or the process stops itself
- * with SIGSTOP. All names stand in base/failpoint.c, one table; `kvtierd --list-failpoints` prints
- * them.
+ * KVTIER_FAILPOINT=name[:nth]=kill|error|stop|hang in the environment arms one: at its nth pass
+ * (default 1) the process kills itself with SIGKILL, the place reports failure, the process stops
+ * itself with SIGSTOP, or the thread stays there for ever. All names stand in base/failpoint.c, one
+ * table; `kvtierd --list-failpoints` prints them.
  */
 #ifndef KVTIER_BASE_FAILPOINT_H
 #define KVTIER_BASE_FAILPOINT_H
@@ -46,7 +46,9 @@
 	row(load_answered,         "a load was answered, nothing was released") \
 	row(restore_slot,          "a slot was restored at start") \
 	row(restore_done,          "all slots were restored, nobody is served yet") \
-	row(register_answered,     "a registration was answered")
+	row(register_answered,     "a registration was answered") \
+	row(mill_took,             "a mill took an op and is about to work on it") \
+	row(device_took,           "a device's thread took an op, nothing was submitted")
 
 enum failpoint {
 #define FAILPOINT_ENUM(name, help) FAILPOINT_##name,
@@ -63,7 +65,7 @@ enum failpoint {
 must_check int failpoint_arm_from_environment(struct error *error);
 
 #if KVTIER_FAILPOINTS
-/* Arms what `text` ("name[:nth]=kill|error|stop") says, in place of the one armed before. No thread
+/* Arms what `text` ("name[:nth]=kill|error|stop|hang") says, in place of the one armed before. No thread
  * is at a place. */
 must_check int failpoint_arm(const char *text, struct error *error);
 /* Whether the armed one was passed often enough to act; disarming keeps the answer, arming clears

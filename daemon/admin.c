@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "daemon/admin_http.h"
 #include "daemon/metrics_text.h"
+#include "daemon/probe.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
 #include "proto/http.h"
@@ -11,8 +12,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-
-#define MILL_STALL_WORDS "a mill thread does not answer"
 
 static int livez(void *owner, struct admin_http_call *call)
 {
@@ -28,32 +27,55 @@ const char *daemon_unready_reason(const struct daemon *daemon)
 		return "restoring";
 	if (daemon->phase == DAEMON_DRAINING)
 		return "stopping";
-	for (unsigned i = 0; i < daemon->mills.count; i++) {
-		const struct mill *mill = &daemon->mills.mills[i];
-		uint64_t beat_us = atomic_load_explicit(&mill->beat_us, memory_order_relaxed);
+	return probe_unready_reason(daemon);
+}
 
-		if (mill->in_flight > 0 && beat_us + daemon->settings.stall_us_max < daemon->now_us)
-			return MILL_STALL_WORDS;
+/* As Kubernetes' own servers list them: [+] good, [-] what is wrong. */
+static void parts_write(struct daemon *daemon, struct text *out)
+{
+	text_printf(out, "[%c] restore %s\n", daemon->phase == DAEMON_RESTORING ? '-' : '+',
+		    restore_phase_name(daemon));
+	for (unsigned i = 0; i < probe_parts_count(daemon); i++) {
+		struct probe_figures figures;
+		bool is_good;
+
+		probe_part(daemon, i, &figures);
+		is_good = figures.state == PROBE_GOOD || figures.state == PROBE_UNASKED;
+		text_printf(out, "[%c] %s %s", is_good ? '+' : '-', figures.name,
+			    probe_state_name(figures.state));
+		if (figures.state == PROBE_LATE)
+			text_printf(out, " for %.3f s", (double)figures.waited_us / 1e6);
+		if (figures.took_us > 0)
+			text_printf(out, ", last round trip %.6f s", (double)figures.took_us / 1e6);
+		text_add(out, is_good || figures.is_needed || figures.state != PROBE_LATE
+				      ? "\n"
+				      : " (served without it)\n");
 	}
-	return NULL;
+	for (unsigned i = 0; i < daemon->absent_count; i++)
+		text_printf(out, "[-] nvme %s absent (served without it)\n",
+			    daemon->absent[i].path);
 }
 
 static int readyz(void *owner, struct admin_http_call *call)
 {
 	struct daemon *daemon = owner;
-	struct text *out = call->out;
 	const char *reason = daemon_unready_reason(daemon);
 
-	text_printf(out, "%s\n", reason == NULL ? "ok" : reason);
-	if (call->is_verbose) {
-		text_printf(out, "restore: %s\n", restore_phase_name(daemon));
-		for (unsigned i = 0; i < daemon->devices_count; i++)
-			text_printf(out, "nvme %s: %s\n", nvme_device_path(daemon->devices[i].device),
-				    daemon->devices[i].is_fenced ? "fenced" : "ok");
-		for (unsigned i = 0; i < daemon->absent_count; i++)
-			text_printf(out, "nvme %s: absent\n", daemon->absent[i].path);
-	}
+	probe_ask(daemon);
+	if (call->is_verbose)
+		parts_write(daemon, call->out);
+	text_printf(call->out, "%s\n", reason == NULL ? "ok" : reason);
 	return reason == NULL ? 200 : 503;
+}
+
+/* Once it has started, it has started: whether it can serve now is /readyz's. */
+static int startupz(void *owner, struct admin_http_call *call)
+{
+	const struct daemon *daemon = owner;
+	bool is_restoring = daemon->phase == DAEMON_RESTORING;
+
+	text_add(call->out, is_restoring ? "restoring\n" : "ok\n");
+	return is_restoring ? 503 : 200;
 }
 
 static int metrics(void *owner, struct admin_http_call *call)
@@ -63,6 +85,7 @@ static int metrics(void *owner, struct admin_http_call *call)
 		       http_accept_quality(call->request, "text/plain");
 	enum metrics_format format = is_open ? METRICS_OPENMETRICS : METRICS_PROMETHEUS;
 
+	probe_ask(owner);
 	call->content_type = metrics_content_type(format);
 	metrics_write(owner, call->out, format);
 	return 200;
@@ -71,6 +94,7 @@ static int metrics(void *owner, struct admin_http_call *call)
 static const struct admin_http_page pages[] = {
 	{ "/livez", "text/plain; charset=utf-8", livez },
 	{ "/readyz", "text/plain; charset=utf-8", readyz },
+	{ "/startupz", "text/plain; charset=utf-8", startupz },
 	{ "/metrics", NULL, metrics },
 };
 

@@ -272,6 +272,15 @@ void catalog_link_mark_complete(struct catalog_link *link)
 		add_mark(link);
 }
 
+bool catalog_link_ping(struct catalog_link *link)
+{
+	/* What the answer says has long been written, so it moves nothing. */
+	struct catalog_message message = { .verb = CATALOG_SYNC, .batch = link->first };
+
+	return is_sendable(link) && link->scan == SCAN_NONE && room(link) > 0 &&
+	       send_message(link, &message);
+}
+
 void catalog_link_flush(struct catalog_link *link)
 {
 	link->is_flush_wanted = true;

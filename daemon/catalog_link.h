@@ -97,6 +97,10 @@ void catalog_link_scan(struct catalog_link *link,
 /* The owner has put all there is (after a scan that was complete, or when it has found everything
  * by the headers): the next start may believe that the catalogue is complete. */
 void catalog_link_mark_complete(struct catalog_link *link);
+/* Asks the worker for an answer, by a batch of nothing. False: it cannot be asked now. */
+must_check bool catalog_link_ping(struct catalog_link *link);
+/* Of batches, so far: a ping has been answered when there are more. */
+uint64_t catalog_link_answers(const struct catalog_link *link);
 /* Writes what is pending now, not only when the batch is full or old. */
 void catalog_link_flush(struct catalog_link *link);
 /* Everything put is written, and nothing is being rebuilt. */

@@ -137,6 +137,7 @@ static void opened_arrived(struct catalog_link *link, const struct catalog_messa
 
 static void synced_arrived(struct catalog_link *link, uint64_t position)
 {
+	link->answers++;
 	if (position > link->synced_at) {
 		catalog_link_life_kill(link, "answered a batch that was not sent");
 		return;

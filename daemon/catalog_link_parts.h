@@ -61,6 +61,7 @@ struct catalog_link {
 	uint64_t last_offset;
 	bool was_complete; /* said OPENED */
 	struct catalog_link_counters counters;
+	uint64_t answers; /* of batches, pings among them */
 	int failed_code; /* the last word of this life, or 0 */
 	char reason[256];
 };

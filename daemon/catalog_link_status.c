@@ -20,6 +20,11 @@ enum catalog_link_state catalog_link_state(const struct catalog_link *link)
 	return CATALOG_LINK_OK;
 }
 
+uint64_t catalog_link_answers(const struct catalog_link *link)
+{
+	return link->answers;
+}
+
 const char *catalog_link_state_name(enum catalog_link_state state)
 {
 	static const char *const names[] = { "ok", "behind", "rebuilding", "absent" };

@@ -6,6 +6,7 @@
 #include "daemon/batch.h"
 #include "daemon/extents.h"
 #include "daemon/mover.h"
+#include "daemon/probe.h"
 #include "daemon/purge.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
@@ -86,6 +87,7 @@ bool daemon_step(struct daemon *daemon)
 	did_work = drain_step(daemon) || did_work;
 	did_work = purge_step(daemon) || did_work;
 	did_work = reload_step(daemon) || did_work;
+	did_work = probe_step(daemon) || did_work;
 	return did_work;
 }
 

@@ -43,6 +43,7 @@ struct scrub;
 struct journal_floors;
 struct batches;
 struct admin_http;
+struct probe;
 struct block_io_ops;
 
 /* What happened so far; read by STATS and /metrics. */
@@ -181,6 +182,7 @@ struct daemon {
 	struct batches *batches;
 	struct server *server;
 	struct admin_http *http;
+	struct probe *probe;
 	struct restore *restore;
 	struct reload *reload;                 /* NULL: the settings cannot be read again */
 	struct graveyard *graveyard;

@@ -3,6 +3,7 @@
 #include "daemon/admin_http.h"
 #include "daemon/metrics_text.h"
 #include "daemon/mover.h"
+#include "daemon/probe.h"
 #include "daemon/scrub.h"
 #include "daemon/server.h"
 
@@ -171,6 +172,22 @@ static void device_metrics(struct daemon *daemon, struct metrics_page *page, enu
 		LABELLED(nvme_fenced, 1, daemon->absent[i].path);
 }
 
+static void probe_metrics(struct daemon *daemon, struct metrics_page *page)
+{
+	struct probe_figures figures;
+
+	for (unsigned i = 0; i < probe_parts_count(daemon); i++) {
+		probe_part(daemon, i, &figures);
+		LABELLED(probe_late, figures.state == PROBE_LATE, figures.name);
+	}
+	for (unsigned i = 0; i < probe_parts_count(daemon); i++) {
+		probe_part(daemon, i, &figures);
+		if (figures.took_us > 0)
+			metrics_real(page, METRIC_probe_seconds, METRIC_LABELS(figures.name),
+				     (double)figures.took_us / 1e6);
+	}
+}
+
 static void catalog_metrics(struct daemon *daemon, struct metrics_page *page)
 {
 	struct catalog_link_counters counters;
@@ -203,6 +220,7 @@ void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format
 		share_metrics(daemon, page, share_rows[i]);
 	for (unsigned i = 0; i < sizeof(device_rows) / sizeof(device_rows[0]); i++)
 		device_metrics(daemon, page, device_rows[i]);
+	probe_metrics(daemon, page);
 	catalog_metrics(daemon, page);
 	struct admin_http_counts http = admin_http_counts(daemon->http);
 	LABELLED(http_requests_total, http.answered, "answered");

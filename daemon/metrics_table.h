@@ -60,6 +60,8 @@
 	row(nvme_read_bytes_total, COUNTER, "device", "Bytes read from the device.") \
 	row(nvme_in_flight, GAUGE, "device", "Operations submitted and not done.") \
 	row(nvme_fenced, GAUGE, "device", "1 while the device is out of use after failures.") \
+	row(probe_late, GAUGE, "part", "1 while a canary did not come back from the part within stall_max.") \
+	row(probe_seconds, GAUGE, "part", "Time of the last canary through the part, once it came back.") \
 	row(worker_up, GAUGE, "worker", "1 while the worker process runs.") \
 	row(worker_restarts_total, COUNTER, "worker", "Times the worker process ended.") \
 	row(catalog_lag_records, GAUGE, "", "Catalogue records not yet written.") \

@@ -1,6 +1,8 @@
 /* daemon/mill.c: hands ops to mill threads and takes them back. */
 #include "daemon/mill.h"
 
+#include "base/failpoint.h"
+
 #include <assert.h>
 #include <poll.h>
 #include <string.h>
@@ -39,21 +41,27 @@ void mills_close(struct mills *mills)
 	mills->count = 0;
 }
 
+bool mills_submit_to(struct mills *mills, unsigned number, struct mill_op *op)
+{
+	assert(number < mills->count);
+	assert(op->work != NULL && op->done != NULL);
+	/* The bound covers both directions: what came back and was not polled still counts. */
+	if (mills->mills[number].in_flight >= MILL_OPS_MAX)
+		return false;
+	bool was_sent = mailbox_send(&mills->mills[number].down, op);
+	assert(was_sent);
+	mills->mills[number].in_flight++;
+	return true;
+}
+
 bool mills_submit(struct mills *mills, struct mill_op *op)
 {
 	unsigned least = mills->next++ % mills->count;
 
-	assert(op->work != NULL && op->done != NULL);
 	for (unsigned i = 0; i < mills->count; i++)
 		if (mills->mills[i].in_flight < mills->mills[least].in_flight)
 			least = i;
-	/* The bound covers both directions: what came back and was not polled still counts. */
-	if (mills->mills[least].in_flight >= MILL_OPS_MAX)
-		return false;
-	bool was_sent = mailbox_send(&mills->mills[least].down, op);
-	assert(was_sent);
-	mills->mills[least].in_flight++;
-	return true;
+	return mills_submit_to(mills, least, op);
 }
 
 unsigned mills_poll(struct mills *mills, unsigned limit)
@@ -105,6 +113,7 @@ unsigned mill_step(struct mill *mill, uint64_t now_us, unsigned limit)
 
 	atomic_store_explicit(&mill->beat_us, now_us, memory_order_relaxed);
 	while (worked < limit && (op = mailbox_take(&mill->down)) != NULL) {
+		(void)failpoint(mill_took);
 		op->work(op);
 		bool was_sent = mailbox_send(&mill->up, op);
 		assert(was_sent);

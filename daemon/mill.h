@@ -42,6 +42,8 @@ must_check int mills_open(struct mills *mills, unsigned count, struct error *err
 void mills_close(struct mills *mills);
 /* To the mill with the least to do. False: all are full. */
 must_check bool mills_submit(struct mills *mills, struct mill_op *op);
+/* To this one. False: it is full. */
+must_check bool mills_submit_to(struct mills *mills, unsigned number, struct mill_op *op);
 unsigned mills_poll(struct mills *mills, unsigned limit);
 bool mills_sleep(struct mills *mills);
 void mills_awake(struct mills *mills);

@@ -8,6 +8,7 @@
 #include "daemon/fingerprint.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
+#include "daemon/probe.h"
 #include "daemon/purge.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
@@ -350,6 +351,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 		result = catalog_open(daemon, seams, error);
 	if (result == 0)
 		result = restore_create(daemon, error);
+	if (result == 0)
+		result = probe_create(daemon, error);
 	return result;
 }
 
@@ -411,6 +414,7 @@ void daemon_destroy(struct daemon *daemon)
 	mover_destroy(daemon->mover);
 	scrub_destroy(daemon->scrub);
 	mills_close(&daemon->mills);
+	probe_destroy(daemon);
 	journal_close(daemon->journal);
 	extents_destroy(daemon);
 	tier_close(daemon->nvme);

@@ -68,7 +68,7 @@ void tier_op_finish(struct tier *tier, struct tier_op *op)
 	tier->ops_done++;
 	if (op->result < 0)
 		tier->ops_failed++;
-	else if (op->verb == TIER_READ)
+	else if (op->verb == TIER_READ || op->verb == TIER_PROBE)
 		tier->bytes_read += op->memory_bytes;
 	else
 		tier->bytes_written += op->memory_bytes;

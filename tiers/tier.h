@@ -15,7 +15,8 @@
 enum tier_verb {
 	TIER_READ,   /* device -> memory */
 	TIER_WRITE,  /* memory -> device */
-	TIER_EXTENTS /* writes the extent table copy at `memory` and syncs it; offset unused */
+	TIER_EXTENTS, /* writes the extent table copy at `memory` and syncs it; offset unused */
+	TIER_PROBE    /* reads the device's first page, as other reads go; offset unused */
 };
 
 struct tier_op {

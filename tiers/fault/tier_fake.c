@@ -16,7 +16,8 @@ static int fake_submit(struct tier *tier, struct tier_op *op)
 	struct tier_fake *fake = fake_of(tier);
 
 	assert(op->device < fake->devices_count);
-	assert(op->verb == TIER_EXTENTS || op->offset + op->memory_bytes <= fake->device_bytes);
+	assert(op->verb == TIER_EXTENTS || op->verb == TIER_PROBE ||
+	       op->offset + op->memory_bytes <= fake->device_bytes);
 	if (fake->is_fenced[op->device])
 		return -EIO;
 	if (fake->queue.count >= fake->queue_max)
@@ -38,6 +39,9 @@ static void op_move(struct tier_fake *fake, struct tier_op *op)
 		break;
 	case TIER_EXTENTS:
 		fake->tables_written++;
+		break;
+	case TIER_PROBE: /* it has no first page */
+		memset(op->memory, 0, op->memory_bytes);
 		break;
 	}
 	op->result = 0;

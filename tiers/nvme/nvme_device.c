@@ -6,6 +6,8 @@
  */
 #include "tiers/nvme/nvme_device.h"
 
+#include "base/failpoint.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -36,6 +38,7 @@ static bool ops_take(struct nvme_device *device, uint64_t now_us)
 
 	while ((op = mailbox_take(&device->down)) != NULL) {
 		took = true;
+		(void)failpoint(device_took);
 		switch (op->verb) {
 		case TIER_READ:
 			list_append(&device->worker.reads, &op->link);
@@ -43,6 +46,9 @@ static bool ops_take(struct nvme_device *device, uint64_t now_us)
 			break;
 		case TIER_WRITE:
 			list_append(&device->worker.writes, &op->link);
+			break;
+		case TIER_PROBE: /* it reserves nothing: nobody waits for more of them */
+			list_append(&device->worker.reads, &op->link);
 			break;
 		case TIER_EXTENTS:
 			list_append(&device->worker.tables, &op->link);
@@ -131,11 +137,13 @@ static bool ops_start(struct nvme_device *device, uint64_t now_us)
 
 	while (!list_is_empty(&device->worker.idle)) {
 		struct tier_op *op = op_choose(device, now_us);
+		uint64_t offset;
 
 		if (op == NULL)
 			break;
-		request_start(device, op, op->verb == TIER_READ ? BLOCK_READ : BLOCK_WRITE,
-			      device->superblock.slots_offset + op->offset);
+		offset = op->verb == TIER_PROBE ? 0 : device->superblock.slots_offset + op->offset;
+		request_start(device, op, op->verb == TIER_WRITE ? BLOCK_WRITE : BLOCK_READ,
+			      offset);
 		started = true;
 	}
 	return started;

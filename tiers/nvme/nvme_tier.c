@@ -45,7 +45,7 @@ static void error_count(struct nvme_device *device, const struct tier_op *op)
 {
 	struct nvme_figures *figures = &device->loop.figures;
 
-	if (op->verb == TIER_READ)
+	if (op->verb == TIER_READ || op->verb == TIER_PROBE)
 		figures->read_errors++;
 	else
 		figures->write_errors++;
@@ -90,6 +90,8 @@ void nvme_device_ended(struct nvme_device *device, const struct tier_op *op)
 	case TIER_EXTENTS:
 		figures->table_writes++;
 		break;
+	case TIER_PROBE:
+		break;
 	}
 }
 
@@ -109,7 +111,7 @@ static int nvme_submit(struct tier *tier, struct tier_op *op)
 
 	assert(op->device < nvme->devices_count);
 	device = nvme->devices[op->device];
-	assert(op->verb == TIER_EXTENTS ||
+	assert(op->verb == TIER_EXTENTS || op->verb == TIER_PROBE ||
 	       op->offset + op->memory_bytes <=
 		       (uint64_t)device->superblock.units_count * device->superblock.unit_bytes);
 	nvme_device_check_stall(device, op->submitted_us);
