@@ -19,6 +19,7 @@
 #define EVENTS_MAX 8  /* in one step: each may be a page, and engines wait meanwhile */
 #define ACCEPTS_MAX 8 /* of each listener in one step */
 #define LINGER_BYTES_MAX (64u << 10)
+#define REST_US UINT64_C(100000) /* without descriptors or memory, until the next try to accept */
 
 static bool legal_move(enum connection_state from, enum connection_state to)
 {
@@ -195,12 +196,32 @@ static void connection_begin(struct admin_http *http, int fd, const struct in6_a
 	admin_http_become(http, connection, CONNECTION_READING);
 }
 
+/* Who knocks stays at the door of a listener that cannot accept: watched, it would wake us at once
+ * and for ever. Returns whether it worked. */
+static bool listener_watch(struct admin_http *http, unsigned listener, uint32_t events)
+{
+	struct epoll_event event = { .events = events, .data.u32 = listener };
+
+	return epoll_ctl(http->epoll_fd, EPOLL_CTL_MOD, http->listen_fds[listener], &event) == 0;
+}
+
+static void listeners_look_after(struct admin_http *http, uint64_t now_us)
+{
+	for (unsigned i = 0; i < ADMIN_HTTP_LISTENERS; i++)
+		if (http->rests_until_us[i] != 0 && now_us >= http->rests_until_us[i] &&
+		    listener_watch(http, i, EPOLLIN))
+			http->rests_until_us[i] = 0;
+}
+
 static void listener_accept(struct admin_http *http, unsigned listener, uint64_t now_us)
 {
 	for (unsigned i = 0; i < ACCEPTS_MAX; i++) {
 		struct in6_addr peer;
 		int fd = listen_accept(http->listen_fds[listener], &peer);
 
+		if (fd < 0 && fd != -EAGAIN && fd != -EINTR && fd != -ECONNABORTED &&
+		    listener_watch(http, listener, 0))
+			http->rests_until_us[listener] = now_us + REST_US;
 		if (fd < 0)
 			return;
 		connection_begin(http, fd, &peer, now_us);
@@ -231,6 +252,7 @@ bool admin_http_step(struct admin_http *http, uint64_t now_us)
 	int count = epoll_wait(http->epoll_fd, events, EVENTS_MAX, 0);
 	bool did = deadlines_check(http, now_us);
 
+	listeners_look_after(http, now_us);
 	for (int i = 0; i < count; i++) {
 		uint32_t number = events[i].data.u32;
 		struct connection *connection;

@@ -40,6 +40,7 @@ struct admin_http {
 	struct admin_http_config config;
 	int epoll_fd;
 	int listen_fds[ADMIN_HTTP_LISTENERS]; /* the Unix socket's, TCP's; -1: none */
+	uint64_t rests_until_us[ADMIN_HTTP_LISTENERS]; /* 0: it is watched */
 	unsigned connections_count;
 	struct admin_http_counts counts;
 	struct text page;

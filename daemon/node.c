@@ -367,7 +367,7 @@ int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 	if (seams == NULL)
 		seams = &real;
 	if (daemon == NULL)
-		return error_set(error, -ENOMEM, "no memory");
+		return error_set(error, -ENOMEM, "no memory for the node");
 	daemon->settings = *settings;
 	daemon->lock_fd = daemon->run_lock_fd = -1;
 	daemon->gone_reason = FRAME_REASON_EVICTED;
@@ -387,7 +387,7 @@ int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 	daemon->call_us = calloc(CALLS_COUNT, sizeof(struct histogram));
 	if (daemon->call_us == NULL) {
 		free(daemon);
-		return error_set(error, -ENOMEM, "no memory");
+		return error_set(error, -ENOMEM, "no memory for the node's times of calls");
 	}
 	for (unsigned i = 0; i < CALLS_COUNT; i++)
 		histogram_init(&daemon->call_us[i]);

@@ -150,7 +150,7 @@ int reload_create(struct daemon *daemon, const struct settings_sources *sources,
 
 	assert(daemon->reload == NULL);
 	if (reload == NULL)
-		return error_set(error, -ENOMEM, "no memory");
+		return error_set(error, -ENOMEM, "no memory to read settings again");
 	reload->daemon = daemon;
 	reload->sources = *sources;
 	reload->mill.work = reload_work;

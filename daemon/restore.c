@@ -448,7 +448,7 @@ int restore_create(struct daemon *daemon, struct error *error)
 	size_t units = 0;
 
 	if (restore == NULL)
-		return error_set(error, -ENOMEM, "no memory");
+		return error_set(error, -ENOMEM, "no memory to find earlier blocks again");
 	restore->daemon = daemon;
 	restore->began_us = daemon->started_us;
 	restore->cursor.extents = calloc(NVME_EXTENTS_MAX, sizeof(struct nvme_extent));

@@ -15,11 +15,13 @@
 
 #define EVENTS_A_PASS 64
 #define ACCEPTS_A_PASS 16
+#define REST_US UINT64_C(100000) /* without descriptors or memory, until the next try to accept */
 #define ADMIN_SESSIONS_KEPT 4u   /* for the operator, when tenants have taken all of theirs */
 
 struct listener {
 	int fd;
 	struct tenant *tenant;      /* NULL: the admin socket */
+	uint64_t rests_until_us;    /* 0: it is watched */
 };
 
 struct server {
@@ -229,6 +231,34 @@ static bool session_is_left(const struct daemon *daemon, const struct listener *
 	return open < (part == 0 ? 1 : part);
 }
 
+/* Who knocks stays at the door of a listener that cannot accept: watched, it would wake us at once
+ * and for ever. */
+static void listener_rest(struct daemon *daemon, struct listener *listener, int reason)
+{
+	struct epoll_event event = { .events = 0, .data.ptr = listener };
+
+	log_line(LOG_WARNING, "accept_failed", "tenant=%s reason=\"%s\"",
+		 listener->tenant != NULL ? listener->tenant->name : "(admin)", strerror(-reason));
+	if (epoll_ctl(daemon->server->epoll_fd, EPOLL_CTL_MOD, listener->fd, &event) == 0)
+		listener->rests_until_us = daemon->now_us + REST_US;
+}
+
+static void listeners_look_after(struct daemon *daemon)
+{
+	struct server *server = daemon->server;
+
+	for (unsigned i = 0; i < server->listeners_count; i++) {
+		struct listener *listener = &server->listeners[i];
+		struct epoll_event event = { .events = EPOLLIN, .data.ptr = listener };
+
+		if (listener->rests_until_us == 0 || daemon->now_us < listener->rests_until_us ||
+		    listener->fd < 0)
+			continue;
+		if (epoll_ctl(server->epoll_fd, EPOLL_CTL_MOD, listener->fd, &event) == 0)
+			listener->rests_until_us = 0;
+	}
+}
+
 static void accept_some(struct daemon *daemon, struct listener *listener)
 {
 	for (unsigned i = 0; i < ACCEPTS_A_PASS; i++) {
@@ -237,8 +267,11 @@ static void accept_some(struct daemon *daemon, struct listener *listener)
 		int fd = wire_accept(listener->fd, &pid, &uid);
 		struct wire wire = { .ops = &wire_unix, .fd = fd };
 
-		if (fd < 0)
+		if (fd < 0) {
+			if (fd != -EAGAIN && fd != -ECONNABORTED)
+				listener_rest(daemon, listener, fd);
 			return;
+		}
 		struct session *session = NULL;
 		if (session_is_left(daemon, listener))
 			session = server_adopt(daemon, &wire, listener->tenant,
@@ -324,8 +357,10 @@ static void watch_again(struct session *session)
 		event.events |= EPOLLOUT;
 	if (event.events == session->watched)
 		return;
-	session->watched = event.events;
-	(void)epoll_ctl(session->daemon->server->epoll_fd, EPOLL_CTL_MOD, session->wire.fd, &event);
+	/* Else it is tried again in the next pass. */
+	if (epoll_ctl(session->daemon->server->epoll_fd, EPOLL_CTL_MOD, session->wire.fd,
+		      &event) == 0)
+		session->watched = event.events;
 }
 
 static void session_free(struct session *session)
@@ -370,6 +405,8 @@ bool server_step(struct daemon *daemon, uint64_t wait_us_max)
 	struct server *server = daemon->server;
 	struct epoll_event events[EVENTS_A_PASS];
 	bool did_work = sessions_look_after(daemon);
+
+	listeners_look_after(daemon);
 	int wait_ms = did_work ? 0 : (int)((wait_us_max + 999) / 1000);
 	int count = epoll_wait(server->epoll_fd, events, EVENTS_A_PASS, wait_ms);
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define CLOCK_START_US (1000 * RIG_SECOND)
+#define FORGIVEN_PASSES 300u /* half a minute when nothing happens */
 #define MILL_OPS_A_STEP 64u
 #define PARTS_MAX (2 + MILLS_MAX + NVME_DEVICES_MAX + RIG_CLIENTS_MAX)
 #define FILE_BYTES_MAX (UINT64_C(64) << 20)
@@ -124,7 +125,7 @@ static void folder_make(char *folder, size_t folder_bytes, const char *root)
 	assert(was_made);
 }
 
-void rig_init(struct rig *rig, const struct rig_config *config)
+void rig_prepare(struct rig *rig, const struct rig_config *config)
 {
 	const char *root = getenv("TMPDIR");
 
@@ -141,6 +142,11 @@ void rig_init(struct rig *rig, const struct rig_config *config)
 		    root != NULL && strlen(root) < 40 ? root : "/tmp");
 	folder_make(rig->memory_folder, sizeof(rig->memory_folder), "/dev/shm");
 	settings_make(rig);
+}
+
+void rig_init(struct rig *rig, const struct rig_config *config)
+{
+	rig_prepare(rig, config);
 	rig_start(rig);
 }
 
@@ -165,7 +171,7 @@ void rig_finish(struct rig *rig)
 	(void)nftw(rig->memory_folder, path_remove, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-void rig_start(struct rig *rig)
+int rig_try_start(struct rig *rig, struct error *error)
 {
 	struct daemon_seams seams = {
 		.clock = &rig->clock,
@@ -173,12 +179,17 @@ void rig_start(struct rig *rig)
 		.io_ops = &rig->fault.ops,
 		.catalog_ops = rig->config.catalog_ops,
 	};
-	struct error error = { 0 };
-	int result;
 
 	assert(rig->daemon == NULL);
 	rig->lives++;
-	result = daemon_create(&rig->daemon, &rig->settings, &seams, &error);
+	return daemon_create(&rig->daemon, &rig->settings, &seams, error);
+}
+
+void rig_start(struct rig *rig)
+{
+	struct error error = { 0 };
+	int result = rig_try_start(rig, &error);
+
 	if (result < 0)
 		fprintf(stderr, "daemon_create: %s\n", error.text);
 	assert(result == 0);
@@ -231,6 +242,19 @@ bool rig_step(struct rig *rig)
 	if (rig->is_checked)
 		cache_check(daemon->cache);
 	return did_work;
+}
+
+bool rig_waits_on(struct rig *rig, unsigned pass)
+{
+	bool did_work = rig_step(rig);
+
+	if (!rig->is_forgiving) {
+		assert(pass < RIG_PASSES_MAX);
+		return true;
+	}
+	if (!did_work)
+		clock_advance(&rig->clock, RIG_SECOND / 10);
+	return pass < FORGIVEN_PASSES;
 }
 
 void rig_settle(struct rig *rig)

@@ -66,13 +66,22 @@ struct rig {
 	uint64_t lives, passes, strangers;
 	bool is_checked;  /* cache_check() after each pass */
 	bool is_shuffled; /* parts are stepped in any order, mills one op at a time */
+	/* A call that is not answered ends, a while later by the clock; else it fails the test. */
+	bool is_forgiving;
 };
+
+/* All of rig_init() but the first life. */
+void rig_prepare(struct rig *rig, const struct rig_config *config);
 
 void rig_init(struct rig *rig, const struct rig_config *config);
 void rig_finish(struct rig *rig);
 /* A life of the daemon: until it serves; with a catalogue that is not complete it may go on
  * rebuilding. */
 void rig_start(struct rig *rig);
+/* The same, but it may fail: then no daemon is there. One that starts may be restoring yet. */
+must_check int rig_try_start(struct rig *rig, struct error *error);
+/* Whether to wait on in this pass, after one step; for loops that wait for an answer. */
+bool rig_waits_on(struct rig *rig, unsigned pass);
 /* Steps until what it has done is written, then drains and ends. Clients are closed. */
 void rig_stop(struct rig *rig);
 enum rig_crash { RIG_KILL, RIG_POWER_CUT };

@@ -191,10 +191,9 @@ void rig_store_commit(struct rig_client *client, struct rig_batch *batch)
 
 void rig_batch_await(struct rig *rig, struct rig_batch *batch)
 {
-	for (unsigned i = 0; batch->ended < batch->count; i++) {
-		assert(i < RIG_PASSES_MAX);
-		(void)rig_step(rig);
-	}
+	for (unsigned i = 0; batch->ended < batch->count; i++)
+		if (!rig_waits_on(rig, i))
+			return;
 }
 
 unsigned rig_batch_count(const struct rig_batch *batch, int result)
@@ -210,11 +209,11 @@ unsigned rig_store(struct rig_client *client, const struct rig_blocks *blocks)
 {
 	struct rig_batch *batch = rig_store_begin(client, blocks);
 
-	for (unsigned i = 0; !batch->is_replied; i++) {
-		assert(i < RIG_PASSES_MAX);
-		(void)rig_step(client->rig);
-	}
-	rig_store_commit(client, batch);
+	for (unsigned i = 0; !batch->is_replied; i++)
+		if (!rig_waits_on(client->rig, i))
+			break;
+	if (batch->is_replied)
+		rig_store_commit(client, batch);
 	rig_batch_await(client->rig, batch);
 	rig_last = *batch;
 	rig_batch_give(batch);

@@ -206,8 +206,8 @@ int rig_ask(struct rig_client *client, enum frame_connection connection, enum fr
 	client->reply_request = 0;
 	rig_send(client, connection);
 	for (unsigned i = 0; client->fds[connection] >= 0; i++) {
-		assert(i < RIG_PASSES_MAX);
-		(void)rig_step(client->rig);
+		if (!rig_waits_on(client->rig, i))
+			break;
 		if (client->reply_request != request)
 			continue;
 		assert(reply->type == type);

@@ -250,6 +250,12 @@ void catalog_simulated_fail(const char *path, enum catalog_simulated_verb verb, 
 	database->fail_code[verb] = code;
 }
 
+unsigned catalog_simulated_left(const char *path, enum catalog_simulated_verb verb)
+{
+	assert(verb < CATALOG_SIMULATED_VERBS);
+	return database_of(path)->fail_nth[verb];
+}
+
 void catalog_simulated_settle(const char *path)
 {
 	struct database *database = database_of(path);

@@ -21,6 +21,8 @@ enum catalog_simulated_verb {
 /* The nth call of `verb` from now on fails with `code`, once. Nothing of it is applied. */
 void catalog_simulated_fail(const char *path, enum catalog_simulated_verb verb, unsigned nth,
 			    int code);
+/* How many calls of the verb until one fails; 0: it has, or none was to. */
+unsigned catalog_simulated_left(const char *path, enum catalog_simulated_verb verb);
 /* What is written so far survives the next power cut. */
 void catalog_simulated_settle(const char *path);
 /* Everything written since the last settle is gone (the database may be open or not). */
