@@ -62,7 +62,7 @@ int purge_create(struct daemon *daemon, struct error *error)
 	if (purge != NULL)
 		purge->zeros = aligned_alloc(SLOT_ALIGN_BYTES, PURGE_PIECE_BYTES);
 	if (purge == NULL || purge->zeros == NULL)
-		return error_set(error, -ENOMEM, "no memory");
+		return error_set(error, -ENOMEM, "no memory for purges");
 	memset(purge->zeros, 0, PURGE_PIECE_BYTES);
 	for (unsigned i = 0; i < PURGE_OPS_MAX; i++)
 		purge->wipes[i].daemon = daemon;

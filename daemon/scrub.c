@@ -28,7 +28,7 @@ int scrub_create(struct daemon *daemon, struct error *error)
 	struct scrub *scrub = calloc(1, sizeof(*scrub));
 
 	if (scrub == NULL)
-		return error_set(error, -ENOMEM, "no memory");
+		return error_set(error, -ENOMEM, "no memory to look for damage");
 	scrub->buffer = mmap(NULL, SCRUB_SLOT_BYTES_MAX, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (scrub->buffer == MAP_FAILED) {
