@@ -92,9 +92,9 @@ $(tests) $(fuzz_sources:%.c=$(BUILD)/%): %: %.o $$(@D)/helpers.a $$(call parts_o
 # In test_nth_*, our own code reaches the C library through tests/nth/nth.c, which lets the nth call fail.
 parts_of = $(if $(filter test_nth_%,$(1)),$(BUILD)/tests/nth/helpers.a) $(BUILD)/$(if $(filter test_nth_%,$(1)),nth)libparts.a
 nth_stand_ins = $(addprefix $(BUILD)/tiers/,nvme/catalog_simulated.o nvme/block_io_simulated.o nvme/block_io_fault.o)
-$(BUILD)/nthlibparts.a: $(BUILD)/libparts.a tests/nth/calls.h
+$(BUILD)/nthlibparts.a: $(BUILD)/libparts.a tests/nth/calls.inc
 	{ printf '%s\n' malloc calloc realloc aligned_alloc strdup free open openat fcntl read write pread pwrite; \
-	  sed -n 's/^CALL([^,]*, [^,]*, \([a-z0-9_]*\),.*/\1/p' tests/nth/calls.h; } | sed 's/.*/& nth_&/' > $@.names
+	  sed -n 's/^CALL([^,]*, [^,]*, \([a-z0-9_]*\),.*/\1/p' tests/nth/calls.inc; } | sed 's/.*/& nth_&/' > $@.names
 	objcopy --redefine-syms=$@.names $< $@
 	ar r $@ $(nth_stand_ins)
 $(tests):
