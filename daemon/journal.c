@@ -350,3 +350,30 @@ void journal_close(struct journal *journal)
 		close(journal->folder_fd);
 	free(journal);
 }
+
+int journal_inspect(const char *path, struct journal_floors *out_floors,
+		    enum journal_finding *out_finding, struct error *error)
+{
+	struct journal *journal = calloc(1, sizeof(*journal));
+	uint8_t *bytes = NULL;
+	uint64_t count = 0;
+	int result;
+
+	if (journal == NULL)
+		return error_set(error, -ENOMEM, "no memory for the journal %s", path);
+	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	result = fd < 0 ? -errno : file_read(fd, &bytes, &count);
+	if (result == 0) {
+		if (records_read(journal, bytes, count) != NULL)
+			journal->finding = JOURNAL_UNREADABLE;
+		*out_floors = journal->floors;
+		*out_finding = journal->finding;
+	} else {
+		error_set(error, result, "cannot read the journal %s: %s", path, strerror(-result));
+	}
+	if (fd >= 0)
+		close(fd);
+	free(bytes);
+	free(journal);
+	return result;
+}

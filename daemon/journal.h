@@ -58,4 +58,10 @@ must_check int journal_write(struct journal *journal, const struct journal_recor
 			     struct error *error);
 void journal_close(struct journal *journal);
 
+struct journal_floors;
+/* Reads the floors and changes nothing, whoever has the file open. -ENOENT: no such file. Runs on:
+ * any thread. */
+must_check int journal_inspect(const char *path, struct journal_floors *out_floors,
+			       enum journal_finding *out_finding, struct error *error);
+
 #endif

@@ -11,6 +11,7 @@
 #include "daemon/reload.h"
 #include "daemon/server.h"
 #include "daemon/threads.h"
+#include "daemon/verify.h"
 #include "tiers/nvme/catalog.h"
 
 #include <errno.h>
@@ -62,6 +63,7 @@ struct command_line {
 static void usage(FILE *file)
 {
 	fputs("usage: kvtierd --config FILE [--set NAME=VALUE]...\n"
+	      "       kvtierd --verify --config FILE [--tier cpu|nvme] [--json]\n"
 	      "\n"
 	      "The node daemon of kvtier: one KV cache for all engines of a node, over pinned host memory and NVMe.\n"
 	      "\n"
@@ -69,6 +71,7 @@ static void usage(FILE *file)
 	      "      --set NAME=VALUE    one setting, over the file and the environment\n"
 	      "      --check-config      read the settings and stop: 0 good, 78 not\n"
 	      "      --print-config      every setting with where it came from, and stop\n"
+	      "      --verify            check the tiers of a stopped or running kvtierd; --verify --help says more\n"
 	      "      --list-failpoints   the named failpoints of this build\n"
 	      "      --describe FORM     help, man, markdown, metrics or completion\n"
 	      "  -V, --version           version and what is built in\n"
@@ -277,6 +280,9 @@ int main(int count, char **arguments)
 	}
 	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "catalog") == 0)
 		return catalog_worker_main(arguments[3], count, arguments);
+	for (int i = 1; i < count; i++)
+		if (strcmp(arguments[i], "--verify") == 0)
+			return verify_main(count, arguments);
 	status = command_line_read(count, arguments, &line);
 	if (status >= 0)
 		return status;

@@ -21,9 +21,6 @@
 
 #define HUGE_BYTES (UINT64_C(2) << 20)
 #define CANARY_OFFSET 4096u
-#define TABLE_OFFSET (UINT64_C(64) << 10)
-#define TABLE_STRIDE (UINT64_C(1) << 20)
-#define TABLE_BYTES (TABLE_STRIDE - TABLE_OFFSET)
 /* Collapsing copies and searches for free memory: past this the rest stays in small pages. */
 #define COLLAPSE_US_MAX (UINT64_C(5) * 1000000)
 #define COLLAPSE_PIECE (UINT64_C(64) << 20)
@@ -42,10 +39,10 @@
 #define F_SEAL_FUTURE_WRITE 0x0010
 #endif
 
-_Static_assert(TABLE_STRIDE + TABLE_OFFSET + TABLE_BYTES <= ARENA_HEAD_BYTES,
+_Static_assert(ARENA_TABLE_STRIDE + ARENA_TABLE_OFFSET + ARENA_TABLE_BYTES <= ARENA_HEAD_BYTES,
 	       "both tables fit into the head");
 _Static_assert(sizeof(struct extent_table_header) + NVME_EXTENTS_MAX * sizeof(struct extent_row) <=
-		       TABLE_BYTES,
+		       ARENA_TABLE_BYTES,
 	       "a table copy fits into its place");
 _Static_assert(ARENA_HEAD_BYTES % HUGE_BYTES == 0, "the units begin at a huge page");
 
@@ -59,7 +56,7 @@ uint32_t arena_superblock_crc(const struct arena_superblock *superblock)
 
 static uint8_t *table_at(const struct arena *arena, unsigned copy)
 {
-	return arena->start + TABLE_OFFSET + copy * TABLE_STRIDE;
+	return arena->start + ARENA_TABLE_OFFSET + copy * ARENA_TABLE_STRIDE;
 }
 
 static int config_check(const struct arena_config *config, struct error *error)
@@ -306,7 +303,7 @@ static int table_choose(const struct arena *arena)
 	bool is_valid[2];
 
 	for (unsigned i = 0; i < 2; i++)
-		is_valid[i] = extent_table_is_valid(table_at(arena, i), TABLE_BYTES, arena->id);
+		is_valid[i] = extent_table_is_valid(table_at(arena, i), ARENA_TABLE_BYTES, arena->id);
 	if (is_valid[0] && is_valid[1])
 		return extent_table_sequence(table_at(arena, 1)) >
 		       extent_table_sequence(table_at(arena, 0));
@@ -378,7 +375,7 @@ void arena_extents_write(struct arena *arena, const struct nvme_extent *extents,
 	uint64_t bytes = extent_table_bytes(count);
 
 	assert(count <= NVME_EXTENTS_MAX);
-	assert(bytes <= TABLE_BYTES);
+	assert(bytes <= ARENA_TABLE_BYTES);
 	arena->sequence++;
 	extent_table_encode(table_at(arena, copy), bytes, arena->id, arena->sequence, extents,
 			    count);

@@ -9,6 +9,10 @@
 
 #define ARENA_MAGIC UINT64_C(0x31414e455241564b) /* "KVARENA1" */
 #define ARENA_VERSION 1u
+/* Where in the head the two copies of the extent table are. */
+#define ARENA_TABLE_OFFSET (UINT64_C(64) << 10)
+#define ARENA_TABLE_STRIDE (UINT64_C(1) << 20)
+#define ARENA_TABLE_BYTES (ARENA_TABLE_STRIDE - ARENA_TABLE_OFFSET)
 
 struct arena_superblock {
 	uint64_t magic;

@@ -46,7 +46,8 @@ static int disk_align(int fd, uint32_t *out_align_bytes)
 
 static int disk_open_fd(const char *path, unsigned flags, bool is_direct)
 {
-	int open_flags = O_RDWR | O_CLOEXEC | (is_direct ? O_DIRECT : 0);
+	int open_flags = O_CLOEXEC | (flags & DISK_READ_ONLY ? O_RDONLY : O_RDWR) |
+			 (is_direct ? O_DIRECT : 0);
 	int fd;
 
 	if (flags & DISK_CREATE)

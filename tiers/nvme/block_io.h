@@ -40,7 +40,11 @@ struct block_request {
 	struct list_node link; /* the back end's, until reaped */
 };
 
-enum disk_flags { DISK_CREATE = 1, DISK_BUFFERED = 2 /* do not even try O_DIRECT */ };
+enum disk_flags {
+	DISK_CREATE = 1,
+	DISK_BUFFERED = 2,  /* do not even try O_DIRECT */
+	DISK_READ_ONLY = 4  /* disk_read alone will be called */
+};
 
 /* An open file or raw device, and the lock on its description. Caller's memory. */
 struct block_disk {
