@@ -180,8 +180,12 @@ static enum cli_exit cli_run_command(struct cli *cli, const char *name)
 int cli_run(int arguments_count, char **arguments, FILE *out, FILE *error)
 {
 	struct cli cli = { .timeout_us = 5000000, .out = out, .error = error };
-	enum cli_exit result = cli_read_options(&cli, arguments_count, arguments);
+	enum cli_exit result;
 
+	/* All that follows is kvtierd's to read. */
+	if (arguments_count >= 2 && strcmp(arguments[1], "verify") == 0)
+		return cli_verify_run(arguments_count - 2, arguments + 2, error);
+	result = cli_read_options(&cli, arguments_count, arguments);
 	if (result != CLI_DONE || (cli.given & CLI_DESCRIBE) != 0)
 		return result;
 	cli.has_space = (cli.given & CLI_SPACE) != 0;

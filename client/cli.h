@@ -92,5 +92,8 @@ enum cli_exit cli_bypass(struct cli *cli);
 enum cli_exit cli_forget(struct cli *cli);
 enum cli_exit cli_version(struct cli *cli);
 enum cli_exit cli_doctor(struct cli *cli);
+enum cli_exit cli_verify(struct cli *cli);
+/* Becomes `kvtierd --verify` with these words; returns only if there is none. */
+enum cli_exit cli_verify_run(int count, char **words, FILE *error);
 
 #endif

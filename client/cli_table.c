@@ -1,6 +1,7 @@
 /* client/cli_table.c: the commands and options, and all that is made from these two tables. */
 #include "client/cli.h"
 
+#include <limits.h>
 #include <string.h>
 
 const struct cli_command cli_commands[] = {
@@ -24,6 +25,11 @@ const struct cli_command cli_commands[] = {
 	{ "doctor", "", "checks this machine for what kvtier needs",
 	  "Each line says ok, warn or fail, and what to do about it. Exit status 1 if anything failed.",
 	  0, 0, 0, cli_doctor },
+	{ "verify", "--config FILE [--tier cpu|nvme] [-o json]",
+	  "checks every block of a stopped or running kvtierd",
+	  "Runs kvtierd --verify: superblocks, tables, headers and checksums of all slots, without a lock or a changed "
+	  "byte. Exit status 0 all good, 1 damage found, 2 wrong usage, 3 not all could be read.",
+	  0, 0, INT_MAX, cli_verify },
 };
 const unsigned cli_commands_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
 

@@ -26,6 +26,9 @@ static const struct flag flags[] = {
 	  "Print every value and where it came from, as a file that can be read back." },
 	{ "--describe", "FORM",
 	  "Print as FORM: help, man, markdown, completion, metrics or failpoints." },
+	{ "--verify", NULL,
+	  "Check all that lies in the tiers of a stopped or running kvtierd, change nothing, and exit with 0 (good), "
+	  "1 (damage), 2 (usage) or 3 (unreadable); --verify --help lists its options." },
 	{ "--list-failpoints", NULL, "Print the names of failpoints; none in a release build." },
 	{ "--version", NULL, "Print the version." },
 	{ "--help", NULL, "Print this." },

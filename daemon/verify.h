@@ -2,9 +2,9 @@
  * daemon/verify.h: `kvtierd --verify`: what lies in the tiers of a stopped or running daemon is
  * checked, slot by slot, without taking a lock or changing a byte.
  *
- * A slot is judged by itself: header, place, extent, epoch and payload. What looks damaged is looked
- * at again after a while: if its bytes have changed, a daemon was writing it (in flux). What stays
- * as it was is damaged: a miss, never wrong bytes, as every reader checks the same.
+ * A slot is judged by itself: header, place, extent, epoch and payload. What looks damaged is
+ * looked at again after a while: if its bytes have changed, a daemon was writing it (in flux). What
+ * stays as it was is damaged: a miss, never wrong bytes, as every reader checks the same.
  * Runs on: main, instead of the daemon; one thread. Blocks.
  * Limit:   VERIFY_SUSPECTS_MAX slots wait for their second look.
  */

@@ -18,6 +18,7 @@ static const char usage[] =
 	"  -c, --config FILE      the settings of the kvtierd whose tiers they are\n"
 	"      --set NAME=VALUE   one setting, over the file and the environment\n"
 	"      --tier cpu|nvme    that tier alone; cpu tiers are there when they have a cpu_file\n"
+	"  -o, --output FORM      text or json\n"
 	"      --json             lines of JSON: error, note, progress, damaged, part, and one summary at the end\n"
 	"      --repair no        the only way: a damaged block is a miss, and kvtierd itself drops it\n"
 	"  -h, --help             this\n"
@@ -32,6 +33,7 @@ static const struct option rows[] = {
 	{ "set", required_argument, NULL, OPTION_SET },
 	{ "tier", required_argument, NULL, OPTION_TIER },
 	{ "json", no_argument, NULL, OPTION_JSON },
+	{ "output", required_argument, NULL, 'o' },
 	{ "repair", required_argument, NULL, OPTION_REPAIR },
 	{ "help", no_argument, NULL, 'h' },
 	{ NULL, 0, NULL, 0 },
@@ -65,6 +67,11 @@ static int take(struct line *line, int option, const char *argument)
 	case OPTION_JSON:
 		line->options.is_json = true;
 		return -1;
+	case 'o':
+		line->options.is_json = strcmp(argument, "json") == 0;
+		return line->options.is_json || strcmp(argument, "text") == 0
+			       ? -1
+			       : wrong("--output is text or json, not ", argument);
 	case OPTION_TIER:
 		if (strcmp(argument, "cpu") != 0 && strcmp(argument, "nvme") != 0)
 			return wrong("--tier is cpu or nvme, not ", argument);
@@ -93,7 +100,7 @@ int verify_main(int count, char **arguments)
 	struct error error;
 	int option, status = -1;
 
-	while (status < 0 && (option = getopt_long(count, arguments, "c:h", rows, NULL)) != -1)
+	while (status < 0 && (option = getopt_long(count, arguments, "c:o:h", rows, NULL)) != -1)
 		status = take(&line, option, optarg);
 	if (status < 0 && optind < count)
 		status = wrong("unexpected argument ", arguments[optind]);

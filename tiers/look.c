@@ -121,6 +121,9 @@ int look_open(struct look *look, enum tier_id tier, const char *path,
 	if (page == NULL)
 		return error_set(error, -ENOMEM, "no memory");
 	result = io_ops->disk_open(io_ops, &look->disk, path, flags, error);
+	/* The advice of disk_open() is for who wants to write there. */
+	if (result < 0)
+		error_set(error, result, "%s cannot be read: %s", path, strerror(-result));
 	if (result == 0) {
 		result = tier == TIER_CPU ? arena_head(look, page) : device_head(look, page);
 		if (result == 0 &&

@@ -303,7 +303,8 @@ static int table_choose(const struct arena *arena)
 	bool is_valid[2];
 
 	for (unsigned i = 0; i < 2; i++)
-		is_valid[i] = extent_table_is_valid(table_at(arena, i), ARENA_TABLE_BYTES, arena->id);
+		is_valid[i] = extent_table_is_valid(table_at(arena, i), ARENA_TABLE_BYTES,
+						    arena->id);
 	if (is_valid[0] && is_valid[1])
 		return extent_table_sequence(table_at(arena, 1)) >
 		       extent_table_sequence(table_at(arena, 0));
