@@ -24,7 +24,7 @@ all: programs
 # Everything but the mains goes into one archive; a program takes from it what it names.
 folders := base proto index transfer tiers tiers/cpu tiers/nvme tiers/fault daemon client bench
 mains   := daemon/main.c client/kvtier_main.c bench/main.c
-optional_sources := tiers/nvme/block_io_uring.c tiers/nvme/catalog_rocksdb.c
+optional_sources := tiers/nvme/block_io_uring.c tiers/nvme/catalog_rocksdb.c daemon/sandbox_seccomp.c
 sources := $(filter-out $(mains) $(optional_sources),$(wildcard $(addsuffix /*.c,$(folders))))
 
 # $(call optional,PACKAGES,MACRO,SOURCES): where pkg-config knows PACKAGES, build SOURCES too.
@@ -41,6 +41,7 @@ endif
 endef
 $(eval $(call optional,liburing >= 2.3,HAVE_IO_URING,tiers/nvme/block_io_uring.c))
 $(eval $(call optional,rocksdb,HAVE_ROCKSDB,tiers/nvme/catalog_rocksdb.c))
+$(eval $(call optional,libseccomp,HAVE_SECCOMP,daemon/sandbox_seccomp.c))
 LDLIBS  += -lyaml -lcrypto -lz -ljansson -lm
 
 objects  := $(sources:%.c=$(BUILD)/%.o)

@@ -1,12 +1,13 @@
 /* daemon/catalog.c: makes catalogue records of slots. */
 #include "daemon/catalog.h"
+
+#include "base/trusted_path.h"
 #include "daemon/server.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* a compaction may take the worker's thread for long */
 #define CATALOG_STALL_US (UINT64_C(20) * 1000000)
@@ -98,8 +99,13 @@ int catalog_open(struct daemon *daemon, const struct daemon_seams *seams, struct
 		.owner = daemon,
 	};
 
+	/* A folder that the worker may do in what it likes: it has no other. */
 	snprintf(path, sizeof(path), "%s/catalog", daemon->settings.state_directory);
-	int result = catalog_link_open(&daemon->catalog, &config, error);
+	int result = trusted_folder_make(path, 0700, "state_directory", error);
+	if (result < 0)
+		return result;
+	strcat(path, "/db");
+	result = catalog_link_open(&daemon->catalog, &config, error);
 	if (result == 0 && catalog_link_fd(daemon->catalog) >= 0)
 		result = server_watch(daemon->server, catalog_link_fd(daemon->catalog), error);
 	return result;

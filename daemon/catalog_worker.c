@@ -2,6 +2,7 @@
  * between. */
 #include "tiers/nvme/catalog.h"
 
+#include "daemon/sandbox.h"
 #include "daemon/worker.h"
 #include "tiers/nvme/catalog_server.h"
 
@@ -104,6 +105,8 @@ int catalog_worker_main(const char *path, int arguments_count, char **arguments)
 			&error, -EINVAL,
 			"messages of %u bytes, not %zu: parent and worker are of two versions",
 			side.message_bytes, sizeof(struct catalog_message));
+	if (result == 0)
+		result = sandbox_worker(path, &error);
 	if (result == 0 && back_end == NULL)
 		return idle_for_ever(&side);
 	if (result == 0)

@@ -19,6 +19,7 @@
 #include "daemon/journal.h"
 #include "daemon/mill.h"
 #include "daemon/pins.h"
+#include "daemon/sandbox.h"
 #include "daemon/settings.h"
 #include "index/budget.h"
 #include "index/cache.h"
@@ -151,6 +152,8 @@ struct daemon {
 	struct cache *cache;
 	struct tenant tenants[SETTINGS_TENANTS_MAX];
 	unsigned tenants_count;
+
+	struct sandbox sandbox;                /* as main found it; zeroed in tests */
 
 	struct daemon_device devices[NVME_DEVICES_MAX];
 	unsigned devices_count;

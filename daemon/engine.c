@@ -161,8 +161,9 @@ void engine_register(struct session *session, const struct frame_register *frame
 	reply.engine_token = session->engine_token;
 	reply.space = space;
 	reply.ranks_missing = ranks_missing(engine);
-	log_line(LOG_INFO, "engine_registered", "engine=%s tenant=%s shard=%u world=%u missing=%u", engine->name,
-		 session->tenant->name, frame->shard, frame->world, reply.ranks_missing);
+	log_line(LOG_INFO, "engine_registered", "engine=%s tenant=%s shard=%u world=%u missing=%u pid=%d uid=%u", engine->name,
+		 session->tenant->name, frame->shard, frame->world, reply.ranks_missing,
+		 (int)session->peer.pid, (unsigned)session->peer.uid);
 	session_reply(session, &reply, sizeof(reply), FRAME_REGISTERED, frame->header.request, 0);
 	(void)failpoint(register_answered);
 }

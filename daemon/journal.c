@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/failpoint.h"
 #include "base/random.h"
+#include "base/trusted_path.h"
 #include "daemon/journal_file.h"
 
 #include <assert.h>
@@ -80,8 +81,10 @@ static int rewrite(struct journal *journal, struct error *error)
 
 	snprintf(fresh, sizeof(fresh), "%s.new", journal->name);
 	random_system(id, sizeof(id));
+	/* What an earlier start left, or somebody put there, is never written to. */
+	(void)unlinkat(journal->folder_fd, fresh, 0);
 	int fd = openat(journal->folder_fd, fresh,
-			O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+			O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return error_set(error, -errno, "cannot make %s.new: %s", journal->path,
 				 strerror(errno));
@@ -269,8 +272,11 @@ static int read_or_begin(struct journal *journal, struct error *error)
 static int file_open(struct journal *journal, bool is_first_start, struct error *error)
 {
 	journal->fd = openat(journal->folder_fd, journal->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
-	if (journal->fd >= 0)
-		return read_or_begin(journal, error);
+	if (journal->fd >= 0) {
+		int result = trusted_file(journal->fd, journal->path, error);
+
+		return result < 0 ? result : read_or_begin(journal, error);
+	}
 	if (errno != ENOENT)
 		return error_set(error, -errno, "cannot open the journal %s: %s", journal->path,
 				 strerror(errno));

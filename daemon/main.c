@@ -9,6 +9,7 @@
 #include "daemon/metrics_text.h"
 #include "daemon/notify.h"
 #include "daemon/reload.h"
+#include "daemon/sandbox.h"
 #include "daemon/server.h"
 #include "daemon/threads.h"
 #include "daemon/verify.h"
@@ -20,8 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
@@ -84,12 +83,16 @@ static void usage(FILE *file)
 
 static void version(void)
 {
+	char sandbox[96];
+
+	sandbox_describe(sandbox, sizeof(sandbox));
 	printf("kvtierd %s\n", KVTIER_VERSION);
 	printf("protocol: %u..%u, slot format: %u\n", FRAME_VERSION_MIN, FRAME_VERSION_MAX, SLOT_FORMAT_VERSION);
 	printf("io_uring: %s\n", HAVE_IO_URING ? "built in" : "not built in (psync only)");
 	printf("catalogue: %s\n", HAVE_ROCKSDB ? "rocksdb" : "none (nvme is found again by its headers)");
 	printf("checksum: crc32c, %s\n", crc32c_way());
 	printf("gpu: none, peers: none\n");
+	printf("sandbox: %s\n", sandbox);
 	printf("failpoints: %s\n", KVTIER_FAILPOINTS ? "built in" : "none (release)");
 }
 
@@ -233,9 +236,36 @@ static void catalog_drain(struct daemon *daemon)
 			daemon_wait(daemon, 1000);
 }
 
+/* A device that got a ring, not the psync helpers. */
+static bool has_io_uring(const struct daemon *daemon)
+{
+	for (unsigned i = 0; i < daemon->devices_count; i++)
+		if (strncmp(nvme_device_io_name(daemon->devices[i].device), "io_uring", 8) == 0)
+			return true;
+	return false;
+}
+
+/* The last step before threads: everything is open. */
+static int confine(struct daemon *daemon, struct sandbox *sandbox, struct error *error)
+{
+	char quoted[200];
+	int result = sandbox_lock(sandbox, has_io_uring(daemon), error);
+
+	if (result < 0)
+		return result;
+	daemon->sandbox = *sandbox;
+	log_line(sandbox->missing[0] != '\0' ? LOG_WARNING : LOG_INFO, "sandbox",
+		 "mode=%s no_new_privileges=%d no_capabilities=%d seccomp=%d landlock=%u missing=%s",
+		 daemon->settings.sandbox, sandbox->no_new_privileges, sandbox->no_capabilities,
+		 sandbox->seccomp, sandbox->landlock,
+		 log_quote(quoted, sizeof(quoted), sandbox->missing));
+	return 0;
+}
+
 static int serve(const struct settings *settings, const struct settings_sources *sources)
 {
 	struct daemon *daemon = NULL;
+	struct sandbox sandbox;
 	struct threads threads;
 	struct error error;
 	int signal_fd = signals_open();
@@ -243,13 +273,19 @@ static int serve(const struct settings *settings, const struct settings_sources 
 
 	copy_calibrate(CALIBRATE_BYTES);
 	if (result == 0)
+		result = sandbox_enter(&sandbox, settings, sources->file, &error);
+	if (result == 0)
 		result = daemon_create(&daemon, settings, NULL, &error);
 	if (result == 0)
 		result = reload_create(daemon, sources, &error);
 	if (result == 0)
 		result = server_watch(daemon->server, signal_fd, &error);
 	if (result == 0)
+		result = confine(daemon, &sandbox, &error);
+	if (result == 0) {
+		log_open();
 		result = threads_start(&threads, daemon, &error);
+	}
 	if (result < 0) {
 		log_line(LOG_ERROR, "start_failed", "reason=\"%s\"", error.text);
 		daemon_destroy(daemon);
@@ -296,10 +332,7 @@ int main(int count, char **arguments)
 	if (line.is_print || line.is_check)
 		return EXIT_SUCCESS;
 	log_level_set((enum log_level)log_level_parse(settings.log_level));
-	log_open();
-	prctl(PR_SET_DUMPABLE, 0);
-	struct rlimit no_core = { 0, 0 };
-	setrlimit(RLIMIT_CORE, &no_core);
+	core_policy_set(settings.core_dumps);
 	log_line(LOG_INFO, "starting", "version=%s pid=%d checksum=%s", KVTIER_VERSION, (int)getpid(), crc32c_way());
 	return serve(&settings, &sources);
 }

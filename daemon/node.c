@@ -19,6 +19,7 @@
 #include "base/copy.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "base/trusted_path.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -246,14 +247,18 @@ static int folder_lock(struct daemon *daemon, const struct folder *folder, int *
 	char path[2 * SETTINGS_PATH_BYTES];
 	uint64_t until_us = clock_now_us(daemon->clock) + daemon->settings.restart_wait_us;
 
-	if (mkdir(folder->path, folder->mode) < 0 && errno != EEXIST)
-		return error_set(error, -errno, "%s: cannot make %s: %s%s", key, folder->path,
-				 strerror(errno), error_advice(-errno));
+	int result = trusted_folder_make(folder->path, folder->mode, key, error);
+
+	if (result < 0)
+		return result;
 	snprintf(path, sizeof(path), "%s/%s", folder->path, folder->lock);
 	*out_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (*out_fd < 0)
 		return error_set(error, -errno, "%s: cannot open %s: %s%s", key, path, strerror(errno),
 				 error_advice(-errno));
+	result = trusted_file(*out_fd, path, error);
+	if (result < 0)
+		return result;
 	while (flock(*out_fd, LOCK_EX | LOCK_NB) < 0) {
 		struct timespec pause = { .tv_nsec = LOCK_PAUSE_NS };
 

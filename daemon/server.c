@@ -2,6 +2,7 @@
 #include "daemon/server.h"
 
 #include "base/log.h"
+#include "base/trusted_path.h"
 #include "daemon/batch.h"
 
 #include <assert.h>
@@ -83,18 +84,6 @@ static struct server *server_allocate(unsigned sessions_max)
 	return server;
 }
 
-static int folder_make(const char *path, mode_t mode, struct error *error)
-{
-	struct stat status;
-
-	if (mkdir(path, mode) < 0 && errno != EEXIST)
-		return error_set(error, -errno, "run_directory: cannot make %s: %s%s", path, strerror(errno),
-				 error_advice(-errno));
-	if (lstat(path, &status) < 0 || !S_ISDIR(status.st_mode))
-		return error_set(error, -ENOTDIR, "%s must be a folder, not a link or a file", path);
-	return 0;
-}
-
 static int listener_add(struct daemon *daemon, struct tenant *tenant, struct error *error)
 {
 	struct server *server = daemon->server;
@@ -104,7 +93,7 @@ static int listener_add(struct daemon *daemon, struct tenant *tenant, struct err
 
 	if (tenant != NULL) {
 		snprintf(path, sizeof(path), "%s/t/%s", daemon->settings.run_directory, tenant->name);
-		result = folder_make(path, 0750, error);
+		result = trusted_folder_make(path, 0750, "run_directory", error);
 		if (result < 0)
 			return result;
 		strcat(path, "/kv.sock");
@@ -126,12 +115,12 @@ static int listener_add(struct daemon *daemon, struct tenant *tenant, struct err
 static int listeners_open(struct daemon *daemon, struct error *error)
 {
 	char path[2 * SETTINGS_PATH_BYTES];
-	int result = folder_make(daemon->settings.run_directory, 0755, error);
+	int result = trusted_folder_make(daemon->settings.run_directory, 0755, "run_directory", error);
 
 	if (result < 0)
 		return result;
 	snprintf(path, sizeof(path), "%s/t", daemon->settings.run_directory);
-	result = folder_make(path, 0755, error);
+	result = trusted_folder_make(path, 0755, "run_directory", error);
 	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++)
 		result = listener_add(daemon, &daemon->tenants[i], error);
 	return result < 0 ? result : listener_add(daemon, NULL, error);
@@ -262,9 +251,8 @@ static void listeners_look_after(struct daemon *daemon)
 static void accept_some(struct daemon *daemon, struct listener *listener)
 {
 	for (unsigned i = 0; i < ACCEPTS_A_PASS; i++) {
-		pid_t pid = 0;
-		uid_t uid = 0;
-		int fd = wire_accept(listener->fd, &pid, &uid);
+		struct ucred peer = { 0 };
+		int fd = wire_accept(listener->fd, &peer);
 		struct wire wire = { .ops = &wire_unix, .fd = fd };
 
 		if (fd < 0) {
@@ -278,17 +266,18 @@ static void accept_some(struct daemon *daemon, struct listener *listener)
 					       listener->tenant == NULL);
 		if (session == NULL) {
 			log_line(LOG_WARNING, "client_rejected", "pid=%d reason=\"connections_max, or a tenant's part of it, reached\"",
-				 (int)pid);
+				 (int)peer.pid);
 			close(fd);
 			continue;
 		}
-		session->pid = pid;
+		session->peer = peer;
 		struct epoll_event event = { .events = EPOLLIN, .data.ptr = session };
 		if (epoll_ctl(daemon->server->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0)
 			session_end(session);
-		log_line(LOG_DEBUG, "client_accepted", "session=%llu tenant=%s pid=%d uid=%u",
+		log_line(LOG_DEBUG, "client_accepted", "session=%llu tenant=%s pid=%d uid=%u gid=%u",
 			 (unsigned long long)session->number,
-			 listener->tenant != NULL ? listener->tenant->name : "(admin)", (int)pid, (unsigned)uid);
+			 listener->tenant != NULL ? listener->tenant->name : "(admin)", (int)peer.pid,
+			 (unsigned)peer.uid, (unsigned)peer.gid);
 	}
 }
 

@@ -90,7 +90,7 @@ void session_refuse(struct session *session, uint64_t request, int result, const
 
 	log_line(LOG_WARNING, "client_refused", "session=%llu tenant=%s pid=%d result=%d reason=%s",
 		 (unsigned long long)session->number, session->tenant != NULL ? session->tenant->name : "-",
-		 (int)session->pid, result, log_quote(quoted, sizeof(quoted), reason));
+		 (int)session->peer.pid, result, log_quote(quoted, sizeof(quoted), reason));
 	session->daemon->counters.protocol_errors++;
 	session_reply_text(session, FRAME_ERROR, request, result, reason, strlen(reason));
 	session_end(session);

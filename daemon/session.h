@@ -71,7 +71,7 @@ struct session {
 	enum session_state state;
 	enum frame_connection connection;
 	struct wire wire;
-	pid_t pid;
+	struct ucred peer;              /* as the kernel named it; for people, not for rights */
 	uint64_t number;                /* for the log */
 	struct engine *engine;
 	uint64_t engine_token;          /* control: handed out; data: what it attached with */

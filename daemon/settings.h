@@ -71,6 +71,8 @@ struct settings {
 	uint64_t restart_wait_us;     /* how long a start waits for an earlier daemon's I/O; 10 s */
 	uint64_t stall_us_max;        /* a worker or thread silent for so long is stalled; 5 s */
 	char bypass[16];              /* off, on, observe: at start */
+	char sandbox[16];             /* auto, off, enforce */
+	bool core_dumps;
 	uint32_t tenants_count;       /* none given: one, "default" */
 	struct tenant_settings tenants[SETTINGS_TENANTS_MAX];
 	uint32_t devices_count;

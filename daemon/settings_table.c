@@ -102,6 +102,12 @@ const struct setting settings_rows[] = {
 	  .is_reloadable = true,
 	  .help = "`on` answers every lookup with a miss, `observe` counts what would have been hits; `kvtier bypass` "
 		  "changes it until the next start." },
+	{ "sandbox", SETTING_CHOICE, FIELD(settings, sandbox), .choices = "auto off enforce",
+	  .initial = "auto",
+	  .help = "`auto` takes from the daemon what it does not need, as far as the kernel can; `enforce` refuses to "
+		  "start where something of it cannot be had." },
+	{ "core_dumps", SETTING_BOOL, FIELD(settings, core_dumps), .initial = "false",
+	  .help = "Let a crash write a core, as far as `ulimit -c` allows; blocks of the cache are never in it." },
 };
 const unsigned settings_rows_count = COUNT_OF(settings_rows);
 _Static_assert(COUNT_OF(settings_rows) <= SETTINGS_ORIGINS, "an origin for each row");

@@ -200,6 +200,27 @@ static void spaces_write(struct daemon *daemon, const struct tenant *tenant, str
 	json_text_array_end(json);
 }
 
+/* Who speaks for the engine: its control connections, one a rank. */
+static void peers_write(const struct daemon *daemon, const struct engine *engine,
+			struct json_text *json)
+{
+	const struct session *session = NULL;
+
+	json_text_array_begin(json, "peers");
+	while ((session = server_session_after(daemon, session)) != NULL) {
+		if (session->engine != engine || session->state != SESSION_REGISTERED ||
+		    json->bytes >= STATS_BYTES_ENOUGH)
+			continue;
+		json_text_object_begin(json, NULL);
+		json_text_unsigned(json, "pid", (uint64_t)session->peer.pid);
+		json_text_unsigned(json, "uid", session->peer.uid);
+		json_text_unsigned(json, "gid", session->peer.gid);
+		json_text_unsigned(json, "shard", session->shard);
+		json_text_object_end(json);
+	}
+	json_text_array_end(json);
+}
+
 static void engines_write(struct daemon *daemon, const struct tenant *tenant,
 			  struct json_text *json)
 {
@@ -217,6 +238,7 @@ static void engines_write(struct daemon *daemon, const struct tenant *tenant,
 		json_text_unsigned(json, "world", engine->world);
 		json_text_unsigned(json, "ranks", (uint64_t)__builtin_popcountll(engine->ranks));
 		json_text_unsigned(json, "groups", engine->groups_count);
+		peers_write(daemon, engine, json);
 		json_text_object_end(json);
 	}
 	json_text_array_end(json);
@@ -305,6 +327,21 @@ static void reload_write(const struct daemon *daemon, struct json_text *json)
 	json_text_object_end(json);
 }
 
+/* What main took from itself, and could not. */
+static void sandbox_write(const struct daemon *daemon, struct json_text *json)
+{
+	const struct sandbox *sandbox = &daemon->sandbox;
+
+	json_text_object_begin(json, "sandbox");
+	json_text_string(json, "mode", daemon->settings.sandbox);
+	json_text_bool(json, "no_new_privileges", sandbox->no_new_privileges);
+	json_text_bool(json, "no_capabilities", sandbox->no_capabilities);
+	json_text_bool(json, "seccomp", sandbox->seccomp);
+	json_text_unsigned(json, "landlock", sandbox->landlock);
+	json_text_string(json, "missing", sandbox->missing);
+	json_text_object_end(json);
+}
+
 static void node_write(struct daemon *daemon, struct json_text *json)
 {
 	struct catalog_link_counters catalog;
@@ -355,6 +392,7 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	for (unsigned i = 0; i < daemon->absent_count; i++)
 		absent_write(&daemon->absent[i], &json);
 	json_text_array_end(&json);
+	sandbox_write(daemon, &json);
 	counters_write(daemon, &json);
 	scrub_write(daemon, &json);
 	calls_write(daemon, &json);

@@ -111,7 +111,7 @@ int wire_listen(const char *path, unsigned mode, struct error *error)
 	return fd;
 }
 
-int wire_accept(int listen_fd, pid_t *out_pid, uid_t *out_uid)
+int wire_accept(int listen_fd, struct ucred *out_peer)
 {
 	struct ucred peer = { 0 };
 	socklen_t peer_bytes = sizeof(peer);
@@ -123,7 +123,6 @@ int wire_accept(int listen_fd, pid_t *out_pid, uid_t *out_uid)
 	/* Only for the log; who may reach the socket is who may use it. */
 	(void)getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes);
 	(void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer_bytes, sizeof(buffer_bytes));
-	*out_pid = peer.pid;
-	*out_uid = peer.uid;
+	*out_peer = peer;
 	return fd;
 }

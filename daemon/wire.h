@@ -9,6 +9,7 @@
 #include "base/error.h"
 
 #include <stddef.h>
+#include <sys/socket.h>
 #include <sys/types.h>
 
 struct wire {
@@ -34,7 +35,8 @@ extern const struct wire_ops wire_unix;
 /* A listening socket at `path` (an old one is removed if it is a socket), mode `mode`. Returns the
  * descriptor. */
 must_check int wire_listen(const char *path, unsigned mode, struct error *error);
-/* A non-blocking, close-on-exec connection, or -EAGAIN. *out_pid: SO_PEERCRED, 0 when not known. */
-must_check int wire_accept(int listen_fd, pid_t *out_pid, uid_t *out_uid);
+/* A non-blocking, close-on-exec connection, or -EAGAIN. *out_peer: SO_PEERCRED, zeroed when
+ * not known. */
+must_check int wire_accept(int listen_fd, struct ucred *out_peer);
 
 #endif

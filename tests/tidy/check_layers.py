@@ -21,6 +21,7 @@ LAYERS = {
 LIBRARIES = {
     'liburing.h': ['tiers/nvme/block_io_uring.c'],
     'rocksdb/': ['tiers/nvme/catalog_rocksdb.c'],
+    'seccomp.h': ['daemon/sandbox_seccomp.c'],
     'yaml.h': ['daemon/settings_yaml.c'],
     'openssl/': ['daemon/'],             # the fingerprints of spaces and tenants
     'jansson.h': ['client/', 'bench/'],  # answers of the daemon; traces

@@ -1,6 +1,8 @@
 /* tiers/cpu/arena_file.c: an arena in a file on tmpfs or hugetlbfs, which outlives us. */
 #include "tiers/cpu/arena_parts.h"
 
+#include "base/trusted_path.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -55,6 +57,9 @@ static int file_open_locked(struct arena *arena, const struct arena_config *conf
 		int result;
 
 		arena->fd = open(config->file, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (arena->fd < 0 && errno == ELOOP)
+			return error_set(error, -ELOOP, "%s is a link: set cpu_file to the file that is meant",
+					 config->file);
 		if (arena->fd < 0)
 			return error_set(error, -errno, "cpu_file: %s cannot be opened: %s%s", config->file,
 					 strerror(errno), error_advice(-errno));
@@ -85,8 +90,9 @@ static int file_check(struct arena *arena, const struct arena_config *config,
 	*out_pages = NULL;
 	if (fstatfs(arena->fd, &filesystem) < 0 || fstat(arena->fd, &status) < 0)
 		return error_set(error, -errno, "%s: stat: %s", config->file, strerror(errno));
-	if (!S_ISREG(status.st_mode))
-		return error_set(error, -EINVAL, "%s is not a regular file", config->file);
+	int result = trusted_file(arena->fd, config->file, error);
+	if (result < 0)
+		return result;
 	if (filesystem.f_type == HUGETLBFS_MAGIC) {
 		if (arena_mapping_bytes(arena) % (uint64_t)filesystem.f_bsize != 0)
 			return error_set(
@@ -220,8 +226,10 @@ static int file_map(struct arena *arena, const struct arena_config *config, stru
 
 int arena_file_open(struct arena *arena, const struct arena_config *config, struct error *error)
 {
-	int result = file_open_locked(arena, config, error);
+	int result = trusted_parents(config->file, error);
 
+	if (result == 0)
+		result = file_open_locked(arena, config, error);
 	if (result < 0)
 		return result;
 	result = file_map(arena, config, error);

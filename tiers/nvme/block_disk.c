@@ -1,6 +1,8 @@
 /* tiers/nvme/block_disk.c: the blocking half of block I/O, for real files and block devices. */
 #include "tiers/nvme/block_io.h"
 
+#include "base/trusted_path.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -48,23 +50,34 @@ static int disk_open_fd(const char *path, unsigned flags, bool is_direct)
 {
 	int open_flags = O_CLOEXEC | (flags & DISK_READ_ONLY ? O_RDONLY : O_RDWR) |
 			 (is_direct ? O_DIRECT : 0);
+	struct stat status;
 	int fd;
 
 	if (flags & DISK_CREATE)
 		open_flags |= O_CREAT;
+	/* Devices go by links, such as /dev/disk/by-id/...; a file never does. */
+	if (stat(path, &status) < 0 || !S_ISBLK(status.st_mode))
+		open_flags |= O_NOFOLLOW;
 	fd = open(path, open_flags, 0600);
 	return fd < 0 ? -errno : fd;
 }
 
-static int disk_measure(struct block_disk *disk, const char *path, struct error *error)
+static int disk_measure(struct block_disk *disk, const char *path, unsigned flags,
+			struct error *error)
 {
 	struct stat status;
+	int result = 0;
 
 	if (fstat(disk->fd, &status) < 0)
 		return error_set(error, -errno, "%s: fstat: %s", path, strerror(errno));
 	disk->is_raw = S_ISBLK(status.st_mode);
 	if (!disk->is_raw && !S_ISREG(status.st_mode))
 		return error_set(error, -EINVAL, "%s is neither a file nor a block device", path);
+	/* Who only reads neither trusts nor changes it. */
+	if (!disk->is_raw && !(flags & DISK_READ_ONLY))
+		result = trusted_file(disk->fd, path, error);
+	if (result < 0)
+		return result;
 	disk->bytes = (uint64_t)status.st_size;
 	if (disk->is_raw && ioctl(disk->fd, BLKGETSIZE64, &disk->bytes) < 0)
 		return error_set(error, -errno, "%s: size of the block device: %s", path,
@@ -78,9 +91,11 @@ int block_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk,
 	struct block_disk disk = { .fd = -1,
 				   .is_direct = !(flags & DISK_BUFFERED),
 				   .align_bytes = DISK_ALIGN_BYTES_DEFAULT };
-	int result;
+	int result = flags & DISK_READ_ONLY ? 0 : trusted_parents(path, error);
 
 	(void)ops;
+	if (result < 0)
+		return result;
 	disk.fd = disk_open_fd(path, flags, disk.is_direct);
 	if (disk.fd >= 0 && disk.is_direct && disk_align(disk.fd, &disk.align_bytes) < 0) {
 		/* The open was allowed, the I/O would not be. */
@@ -92,10 +107,12 @@ int block_disk_open(const struct block_io_ops *ops, struct block_disk *out_disk,
 		disk.align_bytes = DISK_ALIGN_BYTES_DEFAULT;
 		disk.fd = disk_open_fd(path, flags, false);
 	}
+	if (disk.fd == -ELOOP)
+		return error_set(error, disk.fd, "%s is a link: set nvme.path to the file that is meant", path);
 	if (disk.fd < 0)
 		return error_set(error, disk.fd, "%s: cannot be opened: %s%s", path, strerror(-disk.fd),
 				 disk.fd == -EMFILE ? "" : error_advice(disk.fd));
-	result = disk_measure(&disk, path, error);
+	result = disk_measure(&disk, path, flags, error);
 	if (result < 0) {
 		close(disk.fd);
 		return result;

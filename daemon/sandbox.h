@@ -1,0 +1,44 @@
+/*
+ * daemon/sandbox.h: what kvtierd and its worker take from themselves: new privileges, capabilities,
+ * files that they do not need (Landlock), system calls that they do not make (seccomp).
+ *
+ * Two steps, as a start needs more than what comes after it: sandbox_enter() before the first
+ * thread, as all but the seccomp filter is a thread's own; sandbox_lock() when everything is open.
+ * The catalogue's worker is exec'ed anew after each crash, so its own system calls are in our
+ * filter and the right to execute is left for one file, our own binary; it takes the rest from
+ * itself. What is not on the list of calls fails with EPERM, and the kernel's audit log names it.
+ * Runs on: main, before the loop.
+ */
+#ifndef KVTIER_DAEMON_SANDBOX_H
+#define KVTIER_DAEMON_SANDBOX_H
+
+#include "base/error.h"
+#include "daemon/settings.h"
+
+#include <stdbool.h>
+
+struct sandbox {
+	bool is_wanted;       /* sandbox: auto or enforce */
+	bool is_enforced;
+	bool no_new_privileges;
+	bool no_capabilities;
+	unsigned landlock;    /* the version of its interface, or 0: not confined by it */
+	bool seccomp;
+	char missing[160];    /* what was wanted and cannot be had here, and why; "": nothing */
+};
+
+/* -ENOTSUP: `enforce`, and something cannot be had. `config_path` may be NULL. */
+must_check int sandbox_enter(struct sandbox *sandbox, const struct settings *settings,
+			     const char *config_path, struct error *error);
+/* Of all threads. `has_io_uring`: a device speaks it. */
+must_check int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, struct error *error);
+/* The worker's: nothing but the folder of `path` and what is open; as the environment
+ * says, where sandbox_enter() leaves word for it. */
+must_check int sandbox_worker(const char *path, struct error *error);
+/* What this build and this kernel have, for `kvtierd --version`. */
+void sandbox_describe(char *text, size_t text_bytes);
+/* No core of this process, or, where they are wanted, one: KV bytes are in neither. Inherited by
+ * workers but for what sandbox_worker() repeats. */
+void core_policy_set(bool is_wanted);
+
+#endif

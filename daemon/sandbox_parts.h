@@ -1,0 +1,42 @@
+/* daemon/sandbox_parts.h: the two mechanisms behind daemon/sandbox.h. For sandbox*.c only. */
+#ifndef KVTIER_DAEMON_SANDBOX_PARTS_H
+#define KVTIER_DAEMON_SANDBOX_PARTS_H
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* ---- Landlock ---- */
+
+enum landlock_rights {
+	LANDLOCK_READ,    /* a file, or all files in a folder and below */
+	LANDLOCK_EXECUTE, /* and read */
+	LANDLOCK_WRITE,   /* and read; a device also ioctl */
+	LANDLOCK_MANAGE   /* a folder: and make, rename and remove files, folders and sockets */
+};
+
+struct landlock {
+	unsigned version; /* 0: the kernel has none */
+	int fd;           /* -1: none; the rules so far */
+	uint64_t handled; /* kinds of access that are denied unless a rule grants them */
+};
+
+unsigned landlock_version(void);
+/* `has_abstract`: abstract sockets of others may be reached (the service manager's). */
+must_check int landlock_open(struct landlock *landlock, bool has_abstract, struct error *error);
+/* What is not there needs no rule. */
+must_check int landlock_grant(struct landlock *landlock, const char *path,
+			      enum landlock_rights rights, struct error *error);
+must_check int landlock_grant_port(struct landlock *landlock, uint16_t port, struct error *error);
+/* Confines this thread and those that it starts, for good; closes the rules. */
+must_check int landlock_enforce(struct landlock *landlock, struct error *error);
+void landlock_close(struct landlock *landlock);
+
+/* ---- seccomp; only where HAVE_SECCOMP ---- */
+
+enum seccomp_program { SECCOMP_DAEMON, SECCOMP_DAEMON_IO_URING, SECCOMP_WORKER };
+
+must_check int seccomp_enforce(enum seccomp_program program, struct error *error);
+
+#endif
