@@ -145,6 +145,9 @@ bool failpoint_pass(enum failpoint point)
 	if (left > 1)
 		return false;
 	atomic_store(&was_hit, true);
+	/* The others leave no trace of their own that a test could wait for. */
+	if (armed_action != ACTION_KILL)
+		dprintf(STDERR_FILENO, "failpoint %s: %s\n", names[point], action_names[armed_action]);
 	if (armed_action == ACTION_KILL)
 		kill(getpid(), SIGKILL);
 	if (armed_action == ACTION_STOP)
