@@ -141,13 +141,8 @@ int journal_write(struct journal *journal, const struct journal_record *record, 
 
 	assert(record->floor > 0 && record->floor <= JOURNAL_FLOOR_MAX);
 	assert(record->kind <= JOURNAL_ALL);
-	if (journal->is_broken)
-		return error_set(
-			error, -EIO,
-			"the journal %s failed before; it is not written to until the next start",
-			journal->path);
 	journal_floors_raise(&journal->floors, record);
-	if (has_grown(journal)) {
+	if (journal->is_broken || has_grown(journal)) {
 		result = rewrite(journal, error);
 	} else {
 		result = append(journal, record);
@@ -157,12 +152,10 @@ int journal_write(struct journal *journal, const struct journal_record *record, 
 	}
 	if (result == 0 && failpoint(journal_synced))
 		result = error_set(error, -EIO, "failpoint journal_synced");
-	if (result == 0)
-		return 0;
 	/* What the kernel kept of a failed write or sync is unknown, and a second sync would say
-	 * that all is well. */
-	journal->is_broken = true;
-	return -EIO;
+	 * that all is well: the next record goes into a file that is written anew, as a whole. */
+	journal->is_broken = result < 0;
+	return result < 0 ? -EIO : 0;
 }
 
 /* ---- reading ---- */

@@ -51,8 +51,8 @@ enum journal_finding journal_finding(const struct journal *journal);
 must_check int journal_open(struct journal **out_journal, const char *path, bool is_first_start,
 			    void (*record)(void *owner, const struct journal_record *record),
 			    void *owner, uint64_t *out_epoch, struct error *error);
-/* Durable when it returns 0. After a failure the journal is broken: every later call fails with
- * -EIO (fsync is never retried), until the next start. */
+/* Durable when it returns 0. After a failure (-EIO) the next call writes all floors, also that of
+ * the call that failed, into a new file: a failed fsync is never retried. */
 /* The floor is from 1 to JOURNAL_FLOOR_MAX. */
 must_check int journal_write(struct journal *journal, const struct journal_record *record,
 			     struct error *error);

@@ -15,6 +15,7 @@ import unittest
 import node
 
 COMMAND_SECONDS = 30
+UNMOUNT_SECONDS = 15
 # _IOR('X', 125, __u32) of linux/ext4.h, and its flag: nothing of the journal reaches the disk, as when power is cut.
 EXT4_IOC_SHUTDOWN, NOLOGFLUSH = 0x8004587d, 2
 CGROUPS = '/sys/fs/cgroup'
@@ -80,10 +81,16 @@ class LoopDisk:
         self.is_mounted = True
 
     def unmount(self):
-        """Lazily where something of the test still has a file open: the next step would fail otherwise."""
-        if subprocess.run(['umount', self.mount_point], capture_output=True, check=False).returncode != 0:
+        """A killed daemon's ring and worker hold files for a moment longer."""
+        def is_unmounted():
+            return subprocess.run(['umount', self.mount_point], capture_output=True, check=False).returncode == 0
+        try:
+            node.until(is_unmounted, UNMOUNT_SECONDS, f'{self.mount_point} is unmounted')
+        except AssertionError:
             subprocess.run(['umount', '--lazy', self.mount_point], capture_output=True, check=False)
-        self.is_mounted = False
+            raise
+        finally:
+            self.is_mounted = False
 
     def remount(self, how):
         command('mount', '-o', f'remount,{how}', self.mount_point)
@@ -104,6 +111,16 @@ class LoopDisk:
             raise unittest.SkipTest(f'EXT4_IOC_SHUTDOWN: {error.strerror}') from error
         finally:
             os.close(folder)
+
+    def turn_read_only(self):
+        """As a kernel does when it finds the file system damaged; writers get EROFS."""
+        command('mount', '-o', 'remount,errors=remount-ro', self.mount_point)
+        trigger = f'/sys/fs/ext4/{os.path.basename(self.device)}/trigger_fs_error'
+        try:
+            with open(trigger, 'w', encoding='ascii') as file:
+                file.write('test')
+        except OSError as error:
+            raise unittest.SkipTest(f'{trigger}: {error.strerror}') from error
 
     def power_back(self):
         """After a cut: mounted anew, from what is on the disk."""
@@ -192,22 +209,42 @@ def limited(**limits):
     return [need('prlimit')] + [f'--{name}={value}' for name, value in limits.items()]
 
 
-def strace(folder, *injections):
-    """A wrapper that fails system calls: strace(folder, 'fdatasync:error=EIO:when=3+'). The pid stays the child's."""
-    words = [need('strace'), '-D', '-f', '-qqq', '-o', os.path.join(folder, 'strace.out')]
-    calls = ','.join(sorted({injection.split(':')[0] for injection in injections}))
-    words += ['-e', f'trace={calls}']
-    for injection in injections:
-        words += ['-e', f'inject={injection}']
-    probe = subprocess.run([*words, 'true'], capture_output=True, text=True, timeout=COMMAND_SECONDS)
-    if probe.returncode != 0:
-        raise unittest.SkipTest(f'strace: {probe.stderr.strip()[:200]}')
-    return words
+class Strace:
+    """Fails system calls of a running process, all its threads: Strace(pid, folder, 'fdatasync:error=EIO:when=3+')."""
 
+    def __init__(self, pid, folder, *injections):
+        self.pid = pid
+        self.output = os.path.join(folder, 'strace.out')
+        calls = ','.join(sorted({injection.split(':')[0] for injection in injections}))
+        self.words = [need('strace'), '-f', '-qqq', '-o', self.output, '-p', str(pid), '-e', f'trace={calls}']
+        for injection in injections:
+            self.words += ['-e', f'inject={injection}']
 
-def strace_hits(folder):
-    with open(os.path.join(folder, 'strace.out'), encoding='utf-8', errors='replace') as file:
-        return sum('(INJECTED)' in line for line in file)
+    def __enter__(self):
+        self.process = subprocess.Popen(self.words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.PIPE, text=True)
+        node.running.add(self.process)
+        node.until(self.is_attached, COMMAND_SECONDS, 'strace is attached')
+        return self
+
+    def is_attached(self):
+        if self.process.poll() is not None:
+            raise unittest.SkipTest(f'strace: {self.process.stderr.read().strip()[:200]}')
+        tasks = f'/proc/{self.pid}/task'
+        for task in os.listdir(tasks):
+            with open(os.path.join(tasks, task, 'status'), encoding='ascii') as file:
+                if f'TracerPid:\t{self.process.pid}\n' not in file.read():
+                    return False
+        return True
+
+    def __exit__(self, *unused):
+        self.process.terminate()
+        self.process.communicate()
+        node.running.discard(self.process)
+
+    def hits(self):
+        with open(self.output, encoding='utf-8', errors='replace') as file:
+            return sum('(INJECTED)' in line for line in file)
 
 
 def without(*what):
