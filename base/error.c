@@ -39,6 +39,8 @@ const char *error_advice(int code)
 		return " (mount it writable, or set another path)";
 	case -EIO:
 		return " (the disk fails: replace it, or set another path)";
+	case -EFBIG:
+		return " (raise the limit of file sizes: LimitFSIZE= of the service, or ulimit -f)";
 	case -EMFILE:
 		return " (raise the limit of open files: LimitNOFILE= of the service, or ulimit -n)";
 	case -ENOMEM:

@@ -164,6 +164,7 @@ static int signals_open(void)
 	sigaddset(&wanted, SIGHUP);
 	sigprocmask(SIG_BLOCK, &wanted, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);   /* a limit of file sizes is an error, not a death */
 	return signalfd(-1, &wanted, SFD_NONBLOCK | SFD_CLOEXEC);
 }
 
@@ -302,6 +303,15 @@ static int serve(const struct settings *settings, const struct settings_sources 
 	return EXIT_SUCCESS;
 }
 
+/* On one line, whatever a file of settings has put into it. */
+static void complain(struct error *error)
+{
+	for (char *letter = error->text; *letter != '\0'; letter++)
+		if ((unsigned char)*letter < 0x20 || *letter == 0x7f)
+			*letter = '?';
+	fprintf(stderr, "kvtierd: %s\n", error->text);
+}
+
 int main(int count, char **arguments)
 {
 	static struct settings settings;
@@ -311,7 +321,7 @@ int main(int count, char **arguments)
 	int status;
 
 	if (failpoint_arm_from_environment(&error) < 0) {
-		fprintf(stderr, "kvtierd: %s\n", error.text);
+		complain(&error);
 		return EXIT_USAGE;
 	}
 	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "catalog") == 0)
@@ -324,7 +334,7 @@ int main(int count, char **arguments)
 		return status;
 	sources = (struct settings_sources){ line.config, line.sets, line.sets_count };
 	if (settings_load(&settings, &sources, &error) < 0) {
-		fprintf(stderr, "kvtierd: %s\n", error.text);
+		complain(&error);
 		return EXIT_CONFIG;
 	}
 	if (line.is_print)

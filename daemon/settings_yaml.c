@@ -145,13 +145,16 @@ static int refuse_second(struct reader *reader, uint64_t *seen, unsigned index)
 static int pair_store(struct reader *reader, const struct setting_record *record, uint64_t *seen)
 {
 	const struct setting *row;
+	char wanted[64];
 	const char *text;
 	int result = setting_find(record, reader->key, reader->origin, &row, reader->error);
 
 	if (result == 0)
 		result = refuse_second(reader, seen, (unsigned)(row - record->rows));
-	if (result == 0)
-		result = scalar_text(reader, "a value", &text);
+	if (result == 0) {
+		snprintf(wanted, sizeof(wanted), "a value of %s", row->name);
+		result = scalar_text(reader, wanted, &text);
+	}
 	if (result < 0)
 		return result;
 	if (reader->event.data.scalar.length == 0 &&

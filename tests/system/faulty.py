@@ -279,6 +279,11 @@ def descriptors(pid):
     return len(os.listdir(f'/proc/{pid}/fd'))
 
 
+def children(pid):
+    with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as file:
+        return [int(child) for child in file.read().split()]
+
+
 def assert_healthy(case, cache):
     """Nothing moves, nothing is held, and the daemon is the one that was started."""
     case.assertTrue(cache.is_alive(), cache.log())

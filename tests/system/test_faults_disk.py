@@ -338,7 +338,7 @@ class Disks(unittest.TestCase):
                                              ('pwrite64:error=EIO', 'write:error=EIO:when=5+'))):
             cache = self.node(nvme_mib=12)
             cache.start()
-            worker, = self.workers(cache)
+            worker, = faulty.children(cache.process.pid)
             with faulty.Strace(worker, self.folder, *injections) as injected:
                 self.finished(self.replay(cache, 300))
             self.finished(self.replay(cache, 300))
@@ -356,10 +356,6 @@ class Disks(unittest.TestCase):
                 return engine.forget()
         except frames.Refused as refused:
             return refused.result
-
-    def workers(self, cache):
-        with open(f'/proc/{cache.process.pid}/task/{cache.process.pid}/children', encoding='ascii') as file:
-            return [int(pid) for pid in file.read().split()]
 
 
 if __name__ == '__main__':
