@@ -69,12 +69,14 @@ class LoopDisk:
         return self
 
     def __exit__(self, *unused):
-        if self.is_mounted:
-            self.unmount()
-        if self.device:
-            subprocess.run(['losetup', '--detach', self.device], capture_output=True, check=False)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self.image)
+        try:
+            if self.is_mounted:
+                self.unmount()
+        finally:
+            if self.device:
+                subprocess.run(['losetup', '--detach', self.device], capture_output=True, check=False)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.image)
 
     def mount(self):
         command('mount', self.device, self.mount_point)
@@ -146,14 +148,13 @@ class LoopDisk:
     def fill(self, leave_kib=0):
         """Takes all room, but for what is said."""
         path = self.path('ballast')
-        with open(path, 'ab') as file:
+        with open(path, 'ab', buffering=0) as file:
             free = os.statvfs(self.mount_point).f_bavail * os.statvfs(self.mount_point).f_frsize
             with contextlib.suppress(OSError):
                 os.posix_fallocate(file.fileno(), file.tell(), max(free - (leave_kib << 10), 1))
             with contextlib.suppress(OSError):
                 while leave_kib == 0:
                     file.write(bytes(4096))
-                    file.flush()
 
     def empty(self):
         os.unlink(self.path('ballast'))

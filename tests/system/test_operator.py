@@ -168,46 +168,46 @@ class Operator(unittest.TestCase):
             self.refuses(cache, FAILED, missing, 'No such file', 'make its folder first')
 
     def test_a_disk_mounted_read_only_is_named(self):
-        with faulty.LoopDisk(self.folder, 32) as disk:
-            os.mkdir(disk.path('state'))
-            disk.remount('ro')
-            self.refuses(self.node(nvme=disk.path('nvme')), FAILED, 'nvme', 'Read-only', 'mount it writable')
-            self.refuses(self.node(state=disk.path('state')), FAILED, 'state_directory', 'Read-only',
-                         'mount it writable')
+        disk = self.enterContext(faulty.LoopDisk(self.folder, 32))
+        os.mkdir(disk.path('state'))
+        disk.remount('ro')
+        self.refuses(self.node(nvme=disk.path('nvme')), FAILED, 'nvme', 'Read-only', 'mount it writable')
+        self.refuses(self.node(state=disk.path('state')), FAILED, 'state_directory', 'Read-only',
+                     'mount it writable')
 
     # ---- room ----
 
     def test_an_nvme_file_larger_than_its_disk_leaves_nothing_behind(self):
-        with faulty.LoopDisk(self.folder, 32) as disk:
-            self.refuses(self.node(nvme=disk.path('nvme'), nvme_mib=64), FAILED, disk.path('nvme'), '64 MiB',
-                         'No space left', 'make room')
-            self.assertEqual(os.listdir(disk.mount_point), ['lost+found'])
+        disk = self.enterContext(faulty.LoopDisk(self.folder, 32))
+        self.refuses(self.node(nvme=disk.path('nvme'), nvme_mib=64), FAILED, disk.path('nvme'), '64 MiB',
+                     'No space left', 'make room')
+        self.assertEqual(os.listdir(disk.mount_point), ['lost+found'])
 
     def test_a_file_that_finds_no_room_to_grow_keeps_its_blocks(self):
-        with faulty.LoopDisk(self.folder, 48) as disk:
-            cache = self.node(nvme=disk.path('nvme'), nvme_mib=8)
-            self.serves(cache)
-            cache.wait_quiet()
-            cache.stop()
-            disk.fill()
-            self.edit(cache, 'bytes: 8MiB', 'bytes: 16MiB')
-            self.refuses(cache, FAILED, '16 MiB', 'make room')
-            self.edit(cache, 'bytes: 16MiB', 'bytes: 8MiB')
-            cache.start()
-            cache.wait_restored()
-            self.still_serves(cache)
+        disk = self.enterContext(faulty.LoopDisk(self.folder, 48))
+        cache = self.node(nvme=disk.path('nvme'), nvme_mib=8)
+        self.serves(cache)
+        cache.wait_quiet()
+        cache.stop()
+        disk.fill()
+        self.edit(cache, 'bytes: 8MiB', 'bytes: 16MiB')
+        self.refuses(cache, FAILED, '16 MiB', 'make room')
+        self.edit(cache, 'bytes: 16MiB', 'bytes: 8MiB')
+        cache.start()
+        cache.wait_restored()
+        self.still_serves(cache)
 
     def test_a_cpu_file_on_a_tmpfs_too_small_is_named(self):
-        with faulty.tmpfs(self.folder, 4) as small:
-            cache = self.node(warm=('default',), cpu_mib=8)
-            self.edit(cache, cache.arena_file(), small + '/arena')
-            self.refuses(cache, FAILED, 'cpu_file', small, 'No space left', 'make room')
+        small = self.enterContext(faulty.tmpfs(self.folder, 4))
+        cache = self.node(warm=('default',), cpu_mib=8)
+        self.edit(cache, cache.arena_file(), small + '/arena')
+        self.refuses(cache, FAILED, 'cpu_file', small, 'No space left', 'make room')
 
     def test_a_cpu_file_on_a_disk_is_refused(self):
+        disk = self.enterContext(faulty.LoopDisk(self.folder, 32))
         cache = self.node(warm=('default',), cpu_mib=8)
-        with faulty.LoopDisk(self.folder, 32) as disk:
-            self.edit(cache, cache.arena_file(), disk.path('arena'))
-            self.refuses(cache, FAILED, 'cpu_file', 'on a disk', 'tmpfs')
+        self.edit(cache, cache.arena_file(), disk.path('arena'))
+        self.refuses(cache, FAILED, 'cpu_file', 'on a disk', 'tmpfs')
 
     def test_huge_pages_that_are_not_there_are_counted_out(self):
         with open('/proc/sys/vm/nr_hugepages', encoding='ascii') as file:
@@ -225,19 +225,19 @@ class Operator(unittest.TestCase):
         self.refuses(cache, FAILED, 'memory limit')
 
     def test_a_full_disk_under_the_state_directory_costs_the_catalogue_alone(self):
-        with faulty.LoopDisk(self.folder, 24) as disk:
-            cache = self.node(state=disk.path('state'))
-            self.serves(cache)
-            cache.wait_quiet()
-            cache.stop()
-            disk.fill()
-            cache.spawn()
-            node.until(lambda: self.warnings(cache, 'worker_ended'), node.READY_SECONDS, 'it says so')
-            for word in ('worker=catalog', 'No space left'):
-                self.assertIn(word, self.warnings(cache, 'worker_ended')[0])
-            self.assertIn('make room', cache.log())
-            with cache.engine() as engine:   # in the cache, or a miss: served in any case
-                engine.load(chain(cache.folder)[0])
+        disk = self.enterContext(faulty.LoopDisk(self.folder, 24))
+        cache = self.node(state=disk.path('state'))
+        self.serves(cache)
+        cache.wait_quiet()
+        cache.stop()
+        disk.fill()
+        cache.spawn()
+        node.until(lambda: self.warnings(cache, 'worker_ended'), node.READY_SECONDS, 'it says so')
+        for word in ('worker=catalog', 'No space left'):
+            self.assertIn(word, self.warnings(cache, 'worker_ended')[0])
+        self.assertIn('make room', cache.log())
+        with cache.engine() as engine:   # in the cache, or a miss: served in any case
+            engine.load(chain(cache.folder)[0])
 
     # ---- what it can do without ----
 
@@ -288,19 +288,19 @@ class Operator(unittest.TestCase):
         cache.stop()
 
     def test_a_dead_disk_costs_its_tier_and_its_blocks_are_there_when_it_is_back(self):
-        with faulty.LoopDisk(self.folder, 32, kind='') as disk:
-            cache = self.node(nvme=disk.device)
-            self.edit(cache, f'path: {disk.device}', f'path: {disk.device}\n    raw_initialise: true')
-            self.serves(cache)
-            cache.wait_quiet()
-            cache.stop()
-            disk.cut_away()
-            self.dead(cache, disk.device, 'Input/output error')
-            disk.give_back()
-            cache.start()
-            cache.wait_restored()
-            self.still_serves(cache)
-            cache.stop()
+        disk = self.enterContext(faulty.LoopDisk(self.folder, 32, kind=''))
+        cache = self.node(nvme=disk.device)
+        self.edit(cache, f'path: {disk.device}', f'path: {disk.device}\n    raw_initialise: true')
+        self.serves(cache)
+        cache.wait_quiet()
+        cache.stop()
+        disk.cut_away()
+        self.dead(cache, disk.device, 'Input/output error')
+        disk.give_back()
+        cache.start()
+        cache.wait_restored()
+        self.still_serves(cache)
+        cache.stop()
 
     def test_a_disk_that_is_gone_costs_its_tier_and_leaves_no_file_in_dev(self):
         cache = self.node(nvme='/dev/kvtier-no-such-disk')
