@@ -212,6 +212,7 @@ help:
 	@echo 'make vllm-sources   the newest vLLM, not built      make clean      all of build/, build/vllm too'
 	@echo 'tests/run SUITE...   tests/run --help lists the suites'
 
+$(BUILD)/daemon/page.o: daemon/page.html   # taken in by the assembler, which says nothing to -MMD
 $(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<

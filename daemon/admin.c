@@ -1,9 +1,10 @@
-/* daemon/admin.c: the pages for probes, and the catalogue's link. */
+/* daemon/admin.c: the pages: probes, metrics, the status, and the one for people. */
 #include "daemon/admin.h"
 
 #include "base/log.h"
 #include "daemon/admin_http.h"
 #include "daemon/metrics_text.h"
+#include "daemon/page.h"
 #include "daemon/probe.h"
 #include "daemon/restore.h"
 #include "daemon/server.h"
@@ -78,6 +79,21 @@ static int startupz(void *owner, struct admin_http_call *call)
 	return is_restoring ? 503 : 200;
 }
 
+static int status(void *owner, struct admin_http_call *call)
+{
+	probe_ask(owner);
+	stats_write(owner, NULL, call->out);
+	return 200;
+}
+
+static int page(void *owner, struct admin_http_call *call)
+{
+	(void)owner;
+	page_write(call->out);
+	call->policy = page_policy();
+	return 200;
+}
+
 static int metrics(void *owner, struct admin_http_call *call)
 {
 	/* Whoever wants both alike gets what everything understands. */
@@ -96,6 +112,8 @@ static const struct admin_http_page pages[] = {
 	{ "/readyz", "text/plain; charset=utf-8", readyz },
 	{ "/startupz", "text/plain; charset=utf-8", startupz },
 	{ "/metrics", NULL, metrics },
+	{ "/status", "application/json", status },
+	{ "/", "text/html; charset=utf-8", page },
 };
 
 int admin_create(struct daemon *daemon, struct error *error)

@@ -1,6 +1,7 @@
 /* daemon/stats.c: the status as JSON, for `kvtier status`. */
 #include "daemon/admin.h"
 #include "daemon/mover.h"
+#include "daemon/probe.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/scrub.h"
@@ -373,6 +374,24 @@ static void node_write(struct daemon *daemon, struct json_text *json)
 	}
 }
 
+/* Of the whole node, so for who may see all of it. */
+static void parts_write(const struct daemon *daemon, struct json_text *json)
+{
+	json_text_array_begin(json, "parts");
+	for (unsigned i = 0; i < probe_parts_count(daemon); i++) {
+		struct probe_figures figures;
+
+		probe_part(daemon, i, &figures);
+		json_text_object_begin(json, NULL);
+		json_text_string(json, "name", figures.name);
+		json_text_string(json, "state", probe_state_name(figures.state));
+		json_text_unsigned(json, "took_us", figures.took_us);
+		json_text_unsigned(json, "waited_us", figures.waited_us);
+		json_text_object_end(json);
+	}
+	json_text_array_end(json);
+}
+
 void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text *text)
 {
 	static char bytes[FRAME_TEXT_BYTES_MAX + 1]; /* the loop alone */
@@ -396,6 +415,8 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	counters_write(daemon, &json);
 	scrub_write(daemon, &json);
 	calls_write(daemon, &json);
+	if (tenant == NULL)
+		parts_write(daemon, &json);
 	reload_write(daemon, &json);
 	pins_write(daemon, tenant, &json);
 	engines_write(daemon, tenant, &json);
