@@ -2,6 +2,7 @@
 """launch.py WHAT... -- PROGRAM...: runs the program without something that a kernel offers.
 
 io_uring_setup, io_uring_enter, io_uring_register   system calls that are refused (EPERM), as container runtimes do
+landlock_create_ruleset                             the same
 huge_pages                                          no transparent huge pages
 """
 import ctypes
@@ -10,7 +11,8 @@ import struct
 import sys
 
 # The same numbers on every architecture.
-NUMBERS = {'io_uring_setup': 425, 'io_uring_enter': 426, 'io_uring_register': 427}
+NUMBERS = {'io_uring_setup': 425, 'io_uring_enter': 426, 'io_uring_register': 427,
+           'landlock_create_ruleset': 444}
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_THP_DISABLE = 38, 22, 2, 41
 LOAD, EQUAL, RETURN = 0x20, 0x15, 0x06
 ALLOW, REFUSE_EPERM = 0x7fff0000, 0x00050001

@@ -130,16 +130,7 @@ class Confined(Case):
         self.serves(cache)
 
 
-# Runs a program where landlock_create_ruleset(), number 444 everywhere, fails with ENOSYS.
-WITHOUT_LANDLOCK = '''
-import ctypes, os, struct, sys
-libc = ctypes.CDLL(None)
-code = ((0x20, 0, 0, 0), (0x15, 0, 1, 444), (0x06, 0, 0, 0x00050000 | 38), (0x06, 0, 0, 0x7fff0000))
-rules = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *one) for one in code))
-program = struct.pack('HxxxxxxQ', len(code), ctypes.addressof(rules))
-assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0
-os.execv(sys.argv[1], sys.argv[1:])
-'''
+LAUNCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'launch.py')
 
 
 class OldKernel(Case):
@@ -148,8 +139,8 @@ class OldKernel(Case):
     def run_daemon(self, mode, until_line):
         cache = node.Node(cpu_mib=4, nvme_mib=16, sandbox=mode)
         self.addCleanup(cache.__exit__)
-        process = subprocess.Popen([sys.executable, '-c', WITHOUT_LANDLOCK, node.program('kvtierd'), '--config',
-                                    cache.config], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen([sys.executable, LAUNCH, 'landlock_create_ruleset', '--',
+                                    node.program('kvtierd'), '--config', cache.config], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         lines = []
         for line in process.stderr:
             lines.append(line)
