@@ -1,6 +1,7 @@
 /* base/log.c: words log lines, queues them, and writes them from a thread of its own. */
 #include "base/log.h"
-#include "base/clock.h"
+
+#include "base/log_limit.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -39,6 +40,9 @@ static struct {
 	uint32_t count;
 	uint64_t dropped;           /* not yet announced */
 	uint64_t give_up_us;        /* while closing: when the writer drops the rest */
+	struct clock *limit_clock;  /* NULL: no limit */
+	struct log_limit limit;
+	uint64_t owed_us;           /* when suppressed lines are to be said, while any are owed */
 	pthread_t writer;
 	uint32_t writers_count;     /* running; more than one when an earlier one was left behind */
 	pthread_cond_t writer_ended;
@@ -46,6 +50,7 @@ static struct {
 	bool fork_is_watched;
 	_Atomic int level;
 	_Atomic uint64_t dropped_count;
+	_Atomic uint64_t suppressed_count;
 	_Atomic uint64_t lines_count[LOG_LEVELS];
 } log_state = {
 	.lock = PTHREAD_MUTEX_INITIALIZER,
@@ -96,6 +101,19 @@ uint64_t log_lines_count(enum log_level level)
 uint64_t log_dropped_count(void)
 {
 	return atomic_load_explicit(&log_state.dropped_count, memory_order_relaxed);
+}
+
+uint64_t log_suppressed_count(void)
+{
+	return atomic_load_explicit(&log_state.suppressed_count, memory_order_relaxed);
+}
+
+void log_limit_by(struct clock *clock)
+{
+	pthread_mutex_lock(&log_state.lock);
+	log_state.limit_clock = clock;
+	memset(&log_state.limit, 0, sizeof(log_state.limit));
+	pthread_mutex_unlock(&log_state.lock);
 }
 
 /* Puts the parts of a line that all lines have; returns its bytes, which leave room for more. */
@@ -169,15 +187,33 @@ static void line_word_values(struct line *line, enum log_level level, const char
 	va_end(arguments);
 }
 
+/* The writer's: waits until there is something to say. */
+static void line_wait(void)
+{
+	struct timespec until;
+
+	while (log_state.count == 0 && log_state.dropped == 0 && log_state.is_open) {
+		if (log_state.limit.owed_count == 0) {
+			pthread_cond_wait(&log_state.not_empty, &log_state.lock);
+			continue;
+		}
+		until.tv_sec = (time_t)(log_state.owed_us / US_PER_SECOND);
+		until.tv_nsec = (long)(log_state.owed_us % US_PER_SECOND * 1000);
+		if (pthread_cond_clockwait(&log_state.not_empty, &log_state.lock, CLOCK_MONOTONIC,
+					   &until) == ETIMEDOUT)
+			return;
+	}
+}
+
 /* The writer's: waits for the oldest line. False: the log was closed and nothing is left. */
 static bool line_take(struct line *out_line)
 {
-	uint64_t dropped = 0;
+	uint64_t dropped = 0, suppressed;
+	const char *owed = NULL;
 	bool took = true;
 
 	pthread_mutex_lock(&log_state.lock);
-	while (log_state.count == 0 && log_state.dropped == 0 && log_state.is_open)
-		pthread_cond_wait(&log_state.not_empty, &log_state.lock);
+	line_wait();
 	if (log_state.count > 0) {
 		const struct line *line = &log_state.lines[log_state.first % LOG_QUEUE_LINES_MAX];
 
@@ -191,9 +227,13 @@ static bool line_take(struct line *out_line)
 		dropped = log_state.dropped;
 		log_state.dropped = 0;
 	} else {
-		took = false;
+		owed = log_limit_take_owed(&log_state.limit, &suppressed);
+		took = owed != NULL;
 	}
 	pthread_mutex_unlock(&log_state.lock);
+	if (owed != NULL)
+		line_word_values(out_line, LOG_WARNING, "log_suppressed", "of=%s lines=%llu", owed,
+				 (unsigned long long)suppressed);
 	if (dropped > 0)
 		line_word_values(out_line, LOG_WARNING, "log_dropped", "lines=%llu",
 				 (unsigned long long)dropped);
@@ -221,18 +261,59 @@ static bool line_queue(const struct line *line)
 	return is_open;
 }
 
+/* Whether the event has lines left. *out_suppressed: how many it had to do without. */
+static bool line_is_allowed(enum log_level level, const char *event, uint64_t *out_suppressed)
+{
+	bool is_allowed = true, was_owed;
+
+	*out_suppressed = 0;
+	pthread_mutex_lock(&log_state.lock);
+	if (log_state.limit_clock != NULL && level < LOG_DEBUG) {
+		was_owed = log_state.limit.owed_count > 0;
+		is_allowed = log_limit_allows(&log_state.limit, event,
+					      clock_now_us(log_state.limit_clock), out_suppressed);
+		/* The writer waits without a bound while nothing is owed. */
+		if (!was_owed && !is_allowed) {
+			log_state.owed_us = clock_now_us(clock_real()) + LOG_OWED_MS * US_PER_MS;
+			pthread_cond_signal(&log_state.not_empty);
+		}
+	}
+	pthread_mutex_unlock(&log_state.lock);
+	if (!is_allowed)
+		atomic_fetch_add_explicit(&log_state.suppressed_count, 1, memory_order_relaxed);
+	return is_allowed;
+}
+
+static void line_add_suppressed(struct line *line, uint64_t suppressed)
+{
+	char words[48];
+	size_t bytes = (size_t)snprintf(words, sizeof(words), " suppressed=%llu\n",
+					(unsigned long long)suppressed);
+	size_t at = line->bytes - 1; /* its line break */
+
+	if (at + bytes > sizeof(line->text))
+		at = sizeof(line->text) - bytes;
+	memcpy(line->text + at, words, bytes);
+	line->bytes = (uint32_t)(at + bytes);
+}
+
 void log_line(enum log_level level, const char *event, const char *format, ...)
 {
 	struct line line;
 	va_list arguments;
+	uint64_t suppressed;
 
 	assert((unsigned)level < LOG_LEVELS);
 	if (level > log_level_get())
 		return;
 	atomic_fetch_add_explicit(&log_state.lines_count[level], 1, memory_order_relaxed);
+	if (!line_is_allowed(level, event, &suppressed))
+		return;
 	va_start(arguments, format);
 	line_word(&line, level, event, format, arguments);
 	va_end(arguments);
+	if (suppressed > 0)
+		line_add_suppressed(&line, suppressed);
 	if (!atomic_load_explicit(&log_state.is_open, memory_order_relaxed) || !line_queue(&line))
 		line_write(&line);
 }
@@ -286,6 +367,7 @@ static void fork_in_child(void)
 	log_state.first = 0;
 	log_state.count = 0;
 	log_state.dropped = 0;
+	memset(&log_state.limit, 0, sizeof(log_state.limit));
 	log_state.writers_count = 0;
 	/* They know threads that are not here. */
 	log_state.not_empty = (pthread_cond_t)PTHREAD_COND_INITIALIZER;

@@ -10,6 +10,8 @@
 #ifndef KVTIER_BASE_LOG_H
 #define KVTIER_BASE_LOG_H
 
+#include "base/clock.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +20,7 @@ enum log_level { LOG_ERROR, LOG_WARNING, LOG_INFO, LOG_DEBUG, LOG_LEVELS };
 #define LOG_LINE_BYTES_MAX 1024     /* with its end; what is longer ends in "..." */
 #define LOG_QUEUE_LINES_MAX 1024
 #define LOG_CLOSE_WAIT_MS_MAX 1000
+#define LOG_OWED_MS 10000           /* how late what was suppressed is said at the latest */
 
 /* Starts the writer thread; before it, after log_close(), in a forked child, and when there can be
  * no thread, lines are written by the caller itself. */
@@ -31,14 +34,20 @@ enum log_level log_level_get(void);
 int log_level_parse(const char *name);
 const char *log_level_name(enum log_level level);
 
+/* From now on at most so many lines of one event as base/log_limit.h says, but at debug, which
+ * somebody asked for. The others are counted and said: "suppressed=12" ends the next line of that
+ * event, and event=log_suppressed comes when there is none. `clock` NULL: no limit, as at first. */
+void log_limit_by(struct clock *clock);
+
 /* A line break or another control character in the text becomes '?': nobody can forge a line. */
 __attribute__((format(printf, 3, 4)))
 void log_line(enum log_level level, const char *event, const char *format, ...);
 
-/* How many lines of a level were logged since the start (dropped ones too), and how many were
- * dropped. */
+/* How many lines of a level were logged since the start (dropped and suppressed ones too), and how
+ * many were dropped, or suppressed. */
 uint64_t log_lines_count(enum log_level level);
 uint64_t log_dropped_count(void);
+uint64_t log_suppressed_count(void);
 
 /* Quotes a value for a log line: "..." with \" \\ \n escaped, control characters as \xNN; always
  * ends with NUL. */

@@ -284,7 +284,8 @@ static int serve(const struct settings *settings, const struct settings_sources 
 	if (result == 0)
 		result = confine(daemon, &sandbox, &error);
 	if (result == 0) {
-		log_open();
+		log_limit_by(clock_real());
+	log_open();
 		result = threads_start(&threads, daemon, &error);
 	}
 	if (result < 0) {

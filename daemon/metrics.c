@@ -80,6 +80,8 @@ static void call_metrics(struct daemon *daemon, struct metrics_page *page)
 	VALUE(forgets_total, counters->forgets);
 	VALUE(spaces_given_back_total, counters->spaces_given_back);
 	VALUE(protocol_errors_total, counters->protocol_errors);
+	VALUE(log_suppressed_lines_total, log_suppressed_count());
+	VALUE(log_dropped_lines_total, log_dropped_count());
 	for (unsigned type = FRAME_HELLO; type < CALLS_COUNT; type++)
 		metrics_histogram(page, METRIC_call_seconds, METRIC_LABELS(frame_type_name(type)),
 				  &daemon->call_us[type]);

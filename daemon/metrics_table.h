@@ -38,6 +38,8 @@
 	row(forgets_total, COUNTER, "", "FORGETs that raised an epoch.") \
 	row(spaces_given_back_total, COUNTER, "", "Spaces that nobody used any more, given back with their blocks for new ones.") \
 	row(protocol_errors_total, COUNTER, "", "Clients closed for what they sent.") \
+	row(log_suppressed_lines_total, COUNTER, "", "Lines left out as their event had too many.") \
+	row(log_dropped_lines_total, COUNTER, "", "Lines lost as nobody read them in time.") \
 	row(call_seconds, HISTOGRAM, "call", "Time that the loop worked on one frame.") \
 	row(evictions_total, COUNTER, "tier", "Readable slots freed: evicted, dropped, quarantined.") \
 	row(demotions_total, COUNTER, "result", "Writes of blocks to nvme: done, failed, unwanted (no place there), void (gone before).") \

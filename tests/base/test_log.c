@@ -1,5 +1,6 @@
 /* tests/base/test_log.c: lines come out whole and in order, and nobody waits for a slow reader. */
 #include "base/log.h"
+#include "base/log_limit.h"
 
 #include <assert.h>
 #include <fcntl.h>
@@ -366,6 +367,77 @@ static void a_quoted_value_is_one_word_and_fits(void **unused)
 	assert_string_equal(log_quote(room, 1, "abc"), "");
 }
 
+static unsigned times_in(const char *text, const char *words)
+{
+	unsigned times = 0;
+
+	while ((text = strstr(text, words)) != NULL) {
+		text += strlen(words);
+		times++;
+	}
+	return times;
+}
+
+static void one_event_cannot_fill_the_log_and_what_is_left_out_is_said(void **unused)
+{
+	uint64_t suppressed = log_suppressed_count();
+	struct capture capture;
+	struct clock clock;
+	const char *text;
+
+	(void)unused;
+	clock_virtual_init(&clock, 1000000);
+	capture_open(&capture);
+	log_limit_by(&clock);
+	for (unsigned i = 0; i < LOG_LIMIT_BURST + 100; i++)
+		log_line(LOG_WARNING, "flood", "i=%u", i);
+	log_line(LOG_ERROR, "nvme_fenced", "device=%d", 1); /* has lines of its own */
+	for (unsigned i = 0; i < LOG_LIMIT_BURST + 100; i++)
+		log_line(LOG_DEBUG, "detail", "i=%u", i);
+	clock_advance(&clock, 2 * LOG_LIMIT_LINE_US);
+	for (unsigned i = 0; i < 10; i++)
+		log_line(LOG_WARNING, "flood", "later=%u", i);
+	log_open();
+	log_close(); /* the last ones are said at the end at the latest */
+	log_limit_by(NULL);
+	log_line(LOG_WARNING, "flood", "free=%d", 1);
+	text = capture_end(&capture);
+	assert_int_equal(times_in(text, "event=flood i="), LOG_LIMIT_BURST);
+	assert_int_equal(times_in(text, "event=nvme_fenced"), 1);
+	assert_int_equal(times_in(text, "event=flood later="), 2);
+	assert_non_null(strstr(text, "event=flood later=0 suppressed=100\n"));
+	assert_non_null(strstr(text, "event=flood later=1\n"));
+	assert_int_equal(times_in(text, "event=log_suppressed of=flood lines=8\n"), 1);
+	assert_non_null(strstr(text, "event=flood free=1\n"));
+	assert_int_equal(log_suppressed_count() - suppressed, 108);
+	capture_close(&capture);
+}
+
+static void the_limit_holds_many_events_and_a_full_table_is_no_limit(void **unused)
+{
+	static char names[LOG_LIMIT_EVENTS_MAX + 1][16];
+	static struct log_limit limit;
+	uint64_t suppressed;
+
+	(void)unused;
+	for (unsigned i = 0; i <= LOG_LIMIT_EVENTS_MAX; i++) {
+		snprintf(names[i], sizeof(names[i]), "event-%u", i);
+		for (unsigned line = 0; line < LOG_LIMIT_BURST; line++)
+			assert_true(log_limit_allows(&limit, names[i], 5, &suppressed));
+		assert_int_equal(log_limit_allows(&limit, names[i], 5, &suppressed),
+				 i == LOG_LIMIT_EVENTS_MAX);
+	}
+	assert_int_equal(limit.owed_count, LOG_LIMIT_EVENTS_MAX);
+	/* A clock that goes back gives nothing, one that goes far ahead no more than the burst. */
+	assert_false(log_limit_allows(&limit, "event-0", 0, &suppressed));
+	assert_true(log_limit_allows(&limit, "event-0", UINT64_MAX, &suppressed));
+	assert_int_equal(suppressed, 2);
+	for (unsigned i = 1; i < LOG_LIMIT_EVENTS_MAX; i++)
+		assert_string_equal(log_limit_take_owed(&limit, &suppressed), names[i]);
+	assert_null(log_limit_take_owed(&limit, &suppressed));
+	assert_int_equal(limit.owed_count, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -379,6 +451,8 @@ int main(void)
 		cmocka_unit_test(a_reader_that_never_reads_does_not_keep_close_waiting),
 		cmocka_unit_test(a_reader_that_left_does_not_end_the_process),
 		cmocka_unit_test(a_forked_child_logs_by_itself_and_writes_nothing_of_its_parent),
+		cmocka_unit_test(one_event_cannot_fill_the_log_and_what_is_left_out_is_said),
+		cmocka_unit_test(the_limit_holds_many_events_and_a_full_table_is_no_limit),
 		cmocka_unit_test(a_quoted_value_is_one_word_and_fits),
 	};
 
