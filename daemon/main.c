@@ -12,6 +12,7 @@
 #include "daemon/sandbox.h"
 #include "daemon/server.h"
 #include "daemon/threads.h"
+#include "daemon/watchdog.h"
 #include "daemon/verify.h"
 #include "tiers/nvme/catalog.h"
 
@@ -192,10 +193,11 @@ static void tell_service(const char *lines)
 /* Turns the loop; returns when everything has drained, or the bound has passed. */
 static void run(struct daemon *daemon, int signal_fd)
 {
-	uint64_t watchdog_us = notify_watchdog_us();
-	uint64_t watched_us = 0, stop_us = 0;
+	struct watchdog watchdog;
+	uint64_t stop_us = 0;
 	bool was_ready = false;
 
+	watchdog_init(&watchdog);
 	while (!daemon_is_drained(daemon)) {
 		bool did_work = daemon_step(daemon);
 
@@ -204,10 +206,7 @@ static void run(struct daemon *daemon, int signal_fd)
 			was_ready = true;
 			tell_service("READY=1\nSTATUS=serving");
 		}
-		if (watchdog_us > 0 && daemon->now_us - watched_us >= watchdog_us) {
-			watched_us = daemon->now_us;
-			tell_service("WATCHDOG=1");
-		}
+		watchdog_step(&watchdog, daemon);
 		if (stop_us == 0 && server_has_fired(daemon) && signals_take(daemon, signal_fd)) {
 			tell_service("STOPPING=1");
 			stop_us = daemon->now_us + DRAIN_US_MAX;

@@ -2,46 +2,21 @@
 import os
 import re
 import signal
-import socket
 import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import node     # noqa: E402
+import manager   # noqa: E402
+import node      # noqa: E402
 
 WAIT_SECONDS = 10
-
-
-class Manager:
-    """The service manager's end of sd_notify."""
-
-    def __init__(self, folder):
-        self.path = os.path.join(folder, 'notify')
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(self.path)
-        self.socket.settimeout(WAIT_SECONDS)
-        os.environ['NOTIFY_SOCKET'] = self.path
-
-    def close(self):
-        os.environ.pop('NOTIFY_SOCKET', None)
-        self.socket.close()
-
-    def next(self):
-        return self.socket.recv(4096).decode()
-
-    def wait(self, words):
-        """The next message that begins with `words`."""
-        while True:
-            message = self.next()
-            if message.startswith(words):
-                return message
 
 
 class Reload(unittest.TestCase):
     def setUp(self):
         self.cache = node.Node(cpu_mib=4, nvme_mib=0)
         self.addCleanup(self.cache.__exit__)
-        self.manager = Manager(self.cache.folder)
+        self.manager = manager.Manager(self.cache.folder)
         self.addCleanup(self.manager.close)
         self.cache.start()
         self.manager.wait('READY=1')
