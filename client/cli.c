@@ -1,13 +1,15 @@
-/* client/cli.c: reads the command line and runs one command. */
+/* client/cli.c: finds the command, the socket that it asks, and runs it. */
 #include "client/cli.h"
 
 #include "base/nearest.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#define SOCKET_ADMIN "/admin.sock"
 
 enum cli_exit cli_usage_error(struct cli *cli, const char *format, ...)
 {
@@ -17,154 +19,77 @@ enum cli_exit cli_usage_error(struct cli *cli, const char *format, ...)
 	va_start(arguments, format);
 	vfprintf(cli->error, format, arguments);
 	va_end(arguments);
-	fprintf(cli->error, "\ntry: kvtier --help\n");
+	if (cli->name != NULL)
+		fprintf(cli->error, "\ntry: kvtier help %s\n", cli->name);
+	else
+		fprintf(cli->error, "\ntry: kvtier --help\n");
 	return CLI_USAGE;
 }
 
-static int hex_digit(char digit)
+static enum cli_exit unknown_command(struct cli *cli, const char *name)
 {
-	return digit >= '0' && digit <= '9'   ? digit - '0'
-	       : digit >= 'a' && digit <= 'f' ? digit - 'a' + 10
-	       : digit >= 'A' && digit <= 'F' ? digit - 'A' + 10
-					      : -1;
-}
-
-bool cli_parse_hex(const char *text, uint8_t *out, size_t bytes)
-{
-	if (strlen(text) != bytes * 2)
-		return false;
-	for (size_t i = 0; i < bytes; i++) {
-		int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
-
-		if (high < 0 || low < 0)
-			return false;
-		out[i] = (uint8_t)(high << 4 | low);
-	}
-	return true;
-}
-
-/* Takes one option's argument. */
-static enum cli_exit cli_take(struct cli *cli, enum cli_option option, const char *argument)
-{
-	char *end = NULL;
-	double seconds;
-
-	cli->given |= option;
-	switch (option) {
-	case CLI_SOCKET:
-		cli->socket = argument;
-		break;
-	case CLI_OUTPUT:
-		cli->is_json = strcmp(argument, "json") == 0;
-		if (!cli->is_json && strcmp(argument, "text") != 0)
-			return cli_usage_error(cli, "--output %s: text or json is right", argument);
-		break;
-	case CLI_TIMEOUT:
-		seconds = strtod(argument, &end);
-		if (end == argument || *end != 0 || !(seconds > 0 && seconds <= 3600))
-			return cli_usage_error(
-				cli, "--timeout %s: seconds, at most 3600, are right", argument);
-		cli->timeout_us = (uint64_t)(seconds * 1e6);
-		break;
-	case CLI_SPACE:
-		if (!cli_parse_hex(argument, cli->space, sizeof(cli->space)))
-			return cli_usage_error(cli, "--space %s: 32 hexadecimal digits are right",
-					       argument);
-		break;
-	case CLI_GROUP:
-		cli->group = (uint32_t)strtoul(argument, &end, 10);
-		if (end == argument || *end != 0 || argument[0] == '-' ||
-		    cli->group >= FRAME_GROUPS_MAX)
-			return cli_usage_error(cli, "--group %s: 0 to %u is right", argument,
-					       FRAME_GROUPS_MAX - 1);
-		break;
-	case CLI_TENANT:
-		cli->tenant = argument;
-		if (argument[0] == 0 || strlen(argument) >= FRAME_NAME_BYTES)
-			return cli_usage_error(cli, "--tenant: a name of 1 to %u bytes is right",
-					       FRAME_NAME_BYTES - 1);
-		break;
-	case CLI_DESCRIBE:
-		return cli_describe(argument, cli->out)
-			       ? CLI_DONE
-			       : cli_usage_error(
-					 cli, "--describe %s: man, completion or markdown is right",
-					 argument);
-	default:
-		break;
-	}
-	return CLI_DONE;
-}
-
-static enum cli_exit cli_unknown_option(struct cli *cli, const char *word)
-{
-	const char *names[CLI_OPTIONS_MAX];
+	const char *names[CLI_COMMANDS_MAX];
 	const char *nearest;
 
-	for (unsigned i = 0; i < cli_options_count; i++)
-		names[i] = cli_options[i].name;
-	nearest = strncmp(word, "--", 2) == 0 ? nearest_word(word + 2, names, cli_options_count)
-					      : NULL;
-	return nearest == NULL
-		       ? cli_usage_error(cli, "no such option, or its argument is missing: %s",
-					 word)
-		       : cli_usage_error(
-				 cli,
-				 "no such option, or its argument is missing: %s; did you mean --%s?",
-				 word, nearest);
+	for (unsigned i = 0; i < cli_commands_count; i++)
+		names[i] = cli_commands[i].name;
+	nearest = nearest_word(name, names, cli_commands_count);
+	return nearest == NULL ? cli_usage_error(cli, "no such command: %s", name)
+			       : cli_usage_error(cli, "no such command: %s; did you mean %s?", name,
+						 nearest);
 }
 
-static enum cli_exit cli_read_options(struct cli *cli, int count, char **arguments)
+/* RUN/t/TENANT/kv.sock -> RUN/admin.sock. False: it is not such a path. */
+static bool admin_beside(const char *tenant_socket, char *path)
 {
-	struct option rows[CLI_OPTIONS_MAX + 1] = { { .name = NULL } };
-	char letters[2 * CLI_OPTIONS_MAX + 2] = ":";
-	int code;
+	size_t end = strlen(tenant_socket);
 
-	_Static_assert(sizeof(enum cli_option) <= sizeof(int), "bits fit a code");
-	for (unsigned i = 0; i < cli_options_count; i++) {
-		rows[i] = (struct option){ .name = cli_options[i].name,
-					   .has_arg = cli_options[i].argument != NULL,
-					   .val = 256 + (int)i };
-		if (cli_options[i].letter != 0)
-			snprintf(letters + strlen(letters), 3, "%c%s", cli_options[i].letter,
-				 cli_options[i].argument != NULL ? ":" : "");
+	for (unsigned slashes = 0; slashes < 3; slashes++) {
+		while (end > 0 && tenant_socket[end - 1] != '/')
+			end--;
+		if (end == 0)
+			return false;
+		end--;
 	}
-	optind = 0; /* glibc: begin anew, for tests */
-	opterr = 0;
-	while ((code = getopt_long(count, arguments, letters, rows, NULL)) != -1) {
-		const struct cli_option_row *found = NULL;
-		enum cli_exit result;
+	return strncmp(tenant_socket + end, "/t/", 3) == 0 &&
+	       snprintf(path, CLI_PATH_BYTES, "%.*s" SOCKET_ADMIN, (int)end, tenant_socket) <
+		       CLI_PATH_BYTES;
+}
 
-		for (unsigned i = 0; i < cli_options_count; i++)
-			if (code == 256 + (int)i || (code != 0 && code == cli_options[i].letter))
-				found = &cli_options[i];
-		if (found == NULL)
-			return cli_unknown_option(cli, arguments[optind > 0 ? optind - 1 : 0]);
-		result = cli_take(cli, found->bit, optarg);
-		if (result != CLI_DONE)
-			return result;
-	}
-	return CLI_DONE;
+/* Which socket is asked. The one that was named, but for what only the admin socket may do: then
+ * the admin socket of the same daemon. */
+static void find_socket(struct cli *cli, enum cli_door door)
+{
+	const char *named = cli->socket;
+	char admin[CLI_PATH_BYTES] = "";
+
+	if (named == NULL)
+		named = getenv("KVTIER_SOCKET");
+	if (named == NULL || named[0] == 0)
+		named = CLIENT_SOCKET_DEFAULT;
+	snprintf(cli->path, sizeof(cli->path), "%s", named);
+	/* A tenant by its name may be another one. */
+	if (door == CLI_DOOR_TENANT && cli->tenant != NULL)
+		door = CLI_DOOR_ANY;
+	if (door != CLI_DOOR_ADMIN && (door != CLI_DOOR_ANY || cli->socket != NULL))
+		return;
+	if (!admin_beside(named, admin))
+		return;
+	if (door == CLI_DOOR_ADMIN || access(admin, W_OK) == 0)
+		snprintf(cli->path, sizeof(cli->path), "%s", admin);
 }
 
 static enum cli_exit cli_run_command(struct cli *cli, const char *name)
 {
-	const char *names[CLI_COMMANDS_MAX];
-	const struct cli_command *command = NULL;
-	const char *nearest;
+	const struct cli_command *command = cli_command_find(name);
 	unsigned wrong;
 
-	for (unsigned i = 0; i < cli_commands_count; i++) {
-		names[i] = cli_commands[i].name;
-		if (strcmp(name, names[i]) == 0)
-			command = &cli_commands[i];
-	}
-	if (command == NULL) {
-		nearest = nearest_word(name, names, cli_commands_count);
-		return nearest == NULL
-			       ? cli_usage_error(cli, "no such command: %s", name)
-			       : cli_usage_error(cli, "no such command: %s; did you mean %s?", name,
-						 nearest);
+	if (command == NULL)
+		return unknown_command(cli, name);
+	cli->name = command->name;
+	if ((cli->given & CLI_HELP) != 0) {
+		cli_print_help(command, cli->out);
+		return CLI_DONE;
 	}
 	wrong = cli->given & ~(command->options | CLI_EVERYWHERE);
 	for (unsigned i = 0; i < cli_options_count; i++)
@@ -174,7 +99,29 @@ static enum cli_exit cli_run_command(struct cli *cli, const char *name)
 	if (cli->words_count < command->words_min || cli->words_count > command->words_max)
 		return cli_usage_error(cli, "%s: %d words follow; right is: kvtier %s %s", name,
 				       cli->words_count, name, command->arguments);
+	find_socket(cli, command->door);
 	return command->run(cli);
+}
+
+/* What a person's terminal can do. */
+static void look_at_terminal(struct cli *cli)
+{
+	const char *term = getenv("TERM"), *columns = getenv("COLUMNS");
+	struct winsize size = { .ws_col = 0 };
+	int fd = fileno(cli->out);
+	bool is_dumb = term == NULL || strcmp(term, "dumb") == 0;
+
+	cli->is_tty = fd >= 0 && isatty(fd) && isatty(STDERR_FILENO);
+	cli->has_colours = cli->is_tty && !is_dumb && getenv("NO_COLOR") == NULL;
+	cli->columns = 80;
+	if (columns != NULL && atoi(columns) > 0)
+		cli->columns = atoi(columns);
+	else if (fd >= 0 && ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+		cli->columns = size.ws_col;
+	if (cli->columns < CLI_COLUMNS_MIN)
+		cli->columns = CLI_COLUMNS_MIN;
+	if (cli->columns > CLI_COLUMNS_MAX)
+		cli->columns = CLI_COLUMNS_MAX;
 }
 
 int cli_run(int arguments_count, char **arguments, FILE *out, FILE *error)
@@ -183,48 +130,22 @@ int cli_run(int arguments_count, char **arguments, FILE *out, FILE *error)
 	enum cli_exit result;
 
 	/* All that follows is kvtierd's to read. */
-	if (arguments_count >= 2 && strcmp(arguments[1], "verify") == 0)
+	if (arguments_count >= 2 && strcmp(arguments[1], "verify") == 0 &&
+	    !(arguments_count == 3 && strcmp(arguments[2], "--help") == 0))
 		return cli_verify_run(arguments_count - 2, arguments + 2, error);
 	result = cli_read_options(&cli, arguments_count, arguments);
 	if (result != CLI_DONE || (cli.given & CLI_DESCRIBE) != 0)
 		return result;
-	cli.has_space = (cli.given & CLI_SPACE) != 0;
-	cli.is_all = (cli.given & CLI_ALL) != 0;
-	if (cli.socket == NULL)
-		cli.socket = getenv("KVTIER_SOCKET");
-	if (cli.socket == NULL || cli.socket[0] == 0)
-		cli.socket = CLIENT_SOCKET_DEFAULT;
-	if ((cli.given & CLI_HELP) != 0) {
-		cli_print_usage(out);
-		return CLI_DONE;
-	}
+	look_at_terminal(&cli);
+	cli.words = arguments + optind;
+	cli.words_count = arguments_count - optind;
 	if ((cli.given & CLI_VERSION) != 0)
 		return cli_version(&cli);
-	if (optind >= arguments_count)
+	if (cli.words_count == 0 && (cli.given & CLI_HELP) != 0)
+		return cli_help(&cli);
+	if (cli.words_count == 0)
 		return cli_usage_error(&cli, "a command is missing");
-	cli.words = arguments + optind + 1;
-	cli.words_count = arguments_count - optind - 1;
-	return cli_run_command(&cli, arguments[optind]);
-}
-
-enum cli_exit cli_ask(struct cli *cli, struct link *link, void *frame, enum frame_type reply)
-{
-	uint64_t deadline_us = client_deadline_us(cli->timeout_us);
-	struct error error = { .code = 0 };
-	int result = link_init(link, -1);
-
-	if (result < 0) {
-		fprintf(cli->error, "kvtier: no memory\n");
-		return CLI_UNREACHED;
-	}
-	result = link_open(link, cli->socket, FRAME_CONTROL, deadline_us, &error);
-	if (result < 0) {
-		fprintf(cli->error, "kvtier: %s\n", error.text);
-		return CLI_UNREACHED;
-	}
-	result = link_ask(link, frame, reply, deadline_us, &error);
-	if (result == 0)
-		return CLI_DONE;
-	fprintf(cli->error, "kvtier: %s\n", error.text);
-	return link->is_broken || result == -ETIMEDOUT ? CLI_UNREACHED : CLI_REFUSED;
+	cli.words++;
+	cli.words_count--;
+	return cli_run_command(&cli, cli.words[-1]);
 }

@@ -1,124 +1,16 @@
-/* client/cli_admin.c: status, explain, bypass, forget, version. */
+/* client/cli_admin.c: bypass, pin, unpin, forget, reload, version: done in one call. */
 #include "client/cli.h"
 
 #include "base/checksum.h"
-#include "proto/json_text.h"
 
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define EXPLAIN_JSON_BYTES (512u << 10)
+#define PIN_DEFAULT_US (UINT64_C(3600) * 1000000)
 
-enum cli_exit cli_status(struct cli *cli)
+static void done_print(struct cli *cli, const json_t *value)
 {
-	struct frame_header frame;
-	struct link link = { .fd = -1 };
-	const struct frame_text *reply;
-	const char *text;
-	size_t bytes;
-	enum cli_exit result;
-
-	frame_start(&frame, FRAME_STATS, sizeof(frame), 0, 0);
-	result = cli_ask(cli, &link, &frame, FRAME_TEXT);
-	if (result == CLI_DONE) {
-		reply = (const struct frame_text *)link.incoming;
-		text = (const char *)(reply + 1);
-		bytes = reply->header.bytes - sizeof(*reply);
-		if (cli->is_json) {
-			fwrite(text, 1, bytes, cli->out);
-			fputc('\n', cli->out);
-		} else if (!cli_print_tree(text, bytes, cli->out)) {
-			fprintf(cli->error, "kvtier: the daemon's answer is not JSON\n");
-			result = CLI_REFUSED;
-		}
-	}
-	link_finish(&link);
-	return result;
-}
-
-static void explain_print_json(struct cli *cli, const struct frame_explained *reply, char *text)
-{
-	const struct frame_explained_item *items = (const struct frame_explained_item *)(reply + 1);
-	struct json_text json;
-
-	json_text_init(&json, text, EXPLAIN_JSON_BYTES);
-	json_text_array_begin(&json, NULL);
-	for (uint32_t i = 0; i < reply->count; i++) {
-		json_text_object_begin(&json, NULL);
-		json_text_string(&json, "hash", cli->words[i]);
-		json_text_string(&json, "reason", frame_reason_name(items[i].reason));
-		json_text_unsigned(&json, "shards_present", items[i].shards_present);
-		json_text_unsigned(&json, "age_us", items[i].age_us);
-		json_text_object_end(&json);
-	}
-	json_text_array_end(&json);
-	fprintf(cli->out, "%s\n", text);
-}
-
-static enum cli_exit explain_print(struct cli *cli, const struct frame_explained *reply)
-{
-	const struct frame_explained_item *items = (const struct frame_explained_item *)(reply + 1);
-	char *text;
-
-	if (reply->count != (uint32_t)cli->words_count) {
-		fprintf(cli->error, "kvtier: asked about %d blocks, the daemon explained %u\n",
-			cli->words_count, reply->count);
-		return CLI_REFUSED;
-	}
-	if (cli->is_json) {
-		text = malloc(EXPLAIN_JSON_BYTES);
-		if (text == NULL)
-			return CLI_REFUSED;
-		explain_print_json(cli, reply, text);
-		free(text);
-		return CLI_DONE;
-	}
-	for (uint32_t i = 0; i < reply->count; i++) {
-		fprintf(cli->out, "%s  %-14s", cli->words[i], frame_reason_name(items[i].reason));
-		if (items[i].age_us > 0)
-			fprintf(cli->out, "  %.1f s ago", (double)items[i].age_us / 1e6);
-		if (items[i].reason == FRAME_REASON_SHARDS_MISSING)
-			fprintf(cli->out, "  %u shards are there", items[i].shards_present);
-		fputc('\n', cli->out);
-	}
-	return CLI_DONE;
-}
-
-enum cli_exit cli_explain(struct cli *cli)
-{
-	struct frame_explain *frame;
-	struct link link = { .fd = -1 };
-	size_t bytes = sizeof(*frame) + (size_t)cli->words_count * FRAME_HASH_BYTES;
-	enum cli_exit result;
-
-	if (!cli->has_space)
-		return cli_usage_error(
-			cli,
-			"explain: --space FINGERPRINT is required; status prints the fingerprints");
-	frame = calloc(1, bytes);
-	if (frame == NULL)
-		return CLI_REFUSED;
-	frame_start(&frame->header, FRAME_EXPLAIN, (uint32_t)bytes, 0, 0);
-	memcpy(frame->fingerprint, cli->space, sizeof(frame->fingerprint));
-	frame->group = (uint16_t)cli->group;
-	frame->count = (uint16_t)cli->words_count;
-	for (int i = 0; i < cli->words_count; i++) {
-		if (!cli_parse_hex(cli->words[i],
-				   (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES,
-				   FRAME_HASH_BYTES)) {
-			result = cli_usage_error(cli, "%s: a block hash is 64 hexadecimal digits",
-						 cli->words[i]);
-			free(frame);
-			return result;
-		}
-	}
-	result = cli_ask(cli, &link, frame, FRAME_EXPLAINED);
-	if (result == CLI_DONE)
-		result = explain_print(cli, (const struct frame_explained *)link.incoming);
-	link_finish(&link);
-	free(frame);
-	return result;
+	cli_line(cli, CLI_PLAIN, "%s", cli_string(value, "done"));
 }
 
 /* Asks for something that is answered by DONE. */
@@ -128,9 +20,8 @@ static enum cli_exit ask_done(struct cli *cli, void *frame, const char *done)
 	enum cli_exit result = cli_ask(cli, &link, frame, FRAME_DONE);
 
 	link_finish(&link);
-	if (result == CLI_DONE)
-		fprintf(cli->out, cli->is_json ? "{\"done\":\"%s\"}\n" : "%s\n", done);
-	return result;
+	return result == CLI_DONE ? cli_show(cli, json_pack("{s:s}", "done", done), done_print)
+				  : result;
 }
 
 enum cli_exit cli_bypass(struct cli *cli)
@@ -179,12 +70,141 @@ enum cli_exit cli_forget(struct cli *cli)
 	return ask_done(cli, &frame, "forgotten, durably");
 }
 
+/* ---- pin ---- */
+
+static void pin_print(struct cli *cli, const json_t *value)
+{
+	double found = cli_number(value, "found_blocks"), kept = cli_number(value, "pinned_blocks");
+	char how_long[CLI_UNIT_BYTES];
+
+	if (json_is_integer(cli_get(value, "unpinned_blocks"))) {
+		cli_line(cli, CLI_PLAIN, "%.0f blocks are kept no longer",
+			 cli_number(value, "unpinned_blocks"));
+		return;
+	}
+	cli_line(cli, CLI_PLAIN, "%.0f blocks are kept for %s", kept,
+		 cli_duration((uint64_t)cli_number(value, "for_us"), how_long));
+	if (found > kept)
+		cli_line(cli, CLI_YELLOW, "at least %.0f were found, but no more than half of a tier can be kept",
+			 found);
+}
+
+/* A page of a space at a time; the answers are added up. */
+static enum cli_exit pin_pages(struct cli *cli, struct frame_operate *frame)
+{
+	double found = 0, kept = 0, ended = 0;
+	bool was_asked = false;
+
+	while (!was_asked || frame->cursor != 0) {
+		json_t *answer = NULL;
+		enum cli_exit result = cli_operate(cli, frame, &answer);
+
+		if (result != CLI_DONE)
+			return result;
+		found += cli_number(answer, "found_blocks");
+		kept += cli_number(answer, "pinned_blocks");
+		ended += cli_number(answer, "unpinned_blocks");
+		frame->cursor = (uint64_t)cli_number(answer, "next");
+		was_asked = true;
+		json_decref(answer);
+	}
+	if (frame->value == 0)
+		return cli_show(cli, json_pack("{s:I}", "unpinned_blocks", (json_int_t)ended),
+				pin_print);
+	return cli_show(cli,
+			json_pack("{s:I, s:I, s:I}", "found_blocks", (json_int_t)found,
+				  "pinned_blocks", (json_int_t)kept, "for_us",
+				  (json_int_t)frame->value),
+			pin_print);
+}
+
+static enum cli_exit pin_or_unpin(struct cli *cli, uint64_t for_us)
+{
+	size_t bytes = sizeof(struct frame_operate) +
+		       (size_t)cli->words_count * FRAME_HASH_BYTES;
+	struct frame_operate *frame;
+	enum cli_exit result = CLI_DONE;
+
+	if (!cli->has_space)
+		return cli_usage_error(
+			cli, "%s: --space FINGERPRINT is required; spaces prints the fingerprints",
+			cli->name);
+	frame = calloc(1, bytes);
+	if (frame == NULL)
+		return CLI_REFUSED;
+	cli_operate_start(cli, frame, FRAME_OPERATE_PIN);
+	frame->header.bytes = (uint32_t)bytes;
+	frame->value = for_us;
+	frame->group = (uint16_t)cli->group;
+	frame->count = (uint16_t)cli->words_count;
+	for (int i = 0; result == CLI_DONE && i < cli->words_count; i++)
+		if (!cli_parse_hex(cli->words[i],
+				   (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES,
+				   FRAME_HASH_BYTES))
+			result = cli_usage_error(cli, "%s: a block hash is 64 hexadecimal digits",
+						 cli->words[i]);
+	if (result == CLI_DONE)
+		result = pin_pages(cli, frame);
+	free(frame);
+	return result;
+}
+
+enum cli_exit cli_pin(struct cli *cli)
+{
+	return pin_or_unpin(cli, cli->for_us > 0 ? cli->for_us : PIN_DEFAULT_US);
+}
+
+enum cli_exit cli_unpin(struct cli *cli)
+{
+	return pin_or_unpin(cli, 0);
+}
+
+/* ---- reload, version ---- */
+
+static void reload_print(struct cli *cli, const json_t *value)
+{
+	size_t i;
+	json_t *change;
+
+	if (cli_number(value, "changed") == 0)
+		cli_line(cli, CLI_PLAIN, "read again; nothing has changed");
+	json_array_foreach(cli_get(value, "changes"), i, change)
+	{
+		bool must_restart = json_is_true(cli_get(change, "needs_restart"));
+
+		cli_line(cli, must_restart ? CLI_YELLOW : CLI_PLAIN, "%-24s %s -> %s%s",
+			 cli_string(change, "key"), cli_string(change, "before"),
+			 cli_string(change, "after"),
+			 must_restart ? "   needs a restart" : "   in force");
+	}
+}
+
+enum cli_exit cli_reload(struct cli *cli)
+{
+	struct frame_operate frame;
+	json_t *answer = NULL;
+	enum cli_exit result;
+
+	cli_operate_start(cli, &frame, FRAME_OPERATE_RELOAD);
+	result = cli_operate(cli, &frame, &answer);
+	return result == CLI_DONE ? cli_show(cli, answer, reload_print) : result;
+}
+
+static void version_print(struct cli *cli, const json_t *value)
+{
+	cli_line(cli, CLI_PLAIN, "kvtier %s", cli_string(value, "version"));
+	cli_line(cli, CLI_PLAIN, "protocol %.0f to %.0f", cli_number(value, "protocol_min"),
+		 cli_number(value, "protocol_max"));
+	cli_line(cli, CLI_PLAIN, "format of slots %.0f", cli_number(value, "slot_format"));
+	cli_line(cli, CLI_PLAIN, "crc32c %s", cli_string(value, "crc32c"));
+}
+
 enum cli_exit cli_version(struct cli *cli)
 {
-	fprintf(cli->out,
-		cli->is_json
-			? "{\"version\":\"%s\",\"protocol_min\":%u,\"protocol_max\":%u,\"crc32c\":\"%s\"}\n"
-			: "kvtier %s\nprotocol %u to %u\ncrc32c %s\n",
-		kvtier_version(), FRAME_VERSION_MIN, FRAME_VERSION_MAX, crc32c_way());
-	return CLI_DONE;
+	return cli_show(cli,
+			json_pack("{s:s, s:i, s:i, s:i, s:s}", "version", kvtier_version(),
+				  "protocol_min", (int)FRAME_VERSION_MIN, "protocol_max",
+				  (int)FRAME_VERSION_MAX, "slot_format", (int)SLOT_FORMAT_VERSION,
+				  "crc32c", crc32c_way()),
+			version_print);
 }

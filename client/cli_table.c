@@ -1,163 +1,125 @@
-/* client/cli_table.c: the commands and options, and all that is made from these two tables. */
+/* client/cli_table.c: the commands and options: one row each. All else is made from them. */
 #include "client/cli.h"
 
 #include <limits.h>
 #include <string.h>
 
 const struct cli_command cli_commands[] = {
-	{ "status", "", "what the daemon holds and how it is doing",
-	  "Prints the daemon's counters, tiers, spaces and engines; with -o json as they come.", 0,
-	  0, 0, cli_status },
-	{ "explain", "--space FINGERPRINT [--group N] HASH...", "why each block hit or missed",
-	  "For each block hash (64 hexadecimal digits) of the space: in which tier it is, or why it is not there and since "
-	  "when.",
-	  CLI_SPACE | CLI_GROUP, 1, (int)FRAME_KEYS_MAX, cli_explain },
-	{ "bypass", "on|off|observe [--tenant T] [--space FINGERPRINT]",
+	{ "status", "", "is all well, and what does the daemon hold",
+	  "First what is wrong and what to do about it, then how full each tier is, what each tenant has, and who is connected. "
+	  "With -o json everything that the daemon counts.",
+	  0, 0, 0, NULL, CLI_DOOR_ANY, cli_status },
+	{ "top", "[--once]", "a live screen: tiers, tenants, rates, slow calls",
+	  "Refreshed each second until q is pressed. --once prints one screen, measured over a second, and stops.",
+	  CLI_ONCE, 0, 0, NULL, CLI_DOOR_ANY, cli_top },
+	{ "spaces", "[--tenant NAME]", "the spaces: bytes and blocks by tier, who used them last",
+	  "A space is what makes blocks interchangeable: model, weights, layout and adapter together. Engines are told apart by "
+	  "the names that they gave.",
+	  CLI_TENANT, 0, 0, NULL, CLI_DOOR_ANY, cli_spaces },
+	{ "ls", "--space FINGERPRINT [--tenant NAME] [--limit N]", "the blocks of a space",
+	  "Hash, group, position in its prefix, tokens, bytes, tiers, readers that hold it now, and age. 100 blocks unless --limit "
+	  "says how many.",
+	  CLI_SPACE | CLI_TENANT | CLI_LIMIT, 0, 0, NULL, CLI_DOOR_ANY, cli_ls },
+	{ "stat", "HASH [--space FINGERPRINT] [--group N] [--tenant NAME]",
+	  "everything about one block",
+	  "In each space that has it, or in the one named: where its shards lie, who holds them, and why a lookup would or would "
+	  "not hit it.",
+	  CLI_SPACE | CLI_GROUP | CLI_TENANT, 1, 1, NULL, CLI_DOOR_ANY, cli_stat },
+	{ "explain", "--space FINGERPRINT [--group N] HASH... | --request TAG",
+	  "why each block hit or missed",
+	  "For each block hash (64 hexadecimal digits) of the space: in which tier it is, or why it is not there and since when. "
+	  "With --request, what became of the lookups, stores and loads that an engine tagged so.",
+	  CLI_SPACE | CLI_GROUP | CLI_REQUEST, 0, (int)FRAME_KEYS_MAX, NULL, CLI_DOOR_TENANT,
+	  cli_explain },
+	{ "bypass", "on|off|observe [--tenant NAME] [--space FINGERPRINT]",
 	  "turns the cache off, on, or into an observer",
 	  "on: every lookup misses and every store is refused; observe: stores and lookups are done, but lookups answer a "
 	  "miss; off: the cache serves. For everything that the socket may name, one tenant, or one space.",
-	  CLI_TENANT | CLI_SPACE, 1, 1, cli_bypass },
+	  CLI_TENANT | CLI_SPACE, 1, 1, "on off observe", CLI_DOOR_TENANT, cli_bypass },
+	{ "pin", "--space FINGERPRINT [--for DURATION] [--group N] [HASH...]",
+	  "keeps blocks, or all of a space, for a time",
+	  "They are not evicted until then, also when no engine is there; a restart of the daemon ends it. An hour unless --for "
+	  "says how long, 7d at most. At most half of a tier can be kept. status shows what is.",
+	  CLI_SPACE | CLI_FOR | CLI_GROUP | CLI_TENANT, 0, (int)FRAME_KEYS_MAX, NULL,
+	  CLI_DOOR_TENANT, cli_pin },
+	{ "unpin", "--space FINGERPRINT [--group N] [HASH...]", "ends what pin began",
+	  "For the blocks that are named, or for all of the space.", CLI_SPACE | CLI_GROUP | CLI_TENANT,
+	  0, (int)FRAME_KEYS_MAX, NULL, CLI_DOOR_TENANT, cli_unpin },
 	{ "forget", "--space FINGERPRINT | --all", "makes stored blocks unreachable for ever",
-	  "Raises the epoch of one space, or of the whole tenant. Durable when the command has ended.",
-	  CLI_SPACE | CLI_ALL, 0, 0, cli_forget },
-	{ "version", "", "what this command is built with", "Prints versions and built-in parts.",
-	  0, 0, 0, cli_version },
+	  "Of one space, or of the whole tenant. Durable when the command has ended; the bytes stay until their place is used "
+	  "again: purge overwrites them.",
+	  CLI_SPACE | CLI_ALL, 0, 0, NULL, CLI_DOOR_TENANT, cli_forget },
+	{ "purge", "--space FINGERPRINT [--tenant NAME] | --tenant NAME | --all [--yes]",
+	  "forgets, and overwrites the bytes",
+	  "As forget; then the bytes are overwritten with zeros in memory and on nvme, the catalogue's records are deleted, and a "
+	  "listing proves that nothing is left. Blocks that an engine reads at this moment are overwritten when it lets go. What "
+	  "was evicted or forgotten before is not touched. Asks first on a terminal, unless --yes is given.",
+	  CLI_SPACE | CLI_TENANT | CLI_ALL | CLI_YES, 0, 0, NULL, CLI_DOOR_TENANT, cli_purge },
+	{ "drain", "[--off]", "before the node is stopped: writes everything down",
+	  "Takes no new blocks, writes to nvme what is in memory only, and ends when the daemon may be stopped without loss. --off "
+	  "takes new blocks again.",
+	  CLI_OFF, 0, 0, NULL, CLI_DOOR_ADMIN, cli_drain },
+	{ "reload", "", "reads the daemon's configuration again",
+	  "Waits until it is in force, and says what changed and what needs a restart. A wrong file changes nothing.",
+	  0, 0, 0, NULL, CLI_DOOR_ADMIN, cli_reload },
+	{ "config", "print [FILE] | check FILE", "the settings in force, or a file checked",
+	  "print: each setting of the running daemon with where its value came from, or of FILE. check: says what is wrong with "
+	  "FILE. With FILE, kvtierd is run, found beside this program or in PATH.",
+	  0, 1, 2, "print check", CLI_DOOR_ADMIN, cli_config },
 	{ "doctor", "", "checks this machine for what kvtier needs",
 	  "Each line says ok, warn or fail, and what to do about it. Exit status 1 if anything failed.",
-	  0, 0, 0, cli_doctor },
+	  0, 0, 0, NULL, CLI_DOOR_ANY, cli_doctor },
 	{ "verify", "--config FILE [--tier cpu|nvme] [-o json]",
 	  "checks every block of a stopped or running kvtierd",
 	  "Runs kvtierd --verify: superblocks, tables, headers and checksums of all slots, without a lock or a changed "
 	  "byte. Exit status 0 all good, 1 damage found, 2 wrong usage, 3 not all could be read.",
-	  0, 0, INT_MAX, cli_verify },
+	  0, 0, INT_MAX, NULL, CLI_DOOR_NONE, cli_verify },
+	{ "completion", "bash|zsh|fish", "prints the completion of a shell",
+	  "For bash: kvtier completion bash > /etc/bash_completion.d/kvtier", 0, 1, 1,
+	  "bash zsh fish", CLI_DOOR_NONE, cli_completion },
+	{ "version", "", "what this command is built with", "Prints versions and built-in parts.",
+	  0, 0, 0, NULL, CLI_DOOR_NONE, cli_version },
+	{ "help", "[COMMAND]", "what a command does, and its options",
+	  "Without COMMAND, all of them in short.", 0, 0, 1, NULL, CLI_DOOR_NONE, cli_help },
 };
 const unsigned cli_commands_count = sizeof(cli_commands) / sizeof(cli_commands[0]);
+_Static_assert(sizeof(cli_commands) / sizeof(cli_commands[0]) <= CLI_COMMANDS_MAX, "names fit");
 
 const struct cli_option_row cli_options[] = {
 	{ "socket", 's', "PATH",
-	  "the tenant's socket (default: $KVTIER_SOCKET, else " CLIENT_SOCKET_DEFAULT ")",
-	  CLI_SOCKET },
-	{ "output", 'o', "text|json", "how to print (default: text)", CLI_OUTPUT },
-	{ "timeout", 't', "SECONDS", "how long to wait for the daemon (default: 5)", CLI_TIMEOUT },
-	{ "space", 0, "FINGERPRINT", "a space: 32 hexadecimal digits, as status prints them",
-	  CLI_SPACE },
-	{ "group", 0, "N", "a KV group of the space (default: 0)", CLI_GROUP },
-	{ "tenant", 0, "NAME", "one tenant", CLI_TENANT },
-	{ "all", 0, NULL, "everything of the tenant", CLI_ALL },
-	{ "help", 'h', NULL, "prints this", CLI_HELP },
-	{ "version", 'V', NULL, "the same as the command version", CLI_VERSION },
-	{ "describe", 0, "man|completion|markdown",
-	  "prints the manual page, shell completion, or manual", CLI_DESCRIBE },
+	  "the socket to ask (default: $KVTIER_SOCKET, else " CLIENT_SOCKET_DEFAULT
+	  ", and admin.sock of the same daemon where that may be used)",
+	  CLI_SOCKET, NULL },
+	{ "output", 'o', "table|json|yaml",
+	  "how to print (default: table; text is another word for it)", CLI_OUTPUT,
+	  "table json yaml" },
+	{ "timeout", 't', "SECONDS", "how long to wait for the daemon (default: 5)", CLI_TIMEOUT,
+	  NULL },
+	{ "space", 0, "FINGERPRINT", "a space: 32 hexadecimal digits, as spaces prints them",
+	  CLI_SPACE, NULL },
+	{ "group", 0, "N", "a KV group of the space (default: 0)", CLI_GROUP, NULL },
+	{ "tenant", 0, "NAME", "one tenant", CLI_TENANT, NULL },
+	{ "all", 0, NULL, "everything that the socket may touch", CLI_ALL, NULL },
+	{ "limit", 'n', "N", "how many at most (default: 100)", CLI_LIMIT, NULL },
+	{ "for", 0, "DURATION", "how long, such as 90s, 30m, 8h or 7d (default: 1h)", CLI_FOR,
+	  NULL },
+	{ "request", 0, "TAG", "a request's tag: 32 hexadecimal digits", CLI_REQUEST, NULL },
+	{ "once", 0, NULL, "prints one screen and stops", CLI_ONCE, NULL },
+	{ "off", 0, NULL, "ends it", CLI_OFF, NULL },
+	{ "yes", 'y', NULL, "does not ask first", CLI_YES, NULL },
+	{ "help", 'h', NULL, "prints help, of a command if one is named", CLI_HELP, NULL },
+	{ "version", 'V', NULL, "the same as the command version", CLI_VERSION, NULL },
+	{ "describe", 0, "man|markdown|bash|zsh|fish",
+	  "prints the manual page, the manual or a completion", CLI_DESCRIBE,
+	  "man markdown bash zsh fish" },
 };
 const unsigned cli_options_count = sizeof(cli_options) / sizeof(cli_options[0]);
+_Static_assert(sizeof(cli_options) / sizeof(cli_options[0]) <= CLI_OPTIONS_MAX, "names fit");
 
-static const char exit_text[] =
-	"0 done; 1 the daemon refused, or doctor found a failure; 2 wrong usage; 3 the daemon was not reached";
-
-void cli_print_usage(FILE *out)
+const struct cli_command *cli_command_find(const char *name)
 {
-	fprintf(out, "usage: kvtier [OPTION...] COMMAND\n\ncommands:\n");
 	for (unsigned i = 0; i < cli_commands_count; i++)
-		fprintf(out, "  %s%s%s\n        %s\n", cli_commands[i].name,
-			cli_commands[i].arguments[0] ? " " : "", cli_commands[i].arguments,
-			cli_commands[i].summary);
-	fprintf(out, "\noptions:\n");
-	for (unsigned i = 0; i < cli_options_count; i++) {
-		const struct cli_option_row *option = &cli_options[i];
-		char letter[8] = "    ";
-
-		if (option->letter != 0)
-			snprintf(letter, sizeof(letter), "-%c, ", option->letter);
-		fprintf(out, "  %s--%s%s%s\n        %s\n", letter, option->name,
-			option->argument ? " " : "", option->argument ? option->argument : "",
-			option->summary);
-	}
-	fprintf(out, "\nexit status: %s\n", exit_text);
-}
-
-/* roff takes '-' for a hyphen and a leading '.' or '\'' for a request. */
-static void print_roff(FILE *out, const char *text)
-{
-	for (; *text != 0; text++)
-		fprintf(out, *text == '-' ? "\\-" : *text == '\\' ? "\\e" : "%c", *text);
-}
-
-static void describe_man(FILE *out)
-{
-	fprintf(out,
-		".TH KVTIER 1 \"\" \"kvtier %s\" \"User Commands\"\n.SH NAME\nkvtier \\- asks and directs the kvtier "
-		"KV-cache daemon\n.SH SYNOPSIS\n.B kvtier\n[\\fIOPTION\\fR...] \\fICOMMAND\\fR\n.SH COMMANDS\n",
-		kvtier_version());
-	for (unsigned i = 0; i < cli_commands_count; i++) {
-		fprintf(out, ".TP\n\\fB%s\\fR ", cli_commands[i].name);
-		print_roff(out, cli_commands[i].arguments);
-		fprintf(out, "\n");
-		print_roff(out, cli_commands[i].help);
-		fprintf(out, "\n");
-	}
-	fprintf(out, ".SH OPTIONS\n");
-	for (unsigned i = 0; i < cli_options_count; i++) {
-		fprintf(out, ".TP\n\\fB\\-\\-%s\\fR", cli_options[i].name);
-		if (cli_options[i].letter != 0)
-			fprintf(out, ", \\fB\\-%c\\fR", cli_options[i].letter);
-		fprintf(out, " \\fI%s\\fR\n",
-			cli_options[i].argument ? cli_options[i].argument : "");
-		print_roff(out, cli_options[i].summary);
-		fprintf(out, "\n");
-	}
-	fprintf(out, ".SH EXIT STATUS\n");
-	print_roff(out, exit_text);
-	fprintf(out, "\n.SH SEE ALSO\n\\fBkvtierd\\fR(8)\n");
-}
-
-static void describe_completion(FILE *out)
-{
-	fprintf(out,
-		"_kvtier() {\n\tlocal word=${COMP_WORDS[COMP_CWORD]} last=${COMP_WORDS[COMP_CWORD-1]}\n"
-		"\tcase $last in\n\t-o|--output) COMPREPLY=($(compgen -W 'text json' -- \"$word\")); return;;\n"
-		"\t-s|--socket) COMPREPLY=($(compgen -f -- \"$word\")); return;;\n"
-		"\tbypass) COMPREPLY=($(compgen -W 'on off observe' -- \"$word\")); return;;\n"
-		"\t--describe) COMPREPLY=($(compgen -W 'man completion markdown' -- \"$word\")); return;;\n\tesac\n"
-		"\tCOMPREPLY=($(compgen -W '");
-	for (unsigned i = 0; i < cli_commands_count; i++)
-		fprintf(out, "%s ", cli_commands[i].name);
-	for (unsigned i = 0; i < cli_options_count; i++)
-		fprintf(out, "--%s%s", cli_options[i].name, i + 1 < cli_options_count ? " " : "");
-	fprintf(out, "' -- \"$word\"))\n}\ncomplete -F _kvtier kvtier\n");
-}
-
-static void print_markdown_cell(FILE *out, const char *text)
-{
-	for (; *text != 0; text++)
-		fprintf(out, *text == '|' ? "\\|" : "%c", *text);
-}
-
-static void describe_markdown(FILE *out)
-{
-	fprintf(out, "# kvtier\n\n| command | does |\n| --- | --- |\n");
-	for (unsigned i = 0; i < cli_commands_count; i++) {
-		fprintf(out, "| `%s ", cli_commands[i].name);
-		print_markdown_cell(out, cli_commands[i].arguments);
-		fprintf(out, "` | %s |\n", cli_commands[i].help);
-	}
-	fprintf(out, "\n| option | means |\n| --- | --- |\n");
-	for (unsigned i = 0; i < cli_options_count; i++) {
-		fprintf(out, "| `--%s ", cli_options[i].name);
-		print_markdown_cell(out, cli_options[i].argument ? cli_options[i].argument : "");
-		fprintf(out, "` | %s |\n", cli_options[i].summary);
-	}
-	fprintf(out, "\nExit status: %s.\n", exit_text);
-}
-
-bool cli_describe(const char *form, FILE *out)
-{
-	if (strcmp(form, "man") == 0)
-		describe_man(out);
-	else if (strcmp(form, "completion") == 0)
-		describe_completion(out);
-	else if (strcmp(form, "markdown") == 0)
-		describe_markdown(out);
-	else
-		return false;
-	return true;
+		if (strcmp(name, cli_commands[i].name) == 0)
+			return &cli_commands[i];
+	return NULL;
 }

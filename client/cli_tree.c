@@ -1,9 +1,6 @@
-/* client/cli_tree.c: any JSON as text for a person. The one place of the command that speaks to
- * jansson. */
+/* client/cli_tree.c: any JSON as text for a person. */
 #include "client/cli.h"
 
-#include <inttypes.h>
-#include <jansson.h>
 #include <string.h>
 
 #define VALUE_COLUMN 27
@@ -18,26 +15,17 @@ static bool ends_with(const char *text, const char *end)
 /* A number in units that its name tells. */
 static void print_integer(FILE *out, const char *name, json_int_t value)
 {
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
-	double scaled = (double)value;
-	unsigned unit = 0;
+	char text[CLI_UNIT_BYTES];
 
-	if (ends_with(name, "bytes")) {
-		while (scaled >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
-			scaled /= 1024;
-			unit++;
-		}
-		fprintf(out, unit == 0 ? "%.0f %s" : "%.1f %s", scaled, units[unit]);
-	} else if (ends_with(name, "_us") && value >= 1000) {
-		fprintf(out, value >= 1000000 ? "%.1f s" : "%.1f ms",
-			scaled / (value >= 1000000 ? 1e6 : 1e3));
-	} else {
+	if (ends_with(name, "bytes"))
+		fprintf(out, "%s", cli_bytes((double)value, text));
+	else if (ends_with(name, "_us") && value >= 0)
+		fprintf(out, "%s", cli_duration((uint64_t)value, text));
+	else
 		fprintf(out, "%" JSON_INTEGER_FORMAT, value);
-	}
 }
 
-/* What a daemon says must not direct the terminal. Returns the characters printed. */
-static int print_harmless(FILE *out, const char *text)
+int cli_print_harmless(FILE *out, const char *text)
 {
 	int count = 0;
 
@@ -49,7 +37,7 @@ static int print_harmless(FILE *out, const char *text)
 static void print_scalar(FILE *out, const char *name, const json_t *value)
 {
 	if (json_is_string(value)) {
-		print_harmless(out, json_string_value(value));
+		cli_print_harmless(out, json_string_value(value));
 	} else if (json_is_integer(value)) {
 		print_integer(out, name, json_integer_value(value));
 	} else if (json_is_real(value)) {
@@ -86,7 +74,7 @@ static void print_value(FILE *out, const char *name, const json_t *value, unsign
 
 	if (!is_nested(value)) {
 		fprintf(out, "%*s", indent, "");
-		indent += print_harmless(out, name);
+		indent += cli_print_harmless(out, name);
 		fprintf(out, "%*s ", indent < VALUE_COLUMN ? VALUE_COLUMN - indent : 0, "");
 		print_scalar(out, name, value);
 		fputc('\n', out);
@@ -94,7 +82,7 @@ static void print_value(FILE *out, const char *name, const json_t *value, unsign
 	}
 	if (json_is_object(value) || json_array_size(value) == 0 || depth >= CLI_TREE_DEPTH_MAX) {
 		fprintf(out, "%*s", indent, "");
-		print_harmless(out, name);
+		cli_print_harmless(out, name);
 		fprintf(out, json_object_size(value) + json_array_size(value) == 0 ? " -\n"
 			     : depth >= CLI_TREE_DEPTH_MAX                         ? " ...\n"
 										   : "\n");
@@ -114,16 +102,10 @@ static void print_value(FILE *out, const char *name, const json_t *value, unsign
 	}
 }
 
-bool cli_print_tree(const char *text, size_t bytes, FILE *out)
+void cli_print_tree(const json_t *value, FILE *out)
 {
-	json_t *root = json_loadb(text, bytes, 0, NULL);
-
-	if (root == NULL)
-		return false;
-	if (json_is_object(root))
-		print_members(out, root, 0);
+	if (json_is_object(value))
+		print_members(out, value, 0);
 	else
-		print_value(out, "answer", root, 0);
-	json_decref(root);
-	return true;
+		print_value(out, "answer", value, 0);
 }

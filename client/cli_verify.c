@@ -9,8 +9,7 @@
 
 #define DAEMON "kvtierd"
 
-/* The kvtierd beside this program, or "": the one in PATH then. */
-static void beside(char *path, size_t path_bytes)
+void cli_find_daemon(char *path, size_t path_bytes)
 {
 	ssize_t length = readlink("/proc/self/exe", path, path_bytes - sizeof("/" DAEMON));
 	char *slash;
@@ -35,7 +34,7 @@ enum cli_exit cli_verify_run(int count, char **words, FILE *error)
 	arguments[0] = DAEMON;
 	arguments[1] = "--verify";
 	memcpy(arguments + 2, words, (size_t)count * sizeof(*words));
-	beside(path, sizeof(path));
+	cli_find_daemon(path, sizeof(path));
 	if (path[0] != '\0')
 		execv(path, arguments);
 	else

@@ -56,6 +56,22 @@ static void wrong_usage_names_what_would_be_right(void **unused)
 	assert_int_equal(run("bypass", "sideways"), CLI_USAGE);
 	assert_said(error_text, "on, off or observe");
 	assert_int_equal(run("explain", "--space", SPACE), CLI_USAGE);
+	assert_said(error_text, "which blocks?");
+	assert_int_equal(run("explain", "--request", SPACE, HASH), CLI_USAGE);
+	assert_int_equal(run("explain", "--request", "12"), CLI_USAGE);
+	assert_int_equal(run("ls"), CLI_USAGE);
+	assert_int_equal(run("ls", "--space", SPACE, "--limit", "0"), CLI_USAGE);
+	assert_int_equal(run("stat"), CLI_USAGE);
+	assert_int_equal(run("stat", "zz"), CLI_USAGE);
+	assert_int_equal(run("pin"), CLI_USAGE);
+	assert_int_equal(run("pin", "--space", SPACE, "--for", "soon"), CLI_USAGE);
+	assert_said(error_text, "90s, 30m, 8h or 7d");
+	assert_int_equal(run("purge"), CLI_USAGE);
+	assert_int_equal(run("purge", "--all", "--tenant", "a"), CLI_USAGE);
+	assert_int_equal(run("config", "prnt"), CLI_USAGE);
+	assert_int_equal(run("config", "check"), CLI_USAGE);
+	assert_int_equal(run("completion", "ksh"), CLI_USAGE);
+	assert_int_equal(run("help", "stats"), CLI_USAGE);
 	assert_int_equal(run("explain", HASH), CLI_USAGE);
 	assert_said(error_text, "--space FINGERPRINT is required");
 	assert_int_equal(run("explain", "--space", SPACE, "zz"), CLI_USAGE);
@@ -67,24 +83,30 @@ static void wrong_usage_names_what_would_be_right(void **unused)
 	assert_int_equal(run("--describe", "poem"), CLI_USAGE);
 }
 
-static void the_table_makes_help_manual_and_completion(void **unused)
+static void the_table_makes_help_manual_and_completions(void **unused)
 {
-	const char *const forms[] = { "man", "completion", "markdown" };
+	const char *const forms[] = { "man", "markdown", "bash", "zsh", "fish" };
 
 	(void)unused;
 	assert_int_equal(run("--help"), CLI_DONE);
 	for (unsigned c = 0; c < cli_commands_count; c++)
 		assert_said(out_text, cli_commands[c].name);
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < sizeof(forms) / sizeof(forms[0]); i++) {
 		assert_int_equal(run("--describe", forms[i]), CLI_DONE);
 		for (unsigned c = 0; c < cli_commands_count; c++)
 			assert_said(out_text, cli_commands[c].name);
+	}
+	for (unsigned c = 0; c < cli_commands_count; c++) {
+		assert_int_equal(run("help", cli_commands[c].name), CLI_DONE);
+		assert_said(out_text, cli_commands[c].summary);
+		assert_int_equal(run(cli_commands[c].name, "--help"), CLI_DONE);
+		assert_said(out_text, cli_commands[c].arguments);
 	}
 	assert_int_equal(run("--version"), CLI_DONE);
 	assert_said(out_text, kvtier_version());
 }
 
-static void status_is_json_as_it_came_or_a_table(void **unused)
+static void status_is_json_yaml_or_a_table(void **unused)
 {
 	struct fake_daemon fake;
 	json_t *root;
@@ -96,8 +118,9 @@ static void status_is_json_as_it_came_or_a_table(void **unused)
 	assert_non_null(root);
 	json_decref(root);
 	assert_int_equal(run("status", "-s", fake.path), CLI_DONE);
-	assert_said(out_text, "1.0 MiB");
-	assert_said(out_text, "catalog");
+	assert_said(out_text, "Nothing is wrong.");
+	assert_int_equal(run("status", "-s", fake.path, "-o", "yaml"), CLI_DONE);
+	assert_said(out_text, "\ntiers:\n  cpu:\n    capacity_bytes: 1048576\n");
 	fake_stop(&fake);
 }
 
@@ -111,7 +134,7 @@ static void explain_says_why_for_each_block(void **unused)
 	assert_int_equal(run("-s", fake.path, "explain", "--space", SPACE, HASH, HASH, HASH, HASH),
 			 CLI_DONE);
 	assert_said(out_text, "hit-cpu");
-	assert_said(out_text, "evicted         4.5 s ago");
+	assert_said(out_text, "evicted         evicted: others were used more recently, since 4.5 s");
 	assert_int_equal(run("-s", fake.path, "explain", "-o", "json", "--space", SPACE, HASH),
 			 CLI_DONE);
 	root = json_loads(out_text, 0, NULL);
@@ -154,7 +177,7 @@ static void doctor_says_what_to_do(void **unused)
 	assert_said(out_text, "ok    socket");
 	run("-s", fake.path, "doctor", "-o", "json");
 	root = json_loads(out_text, 0, NULL);
-	assert_int_equal(json_array_size(root), 6);
+	assert_true(json_array_size(root) > 6);
 	json_decref(root);
 	fake_stop(&fake);
 	assert_int_equal(run("-s", "/nonexistent", "doctor"), CLI_REFUSED);
@@ -166,28 +189,137 @@ static void a_tree_that_is_too_deep_or_directs_the_terminal_is_printed_harmlessl
 	char *text = NULL;
 	size_t bytes = 0;
 	FILE *out = open_memstream(&text, &bytes);
-	const char *wild =
+	json_t *root = json_loads(
 		"{\"a\\u001b[31m\":\"b\\u001b[31m\",\"n\":[],\"l\":[1,{\"x_us\":2500000}],\"d\":"
-		"[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]],\"o\":{\"o\":{\"o\":{}}}}";
+		"[[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]],\"o\":{\"o\":{\"o\":{}}}}",
+		0, NULL);
 
 	(void)unused;
-	assert_false(cli_print_tree("{", 1, out));
-	assert_true(cli_print_tree(wild, strlen(wild), out));
+	assert_non_null(root);
+	cli_print_tree(root, out);
+	cli_print_yaml(root, out);
 	fclose(out);
+	json_decref(root);
 	assert_null(strchr(text, 27));
 	assert_said(text, "2.5 s");
 	free(text);
+}
+
+static void yaml_keeps_what_json_says(void **unused)
+{
+	char *text = NULL;
+	size_t bytes = 0;
+	FILE *out = open_memstream(&text, &bytes);
+	json_t *root = json_loads(
+		"{\"on\":\"off\",\"e\":[],\"l\":[{\"a\":1,\"b\":[true]},\"x: y\",[2,3]],\"z\":null}", 0,
+		NULL);
+
+	(void)unused;
+	cli_print_yaml(root, out);
+	fclose(out);
+	json_decref(root);
+	assert_string_equal(text, "\"on\": \"off\"\ne: []\nl:\n  - a: 1\n    b:\n      - true\n"
+				  "  - \"x: y\"\n  - - 2\n    - 3\nz: null\n");
+	free(text);
+}
+
+static void numbers_are_for_people(void **unused)
+{
+	static const struct {
+		uint64_t us;
+		const char *words;
+	} durations[] = { { 0, "0 s" },		   { 7, "7 us" },	   { 1500, "1.5 ms" },
+			  { 250000, "250 ms" },    { 90000000, "1.5 min" }, { 7200000000, "2.0 h" },
+			  { 172800000000, "2.0 d" } };
+	char text[CLI_UNIT_BYTES], bar[16];
+	uint64_t us;
+
+	(void)unused;
+	for (unsigned i = 0; i < sizeof(durations) / sizeof(durations[0]); i++)
+		assert_string_equal(cli_duration(durations[i].us, text), durations[i].words);
+	assert_string_equal(cli_bytes(1023, text), "1023 B");
+	assert_string_equal(cli_bytes(1536, text), "1.5 KiB");
+	assert_string_equal(cli_bytes(300.0 * (1 << 30), text), "300 GiB");
+	assert_string_equal(cli_count(12345, text), "12.3 k");
+	assert_true(cli_parse_duration("90", &us) && us == 90000000);
+	assert_true(cli_parse_duration("1.5h", &us) && us == UINT64_C(5400000000));
+	assert_false(cli_parse_duration("1w", &us));
+	assert_false(cli_parse_duration("-1s", &us));
+	cli_bar(0.001, 10, bar);
+	assert_string_equal(bar, "[#.........]");
+	cli_bar(2, 10, bar);
+	assert_string_equal(bar, "[##########]");
+}
+
+static bool has_finding(const char *stats, const char *level, const char *words)
+{
+	json_t *value = json_loads(stats, 0, NULL), *health = cli_health(value), *finding;
+	bool is_there = false;
+	size_t i;
+
+	json_array_foreach(health, i, finding)
+		is_there = is_there || (strcmp(cli_string(finding, "level"), level) == 0 &&
+					strstr(cli_string(finding, "what"), words) != NULL &&
+					cli_string(finding, "fix")[0] != 0);
+	json_decref(health);
+	json_decref(value);
+	return is_there;
+}
+
+static void what_is_wrong_is_said_with_what_to_do(void **unused)
+{
+	static const struct {
+		const char *stats, *level, *words;
+	} rows[] = {
+		{ "{\"state\":\"restoring\"}", "warn", "finding again" },
+		{ "{\"state\":\"a mill thread does not answer\"}", "fail", "a mill thread" },
+		{ "{\"bypass\":\"on\"}", "warn", "The bypass is on" },
+		{ "{\"drain\":\"done\"}", "warn", "drained" },
+		{ "{\"catalog\":\"absent\"}", "warn", "catalogue is absent" },
+		{ "{\"nvme\":[{\"path\":\"/d\",\"fenced\":\"errors in a row\"}]}", "fail",
+		  "/d is out of use" },
+		{ "{\"nvme\":[{\"path\":\"/d\",\"fenced\":\"\",\"read_errors\":3}]}", "warn",
+		  "3 failed operations" },
+		{ "{\"counters\":{\"damaged_cpu\":2}}", "fail", "2 blocks in memory" },
+		{ "{\"counters\":{\"damaged_nvme\":2}}", "warn", "2 blocks on nvme" },
+		{ "{\"engines\":[{\"id\":\"e\",\"ranks\":1,\"world\":2}]}", "warn", "1 of 2 ranks" },
+		{ "{\"tenants\":[{\"name\":\"a\",\"bypass\":\"observe\"}]}", "warn", "observing" },
+		{ "{\"reload\":{\"result\":\"refused\",\"reason\":\"line 3\"}}", "warn", "line 3" },
+		{ "{\"reload\":{\"result\":\"taken\",\"needs_restart\":[1]}}", "warn", "restart" },
+	};
+
+	(void)unused;
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		assert_true(has_finding(rows[i].stats, rows[i].level, rows[i].words));
+	assert_false(has_finding("{\"state\":\"serving\",\"bypass\":\"off\",\"drain\":\"off\"}", "warn",
+				 ""));
+}
+
+static void a_daemon_without_operate_gets_a_sentence(void **unused)
+{
+	struct fake_daemon fake;
+
+	(void)unused;
+	fake_start(&fake, 4096);
+	assert_int_equal(run("-s", fake.path, "spaces"), CLI_REFUSED);
+	assert_said(error_text, "older than this command");
+	assert_int_equal(fake_seen(&fake, FRAME_OPERATE), 0);
+	fake_stop(&fake);
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(wrong_usage_names_what_would_be_right),
-		cmocka_unit_test(the_table_makes_help_manual_and_completion),
-		cmocka_unit_test(status_is_json_as_it_came_or_a_table),
+		cmocka_unit_test(the_table_makes_help_manual_and_completions),
+		cmocka_unit_test(status_is_json_yaml_or_a_table),
 		cmocka_unit_test(explain_says_why_for_each_block),
 		cmocka_unit_test(bypass_and_forget_are_done_or_refused),
 		cmocka_unit_test(doctor_says_what_to_do),
+		cmocka_unit_test(yaml_keeps_what_json_says),
+		cmocka_unit_test(numbers_are_for_people),
+		cmocka_unit_test(what_is_wrong_is_said_with_what_to_do),
+		cmocka_unit_test(a_daemon_without_operate_gets_a_sentence),
 		cmocka_unit_test(
 			a_tree_that_is_too_deep_or_directs_the_terminal_is_printed_harmlessly),
 	};
