@@ -143,7 +143,8 @@ describe := $(BUILD)/tests/docs/describe
 $(describe): $(describe).o $(BUILD)/libparts.a
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 docs: $(describe)
-	$(describe) markdown > docs/SETTINGS.md
+	$(describe) markdown > docs/CONFIG.md
+	$(describe) cli markdown > docs/CLI.md
 	$(describe) metrics > docs/METRICS.md
 	$(describe) failpoints > docs/FAILPOINTS.md
 	plugin/describe.py docs/VLLM.md
@@ -184,7 +185,8 @@ config:
 
 to := $(DESTDIR)$(PREFIX)
 install: all $(describe) $(BUILD)/kvtier.pc
-	install -d $(to)/bin $(to)/lib/pkgconfig $(to)/include $(to)/share/man/man1 $(to)/share/man/man8 \
+	install -d $(to)/bin $(to)/lib/pkgconfig $(to)/include $(to)/share/man/man1 $(to)/share/man/man5 $(to)/share/man/man8 \
+		$(to)/share/zsh/site-functions $(to)/share/fish/vendor_completions.d \
 		$(to)/share/bash-completion/completions $(to)/share/doc/kvtier $(to)/lib/systemd/system
 	install -m 755 $(programs) $(to)/bin
 	install -m 755 $(BUILD)/libkvtier.so $(to)/lib/libkvtier.so.$(VERSION)
@@ -193,9 +195,15 @@ install: all $(describe) $(BUILD)/kvtier.pc
 	install -m 644 $(BUILD)/libkvtier.a $(to)/lib
 	install -m 644 $(BUILD)/kvtier.pc $(to)/lib/pkgconfig
 	install -m 644 client/kvtier.h $(to)/include
+	$(describe) cli man > $(to)/share/man/man1/kvtier.1
+	$(describe) man5 > $(to)/share/man/man5/kvtierd.yaml.5
 	$(describe) man > $(to)/share/man/man8/kvtierd.8
+	$(describe) cli bash > $(to)/share/bash-completion/completions/kvtier
+	$(describe) cli zsh > $(to)/share/zsh/site-functions/_kvtier
+	$(describe) cli fish > $(to)/share/fish/vendor_completions.d/kvtier.fish
 	$(describe) completion > $(to)/share/bash-completion/completions/kvtierd
-	$(foreach page,$(wildcard docs/*.1),install -m 644 $(page) $(to)/share/man/man1;)
+	$(describe) zsh > $(to)/share/zsh/site-functions/_kvtierd
+	$(describe) fish > $(to)/share/fish/vendor_completions.d/kvtierd.fish
 	install -m 644 docs/kvtierd.example.yaml LICENSE $(to)/share/doc/kvtier
 	sed 's|/usr/local|$(PREFIX)|g' daemonset/kvtierd.service > $(to)/lib/systemd/system/kvtierd.service
 

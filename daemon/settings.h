@@ -1,6 +1,6 @@
 /*
  * daemon/settings.h: everything that can be set, from one table (daemon/settings.c) that also makes
- * `--help`, the man page, the shell completion and docs/SETTINGS.md. Source, in this order: command
+ * `--help`, the man page, the shell completion and docs/CONFIG.md. Source, in this order: command
  * line, environment (KVTIER_<NAME>), the YAML file, the default. Keys of the file are the names of
  * the fields, but durations: their unit stands in the value (lease_max: 60s).
  * Runs on: main, before any thread; settings_load() again on a mill (daemon/reload.h).

@@ -1,6 +1,6 @@
-/* daemon/settings_describe.c: the table of settings for people and shells: --help, man page,
- * docs/SETTINGS.md, completion. */
-#include "daemon/settings_table.h"
+/* daemon/settings_describe.c: the table of settings for people: --help, man pages,
+ * docs/CONFIG.md. */
+#include "daemon/settings_describe.h"
 
 #include "base/failpoint.h"
 #include "daemon/metrics_text.h"
@@ -8,14 +8,7 @@
 #include <errno.h>
 #include <string.h>
 
-struct flag {
-	const char *name;
-	const char *argument; /* NULL: none */
-	const char *help;
-};
-
-/* What daemon/main.c understands besides the settings, for the man page and the completion. */
-static const struct flag flags[] = {
+const struct settings_flag settings_flags[] = {
 	{ "--config", "FILE",
 	  "Read settings from FILE, YAML; without it the defaults and the environment count." },
 	{ "--set", "KEY=VALUE",
@@ -25,7 +18,7 @@ static const struct flag flags[] = {
 	{ "--print-config", NULL,
 	  "Print every value and where it came from, as a file that can be read back." },
 	{ "--describe", "FORM",
-	  "Print as FORM: help, man, markdown, completion, metrics or failpoints." },
+	  "Print as FORM, one of: " SETTINGS_FORMS "." },
 	{ "--verify", NULL,
 	  "Check all that lies in the tiers of a stopped or running kvtierd, change nothing, and exit with 0 (good), "
 	  "1 (damage), 2 (usage) or 3 (unreadable); --verify --help lists its options." },
@@ -33,7 +26,7 @@ static const struct flag flags[] = {
 	{ "--version", NULL, "Print the version." },
 	{ "--help", NULL, "Print this." },
 };
-#define FLAGS (sizeof(flags) / sizeof(flags[0]))
+const unsigned settings_flags_count = sizeof(settings_flags) / sizeof(settings_flags[0]);
 
 static const char sources_text[] =
 	"Each value comes from the first of: command line (--set KEY=VALUE), environment (KVTIER_<KEY>), file, default.";
@@ -136,6 +129,38 @@ static void man_rows(const struct setting *rows, unsigned count, FILE *file)
 	}
 }
 
+static void man_settings(FILE *file)
+{
+	man_rows(settings_rows, settings_rows_count, file);
+	for (unsigned l = 0; l < settings_lists_count; l++) {
+		fprintf(file, ".SS %s\nA list of at most %u. ", settings_lists[l].name,
+			settings_lists[l].items_max);
+		man_text(settings_lists[l].help, file);
+		fputc('\n', file);
+		man_rows(settings_lists[l].rows, settings_lists[l].rows_count, file);
+	}
+}
+
+/* kvtierd.yaml(5): the file alone. */
+static void describe_man_file(FILE *file)
+{
+	fprintf(file, ".TH KVTIERD.YAML 5 \"\" \"kvtier %s\" \"File Formats Manual\"\n", KVTIER_VERSION);
+	fputs(".SH NAME\nkvtierd.yaml \\- the settings of kvtierd\n.SH DESCRIPTION\n"
+	      "YAML: one key a line, two lists. An unknown key is an error, and names the nearest known one.\n"
+	      "Sizes are written 4096, 64MiB, 1GiB; durations 100ms, 5s, 1m.\n.PP\n",
+	      file);
+	man_text(sources_text, file);
+	fputc('\n', file);
+	man_text(lists_text, file);
+	fputs("\n.PP\n", file);
+	man_text(reload_text, file);
+	fputs("\n.SH SETTINGS\n", file);
+	man_settings(file);
+	fputs(".SH EXAMPLE\n.EX\ntenants:\n  \\- name: default\n    cpu_bytes: 16GiB\nnvme:\n"
+	      "  \\- path: /var/lib/kvtier/nvme0\n    bytes: 256GiB\n.EE\n.SH SEE ALSO\n.BR kvtierd (8),\n.BR kvtier (1)\n",
+	      file);
+}
+
 static void describe_man(FILE *file)
 {
 	fprintf(file, ".TH KVTIERD 8 \"\" \"kvtier %s\" \"System Manager's Manual\"\n",
@@ -145,13 +170,13 @@ static void describe_man(FILE *file)
 	fputs(".SH DESCRIPTION\nKeeps the KV blocks of inference engines in host memory and on NVMe, and gives them back\n"
 	      "only when they are proven to be the bytes that were stored.\n.SH FLAGS\n",
 	      file);
-	for (unsigned i = 0; i < FLAGS; i++) {
+	for (unsigned i = 0; i < settings_flags_count; i++) {
 		fputs(".TP\n.B ", file);
-		man_text(flags[i].name, file);
-		if (flags[i].argument != NULL)
-			fprintf(file, " \\fI%s\\fR", flags[i].argument);
+		man_text(settings_flags[i].name, file);
+		if (settings_flags[i].argument != NULL)
+			fprintf(file, " \\fI%s\\fR", settings_flags[i].argument);
 		fputc('\n', file);
-		man_text(flags[i].help, file);
+		man_text(settings_flags[i].help, file);
 		fputc('\n', file);
 	}
 	fputs(".SH SETTINGS\n", file);
@@ -159,19 +184,12 @@ static void describe_man(FILE *file)
 	fputc('\n', file);
 	man_text(lists_text, file);
 	fputc('\n', file);
-	man_rows(settings_rows, settings_rows_count, file);
-	for (unsigned l = 0; l < settings_lists_count; l++) {
-		fprintf(file, ".SS %s\nA list of at most %u. ", settings_lists[l].name,
-			settings_lists[l].items_max);
-		man_text(settings_lists[l].help, file);
-		fputc('\n', file);
-		man_rows(settings_lists[l].rows, settings_lists[l].rows_count, file);
-	}
+	man_settings(file);
 	fputs(".SH SIGNALS\n.B SIGTERM\nand\n.B SIGINT\nend the daemon after what is under way.\n.B SIGHUP\n"
 	      "reads the settings again. What may change while the daemon runs does; what needs a restart is named in\n"
 	      "the log; when anything is wrong, all stays as it was.\n"
 	      ".SH EXIT STATUS\n0 stopped as told, 1 failed, 2 wrong usage, 78 wrong settings.\n"
-	      ".SH FILES\n/etc/kvtier/kvtier.yaml is where the systemd unit looks.\n.SH SEE ALSO\n.BR kvtier (1)\n",
+	      ".SH FILES\n/etc/kvtier/kvtier.yaml is where the systemd unit looks.\n.SH SEE ALSO\n.BR kvtierd.yaml (5),\n.BR kvtier (1)\n",
 	      file);
 }
 
@@ -192,7 +210,14 @@ static void markdown_rows(const struct setting *rows, unsigned count, FILE *file
 static void describe_markdown(FILE *file)
 {
 	fprintf(file,
-		"# Settings\n\nMade by `kvtierd --describe markdown`; do not edit. %s %s\n\n"
+		"# Configuration\n\nMade by `kvtierd --describe markdown`; do not edit.\n\n"
+		"| strength | where | how |\n| --- | --- | --- |\n"
+		"| 1 | command line | `kvtierd --set log_level=debug --set nvme.0.path=/cache/a` |\n"
+		"| 2 | environment | `KVTIER_LOG_LEVEL=debug KVTIER_NVME_0_PATH=/cache/a` |\n"
+		"| 3 | file | `kvtierd --config FILE`, YAML |\n"
+		"| 4 | default | as below |\n\n"
+		"%s %s `kvtier config print` says what is in force in a running daemon, and where each value came from; "
+		"`kvtier config print FILE` what a file would mean.\n\n"
 		"Sizes: `4096`, `64MiB`, `1GiB` (B, KiB, MiB, GiB, TiB). Durations: `100ms`, `5s`, `1m` (us, ms, s, m, h).\n\n%s\n\n"
 		"`kvtierd --check-config` reads and checks all of it and ends: exit status 0, all is right; "
 		"78, something is wrong, and one line says what; 2, the command line itself is wrong.\n\n",
@@ -205,36 +230,6 @@ static void describe_markdown(FILE *file)
 			list->items_max, list->help);
 		markdown_rows(list->rows, list->rows_count, file);
 	}
-}
-
-static void describe_completion(FILE *file)
-{
-	fputs("# bash completion of kvtierd; made by `kvtierd --describe completion`\n_kvtierd()\n{\n"
-	      "\tlocal word=\"${COMP_WORDS[COMP_CWORD]}\" previous=\"${COMP_WORDS[COMP_CWORD-1]}\"\n\tlocal key\n"
-	      "\tif [ \"$word\" = = ]; then word=; key=$previous; previous=value\n"
-	      "\telif [ \"$previous\" = = ]; then key=\"${COMP_WORDS[COMP_CWORD-2]}\"; previous=value; fi\n"
-	      "\tcase \"$previous\" in\n",
-	      file);
-	fputs("\t--config) COMPREPLY=($(compgen -f -- \"$word\")); return ;;\n"
-	      "\t--describe) COMPREPLY=($(compgen -W 'help man markdown completion metrics failpoints' -- \"$word\")); return ;;\n"
-	      "\t--set) COMPREPLY=($(compgen -S = -W '",
-	      file);
-	for (unsigned i = 0; i < settings_rows_count; i++)
-		fprintf(file, "%s%s", i == 0 ? "" : " ", settings_rows[i].name);
-	for (unsigned l = 0; l < settings_lists_count; l++)
-		for (unsigned i = 0; i < settings_lists[l].rows_count; i++)
-			fprintf(file, " %s.0.%s", settings_lists[l].name,
-				settings_lists[l].rows[i].name);
-	fputs("' -- \"$word\")); compopt -o nospace 2>/dev/null; return ;;\n\tvalue)\n\t\tcase \"$key\" in\n",
-	      file);
-	for (unsigned i = 0; i < settings_rows_count; i++)
-		if (settings_rows[i].type == SETTING_CHOICE)
-			fprintf(file, "\t\t%s) COMPREPLY=($(compgen -W '%s' -- \"$word\")) ;;\n",
-				settings_rows[i].name, settings_rows[i].choices);
-	fputs("\t\tesac\n\t\treturn ;;\n\tesac\n\tCOMPREPLY=($(compgen -W '", file);
-	for (unsigned i = 0; i < FLAGS; i++)
-		fprintf(file, "%s%s", i == 0 ? "" : " ", flags[i].name);
-	fputs("' -- \"$word\"))\n}\ncomplete -F _kvtierd kvtierd\n", file);
 }
 
 static void describe_failpoints(FILE *file)
@@ -260,7 +255,9 @@ int settings_describe(const char *form, FILE *file)
 		void (*describe)(FILE *file);
 	} forms[] = {
 		{ "help", describe_help },         { "man", describe_man },
-		{ "markdown", describe_markdown }, { "completion", describe_completion },
+		{ "man5", describe_man_file },     { "markdown", describe_markdown },
+		{ "completion", settings_describe_bash }, { "zsh", settings_describe_zsh },
+		{ "fish", settings_describe_fish },
 		{ "metrics", metrics_describe },   { "failpoints", describe_failpoints },
 	};
 
