@@ -85,7 +85,7 @@ const struct setting settings_rows[] = {
 	  .help = "How fast blocks in both tiers are checked in the background while there is little else to do; "
 		  "0 for not at all." },
 	{ "scrub_interval", SETTING_DURATION, FIELD(settings, scrub_interval_us),
-	  BETWEEN(0, 8760 * 3600 * SECOND), .initial = "10m", .is_reloadable = true,
+	  BETWEEN(SECOND, 8760 * 3600 * SECOND), .initial = "10m", .is_reloadable = true,
 	  .help = "A round of these checks begins at most so often." },
 	{ "readback_every", SETTING_COUNT, FIELD(settings, readback_every),
 	  BETWEEN(1, 1000000000), .zero_allowed = true, .initial = "1024", .is_reloadable = true,

@@ -233,8 +233,10 @@ static int extent_look(struct verify *verify, unsigned number, const struct nvme
 	};
 	uint64_t left = extent_slots(look, extent);
 	uint64_t batch = BATCH_BYTES / extent->slot_bytes;
-	int result = buffer_make(verify, batch > 0 ? BATCH_BYTES : extent->slot_bytes);
+	int result = 0;
 
+	if (left > 0)
+		result = buffer_make(verify, batch > 0 ? BATCH_BYTES : extent->slot_bytes);
 	memcpy(place.tenant, extent->tenant, sizeof(place.tenant));
 	if (batch == 0)
 		batch = 1;

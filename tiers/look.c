@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define UNIT_BYTES_MAX (UINT64_C(1) << 40)
+
 /* Which of two copies counts: the newer good one; -1: neither is. */
 static int newer(const bool is_good[2], const uint64_t sequence[2])
 {
@@ -125,10 +127,12 @@ int look_open(struct look *look, enum tier_id tier, const char *path,
 	if (result < 0)
 		error_set(error, result, "%s cannot be read: %s", path, strerror(-result));
 	if (result == 0) {
+		/* Beyond these no settings go; sums of them must not overflow. */
 		result = tier == TIER_CPU ? arena_head(look, page) : device_head(look, page);
 		if (result == 0 &&
 		    (look->units_count == 0 || look->units_count > NVME_EXTENTS_MAX ||
-		     look->unit_bytes % SLOT_ALIGN_BYTES != 0))
+		     look->unit_bytes > UNIT_BYTES_MAX || look->slots_offset > UNIT_BYTES_MAX ||
+		     (look->unit_bytes | look->slots_offset) % SLOT_ALIGN_BYTES != 0))
 			result = -EUCLEAN;
 		if (result < 0)
 			error_set(error, result, "%s: no superblock of kvtier is readable", path);

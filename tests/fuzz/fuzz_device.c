@@ -1,5 +1,6 @@
 /* tests/fuzz/fuzz_device.c: any bytes as superblocks and extent tables of a device: refused with
  * words, or opened with rows that can be true. */
+#include "tiers/look.h"
 #include "tiers/nvme/block_io_simulated.h"
 #include "tiers/nvme/extent_table.h"
 
@@ -114,6 +115,26 @@ static void rows_can_be_true(const struct nvme_extent *extents, unsigned count)
 	}
 }
 
+/* As verify does: whatever sizes the superblock claims. */
+static void look_at(const struct block_io_simulated *disk)
+{
+	struct error error = { 0 };
+	struct look look;
+
+	if (look_open(&look, TIER_NVME, "simulated", &disk->ops, &error) < 0) {
+		assert(error.code < 0 && error.text[0] != '\0');
+		return;
+	}
+	assert(look.units_count >= 1 && look.units_count <= NVME_EXTENTS_MAX);
+	for (unsigned i = 0; i < look.extents_count; i++) {
+		assert(look.extents[i].units_count <= look.units_count);
+		assert(look.extents[i].first_unit <=
+		       look.units_count - look.extents[i].units_count);
+		assert(look.extents[i].slot_bytes > SLOT_HEADER_BYTES);
+	}
+	look_close(&look);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
 {
 	static struct nvme_extent extents[NVME_EXTENTS_MAX];
@@ -136,6 +157,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
 			return 0;
 	}
 	disk_fill(&disk, input, bytes);
+	look_at(&disk);
 	if (nvme_device_open(&device, &config, &error) < 0) {
 		assert(error.code < 0 && error.text[0] != '\0');
 		return 0;

@@ -43,7 +43,7 @@ class Scrub(unittest.TestCase):
                 self.assertEqual(client.get(i), node.payload_of(self.hashes[start + i], PAYLOAD_BYTES))
 
     def test_bits_that_flip_under_a_running_daemon_are_found_and_mended(self):
-        cache, client = self.node_with_blocks(scrub_bytes_second='64MiB', scrub_interval='100ms')
+        cache, client = self.node_with_blocks(scrub_bytes_second='64MiB', scrub_interval='1s')
         random_of = random.Random(SEED)
         slots = Slots(cache.nvme, self.hashes, NVME)
         self.assertEqual(len(slots.places), BLOCKS)
