@@ -231,7 +231,10 @@ static int memfd_make(struct arena *arena, unsigned flags, struct error *error)
 
 	arena->fd = memfd_create("kvtier-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING | flags);
 	if (arena->fd < 0)
-		return error_set(error, -errno, "memfd_create: %s", strerror(errno));
+		return error_set(error, -errno, "memfd_create: %s%s", strerror(errno),
+				 errno == ENOSYS ? ": kvtierd needs Linux 3.17 or newer, and a "
+						   "container that allows this call"
+						 : "");
 	result = memfd_size(arena->fd, arena_mapping_bytes(arena));
 	if (result < 0)
 		error_set(error, result, "an arena of %llu MiB: %s",
