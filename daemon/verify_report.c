@@ -151,6 +151,18 @@ static void counts_json(struct json_text *json, const struct verify_counts *coun
 	json_text_unsigned(json, "heads_damaged", counts->heads_damaged);
 }
 
+static const char *kind_words(enum verify_kind kind)
+{
+	switch (kind) {
+	case VERIFY_SEALED:
+		return "sealed (enciphered: their payload cannot be checked here)";
+	case VERIFY_IN_FLUX:
+		return "in flux";
+	default:
+		return verify_kind_name(kind);
+	}
+}
+
 static void counts_words(FILE *out, const struct verify_counts *counts)
 {
 	const char *separator = "";
@@ -159,7 +171,7 @@ static void counts_words(FILE *out, const struct verify_counts *counts)
 		if (counts->slots[kind] == 0 && kind != VERIFY_GOOD && kind != VERIFY_DAMAGED)
 			continue;
 		fprintf(out, "%s%" PRIu64 " %s", separator, counts->slots[kind],
-			kind == VERIFY_IN_FLUX ? "in flux" : verify_kind_name(kind));
+			kind_words(kind));
 		separator = ", ";
 	}
 	fputc('\n', out);

@@ -238,6 +238,23 @@ static void another_slots_bytes_are_stale(void **unused)
 	bench_finish(&bench);
 }
 
+static void an_enciphered_slot_is_sealed_and_no_damage(void **unused)
+{
+	struct bench bench;
+
+	(void)unused;
+	bench_init(&bench, &warm);
+	struct slot_header *header = (struct slot_header *)rig_slot_bytes(
+		&bench.rig, TIER_NVME, rig_slot(bench.client, TIER_NVME, 0, 3));
+	header->identity.key_id = 5;
+	slot_identity_seal(header);
+	rig_stop(&bench.rig);
+	assert_int_equal(verify(&bench), 0);
+	assert_int_equal(counted(&bench, VERIFY_SEALED), 1);
+	assert_int_equal(counted(&bench, VERIFY_GOOD), 2 * BLOCKS - 1);
+	bench_finish(&bench);
+}
+
 static void byte_put_back(struct bench *bench)
 {
 	*bench->place = bench->byte;
@@ -371,6 +388,7 @@ int main(void)
 		cmocka_unit_test(exactly_the_damaged_slots_are_found),
 		cmocka_unit_test(what_was_forgotten_is_stale),
 		cmocka_unit_test(another_slots_bytes_are_stale),
+		cmocka_unit_test(an_enciphered_slot_is_sealed_and_no_damage),
 		cmocka_unit_test(a_slot_that_changes_between_two_looks_is_in_flux),
 		cmocka_unit_test(nothing_of_a_running_node_is_called_damaged),
 		cmocka_unit_test(one_damaged_superblock_is_told_and_two_cannot_be_looked_into),
