@@ -179,6 +179,12 @@ deps-vllm:
 	@.ci/deps vllm
 deps-build:
 	@.ci/deps build
+# What the programs are made of, as SPDX.
+sbom: programs
+	.ci/sbom $(BUILD) > $(BUILD)/kvtier.spdx.json
+# Takes out one line of defence at a time, in a copy, and wants the test that it names to fail.
+mutations:
+	tests/security/mutations.py
 config:
 	@echo 'compiler: $(CC), flags: $(CPPFLAGS) $(CFLAGS)'
 	@printf '%s\n' $(options)
@@ -218,6 +224,7 @@ help:
 	@echo 'make demo-vllm  vLLM asked twice across its restart  make bench-vllm what a hit saves, what the connector costs'
 	@echo 'make vllm-env   build/vllm/VLLM, from PyPI; VLLM=0.32.0, 0.29.0 or 0.22.1'
 	@echo 'make vllm-sources   the newest vLLM, not built      make clean      all of build/, build/vllm too'
+	@echo 'make sbom       BUILD/kvtier.spdx.json              make mutations  does a test miss each line of defence?'
 	@echo 'tests/run SUITE...   tests/run --help lists the suites'
 
 $(BUILD)/daemon/page.o: daemon/page.html   # taken in by the assembler, which says nothing to -MMD
@@ -231,6 +238,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm config install help clean FORCE
+.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .SECONDARY:
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(describe).d
