@@ -7,6 +7,7 @@ the time. Figures: build/tests/isolation.json.
 """
 import collections
 import itertools
+import json
 import os
 import random
 import struct
@@ -19,7 +20,7 @@ import node     # noqa: E402
 
 OPERATIONS = 4000
 SEED = int(os.environ.get('KVTIER_TEST_SEED', '27'))
-TENANTS, MODELS, SALTS, ADAPTERS = ('red', 'blue'), ('llama', 'qwen'), ('', 'pepper'), (None, 'lora')
+TENANTS, MODELS, SALTS, ADAPTERS = ('amber', 'blue'), ('llama', 'qwen'), ('', 'pepper'), (None, 'lora')
 PAYLOAD_BYTES = 16384
 CHAIN = 8
 PROMPTS = 24
@@ -182,6 +183,13 @@ class Matrix(unittest.TestCase):
         self.assertGreater(self.counts['chains_found_again'], 0)
         node.figures_write('isolation.json', {'operations': operations, 'cells': len(self.cells), 'seed': SEED,
                                               'canaries_seen': 0, **self.counts})
+
+    def test_the_status_that_a_tenant_gets_names_nobody_else(self):
+        for tenant, other in (TENANTS, TENANTS[::-1]):
+            with frames.Connection(self.cache.socket(tenant)) as connection:
+                text = json.dumps(connection.stats())
+            self.assertIn(tenant, text)
+            self.assertNotIn(other, text)
 
     def restart(self):
         """The units on the device are found again, each by its own tenant."""

@@ -94,6 +94,15 @@ class Confined(Case):
                          {'mode': 'enforce', 'no_new_privileges': True, 'no_capabilities': True, 'seccomp': True,
                           'landlock': landlock_version(), 'missing': ''})
 
+    def test_the_helpers_that_were_there_before_are_confined(self):
+        cache = self.start(sandbox='enforce', io='psync')
+        threads = os.listdir(f'/proc/{cache.process.pid}/task')
+        self.assertGreater(len(threads), 5)
+        for thread in threads:
+            status = status_of(f'{cache.process.pid}/task/{thread}')
+            self.assertEqual((status['NoNewPrivs'], status['Seccomp'], int(status['CapEff'], 16)),
+                             ('1', SECCOMP_FILTER, 0))
+
     def test_it_serves_by_io_uring_and_by_psync(self):
         for io in ('auto', 'psync'):
             with self.subTest(io=io):
@@ -242,7 +251,7 @@ class Cores(Case):
     def tier_mappings(self, cache):
         """[(name, flags)] of the daemon's arenas and windows."""
         with open(f'/proc/{cache.process.pid}/smaps', encoding='ascii') as file:
-            found = re.findall(r'^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ +(\S*(?:kvtier-|' + re.escape(cache.shm) +
+            found = re.findall(r'^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ +(\S*(?:memfd:kvtier-|' + re.escape(cache.shm) +
                                r')\S*).*?^VmFlags: ([^\n]*)$', file.read(), re.M | re.S)
         return [(name, flags.split()) for name, flags in found if 'catalog' not in name]
 

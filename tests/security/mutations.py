@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+"""mutations.py [NAME...]: does a test miss each line of defence when it is taken out?
+
+Works in a copy of the tracked files and of build/test/unit: one line is changed, what it needs is built, and the test that
+docs/SECURITY.md names for it must fail. A mutation that no test notices, or that fits no line any more, is a failure.
+`mutations.py --list` prints the table of docs/SECURITY.md. Takes some seconds each, and root for those of the sandbox.
+"""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = 'build/test/unit'
+BUILD_SECONDS_MAX, TEST_SECONDS_MAX = 900, 300
+
+# name: (attack, file:function, what is taken out, what takes its place, the test that has to fail)
+MUTATIONS = {
+    'full-key': ('a chosen key that collides in the table (B4.1)', 'index/table.c:entry_is',
+                 '''	return entry->space == space && entry->group == group &&
+	       memcmp(entry->hash, hash, BLOCK_HASH_BYTES) == 0;''',
+                 '	return (void)hash, entry->space == space && entry->group == group;',
+                 'index/test_collision'),
+    'key-space': ('the same key in another model or tenant (B4.1)', 'index/table.c:entry_is',
+                  'return entry->space == space && entry->group', 'return (void)space, entry->group',
+                  'index/test_collision'),
+    'tenant-in-space': ('the same model of another tenant (B4.1)', 'daemon/fingerprint.c:fingerprint_space',
+                        'put(digest, TAG_TENANT, tenant, (uint32_t)strlen(tenant));', '(void)tenant;',
+                        'system/test_neighbours.py Tenants.test_a_tenant_never_sees_anothers_blocks'),
+    'held-space': ("a space's number that was guessed (B4.9)", 'daemon/session.c:session_may_use_space',
+                   '	if (engine == NULL)\n		return false;\n	if (space == engine->space)',
+                   '	if (engine == NULL)\n		return false;\n	if (space != UINT32_MAX)',
+                   'system/test_neighbours.py Tenants.test_a_tenant_cannot_use_anothers_space_or_token'),
+    'own-token': ("another tenant's token (B4.2)", 'daemon/engine.c:session_by_token',
+                  'session->tenant == tenant &&', '(void *)session->tenant != (void *)&tenant &&',
+                  'system/test_neighbours.py Tenants.test_a_tenant_cannot_use_anothers_space_or_token'),
+    'own-status': ("reading others' names and figures (B4.9)", 'daemon/admin.c:stats_frame',
+                   'session->is_admin ? NULL : session->tenant', 'NULL',
+                   'system/test_isolation.py Matrix.test_the_status_that_a_tenant_gets_names_nobody_else'),
+    'window-seals': ('a window that shrinks under the daemon (B4.3)', 'daemon/engine.c:window_open',
+                     'F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL', 'F_SEAL_SEAL',
+                     'system/test_hostile.py Memory.test_the_window_cannot_be_resized'),
+    'arena-seals': ('writing into stored blocks (B4.3)', 'tiers/cpu/arena.c:memfd_seal',
+                    'seals | F_SEAL_FUTURE_WRITE', 'seals',
+                    'system/test_hostile.py Memory.test_stored_blocks_cannot_be_written_by_a_client'),
+    'connections-part': ('one tenant takes all connections (B4.4)', 'daemon/server.c:session_is_left',
+                         'return open < (part == 0 ? 1 : part);', 'return open < all;',
+                         'system/test_neighbours.py Tenants.test_a_tenant_with_all_connections_leaves_another_some'),
+    'identity-space': ("a unit that was another's (B4.8)", 'transfer/slot_header.c:identity_is_expected',
+                       'memcmp(identity->space, expected->space, SPACE_ID_BYTES) != 0', 'false',
+                       'transfer/test_slot_header'),
+    'identity-epoch': ('a stale handle, or what was forgotten (B2)', 'transfer/slot_header.c:identity_is_expected',
+                       'if (identity->epoch < expected->epoch_min)', 'if (false)',
+                       'transfer/test_slot_header'),
+    'arena-dump': ('KV bytes in a core (B4.8)', 'tiers/cpu/arena.c:arena_touch',
+                   'madvise(arena->start, arena_mapping_bytes(arena), MADV_DONTDUMP);', '',
+                   'system/test_sandbox.py Cores'),
+    'window-dump': ('KV bytes in a core (B4.8)', 'daemon/engine.c:window_open',
+                    '(void)madvise(memory, bytes, MADV_DONTDUMP);', '',
+                    'system/test_sandbox.py Cores'),
+    'no-core': ('a core of the daemon or its worker (B4.8)', 'daemon/sandbox.c:core_policy_set',
+                'setrlimit(RLIMIT_CORE, &limit);', '(void)limit;', 'system/test_sandbox.py Cores'),
+    'no-new-privileges': ('a taken-over daemon gains rights (P1)', 'daemon/sandbox.c:privileges_drop',
+                          'prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)', '0',
+                          'system/test_sandbox.py Confined.test_daemon_and_worker_have_no_privileges_and_a_filter'),
+    'capabilities': ('a taken-over daemon is root (P1)', 'base/privilege.c:privilege_keep',
+                     'syscall(SYS_capset, &head, data) < 0', 'head.version == 0',
+                     'system/test_sandbox.py Confined.test_daemon_and_worker_have_no_privileges_and_a_filter'),
+    'files': ("a taken-over daemon reads the node's files (P1)", 'daemon/sandbox_landlock.c:landlock_enforce',
+              'syscall(SYS_landlock_restrict_self, landlock->fd, 0) < 0', 'landlock->fd < 0',
+              'system/test_sandbox.py Forbidden.test_the_loop_thread_can_do_none_of_it'),
+    'calls': ('a taken-over daemon speaks to the network (P1)', 'daemon/sandbox_seccomp.c:seccomp_enforce',
+              'result = seccomp_load(filter);', 'result = 0;',
+              'system/test_sandbox.py Forbidden.test_the_loop_thread_can_do_none_of_it'),
+    'all-threads': ('a taken-over thread that was there before the filter (P1)',
+                    'daemon/sandbox_seccomp.c:seccomp_enforce',
+                    'SCMP_FLTATR_CTL_TSYNC, 1', 'SCMP_FLTATR_CTL_TSYNC, 0',
+                    'system/test_sandbox.py Confined.test_the_helpers_that_were_there_before_are_confined'),
+    'worker': ('a taken-over RocksDB reads the journal (P1)', 'daemon/catalog_worker.c:catalog_worker_main',
+               '		result = sandbox_worker(path, &error);', '		result = path == NULL;',
+               'system/test_sandbox.py Forbidden.test_the_worker_can_do_none_of_it_nor_harm_the_daemon'),
+    'folder-owner': ("somebody else's folder as ours (row 29)", 'base/trusted_path.c:folder_check',
+                     '	if (!is_trusted(status.st_uid))\n		return refuse_owner(path, &status, error);\n'
+                     '	if (status.st_mode & S_IWOTH)\n		return error_set(error, -EPERM, "everybody may write in',
+                     '	if (status.st_mode & S_IWOTH)\n		return error_set(error, -EPERM, "everybody may write in',
+                     'system/test_paths.py Folders.test_a_state_directory_of_another_owner_is_refused'),
+    'parent-owner': ('a folder that its owner can swap (row 29)', 'base/trusted_path.c:component_check',
+                     '	if (!is_trusted(status.st_uid))', '	if (false)', 'system/test_paths.py Folders'),
+    'disk-link': ('a link in the place of a disk file (row 29)', 'tiers/nvme/block_disk.c:disk_open_fd',
+                  'open_flags |= O_NOFOLLOW;', 'open_flags |= 0;', 'system/test_paths.py Planted'),
+    'hard-link': ('another name of a file of ours (row 29)', 'base/trusted_path.c:trusted_file',
+                  'status.st_nlink > 1', 'false', 'system/test_paths.py Planted'),
+    'journal-new': ('a file that waits for us to write into (row 29)', 'daemon/journal.c:rewrite',
+                    '	(void)unlinkat(journal->folder_fd, fresh, 0);\n	int fd = openat(journal->folder_fd, fresh,\n'
+                    '			O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);',
+                    '	int fd = openat(journal->folder_fd, fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);',
+                    'system/test_paths.py Planted'),
+    'socket-mode': ("another user on a tenant's socket (B4.2)", 'daemon/server.c:listener_add',
+                    'tenant != NULL ? 0660 : 0600', '0666', 'system/test_paths.py Modes'),
+    'floor': ('a block that was forgotten (B2)', 'index/table.c:cache_find_any',
+              'if (entry == ENTRY_NONE || entry_is_forgotten(cache, &cache->entries[entry]))', 'if (entry == ENTRY_NONE)',
+              'index/test_spaces'),
+}
+
+
+def execute(words, folder, seconds_max, **variables):
+    try:
+        run = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=seconds_max, check=False,
+                             errors='replace', env={**os.environ, **variables})
+        return run.returncode, run.stdout + run.stderr
+    except subprocess.TimeoutExpired:
+        return 124, f'not within {seconds_max} s'
+
+
+def copy_make(folder):
+    names = subprocess.run(['git', '-C', TOP, 'ls-files', '-z'], capture_output=True, check=True).stdout.decode()
+    for name in filter(None, names.split('\0')):
+        target = os.path.join(folder, name)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy2(os.path.join(TOP, name), target)
+    if os.path.isdir(os.path.join(TOP, BUILD)):
+        shutil.copytree(os.path.join(TOP, BUILD), os.path.join(folder, BUILD), symlinks=True)
+
+
+def build(folder, test):
+    target = 'all' if test.startswith('system/') else f'{BUILD}/tests/{test}'
+    return execute(['make', '-s', f'-j{os.cpu_count()}', f'BUILD={BUILD}', 'WERROR=1', 'FAILPOINTS=1', target], folder,
+                   BUILD_SECONDS_MAX)
+
+
+def test_run(folder, test):
+    words = test.split()
+    if words[0].startswith('system/'):
+        words = [sys.executable, os.path.join('tests', words[0]), *words[1:]]
+    else:
+        words = [os.path.join(folder, BUILD, 'tests', words[0])]
+    return execute(words, folder, TEST_SECONDS_MAX, KVTIER_TEST_SCALE='0.1', KVTIER_BUILD=os.path.join(folder, BUILD))
+
+
+def write(path, text):
+    with open(path, 'w', encoding='utf-8') as file:
+        file.write(text)
+    # Later than whatever was built of it, also on a clock of whole seconds.
+    later = time.time() + 2
+    os.utime(path, (later, later))
+
+
+def mutate(folder, name):
+    """Why it is a failure, or None."""
+    _, place, old, new, test = MUTATIONS[name]
+    path = os.path.join(folder, place.split(':')[0])
+    with open(path, encoding='utf-8') as file:
+        text = file.read()
+    if text.count(old) != 1:
+        return f'fits {text.count(old)} places of {place}'
+    write(path, text.replace(old, new))
+    try:
+        status, output = build(folder, test)
+        if status != 0:
+            return f'does not build: {output[-500:]}'
+        status, output = test_run(folder, test)
+        if 'skipped=' in output and status == 0:
+            return f'{test} was skipped: {output[-200:]}'
+        return f'{test} does not notice' if status == 0 else None
+    finally:
+        write(path, text)
+
+
+def table():
+    return [f'| {attack} | `{place}` | `{test}` | {name} |'
+            for name, (attack, place, _, _, test) in MUTATIONS.items()]
+
+
+def missing_rows():
+    with open(os.path.join(TOP, 'docs/SECURITY.md'), encoding='utf-8') as file:
+        text = file.read()
+    return [f'not in docs/SECURITY.md: {row}' for row in table() if row not in text]
+
+
+def main():
+    if sys.argv[1:] == ['--list']:
+        print('\n'.join(table()))
+        return 0
+    names = sys.argv[1:] or list(MUTATIONS)
+    failures = missing_rows()
+    with tempfile.TemporaryDirectory(prefix='kvtier-mutations-') as folder:
+        copy_make(folder)
+        for test in sorted({MUTATIONS[name][4] for name in names}):
+            status, output = build(folder, test)
+            if status == 0:
+                status, output = test_run(folder, test)
+            if status != 0:
+                failures.append(f'{test} fails as it is: {output[-800:]}')
+        for name in names if not failures else []:
+            start = time.monotonic()
+            reason = mutate(folder, name)
+            print(f'{"FAILED " if reason else "noticed"} {name:<20} {time.monotonic() - start:5.1f} s  {reason or ""}',
+                  flush=True)
+            failures += [f'{name}: {reason}'] if reason else []
+    print('\n'.join(failures))
+    print(f'{len(names) - len(failures)} of {len(names)} noticed')
+    return 1 if failures else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
