@@ -19,9 +19,9 @@ BUILD_SECONDS_MAX, TEST_SECONDS_MAX = 900, 300
 # name: (attack, file:function, what is taken out, what takes its place, the test that has to fail)
 MUTATIONS = {
     'full-key': ('a chosen key that collides in the table (B4.1)', 'index/table.c:entry_is',
-                 '''	return entry->space == space && entry->group == group &&
-	       memcmp(entry->hash, hash, BLOCK_HASH_BYTES) == 0;''',
-                 '	return (void)hash, entry->space == space && entry->group == group;',
+                 '''\treturn entry->space == space && entry->group == group &&
+\t       memcmp(entry->hash, hash, BLOCK_HASH_BYTES) == 0;''',
+                 '\treturn (void)hash, entry->space == space && entry->group == group;',
                  'index/test_collision'),
     'key-space': ('the same key in another model or tenant (B4.1)', 'index/table.c:entry_is',
                   'return entry->space == space && entry->group', 'return (void)space, entry->group',
@@ -30,8 +30,8 @@ MUTATIONS = {
                         'put(digest, TAG_TENANT, tenant, (uint32_t)strlen(tenant));', '(void)tenant;',
                         'system/test_neighbours.py Tenants.test_a_tenant_never_sees_anothers_blocks'),
     'held-space': ("a space's number that was guessed (B4.9)", 'daemon/session.c:session_may_use_space',
-                   '	if (engine == NULL)\n		return false;\n	if (space == engine->space)',
-                   '	if (engine == NULL)\n		return false;\n	if (space != UINT32_MAX)',
+                   '\tif (engine == NULL)\n\t\treturn false;\n\tif (space == engine->space)',
+                   '\tif (engine == NULL)\n\t\treturn false;\n\tif (space != UINT32_MAX)',
                    'system/test_neighbours.py Tenants.test_a_tenant_cannot_use_anothers_space_or_token'),
     'own-token': ("another tenant's token (B4.2)", 'daemon/engine.c:session_by_token',
                   'session->tenant == tenant &&', '(void *)session->tenant != (void *)&tenant &&',
@@ -79,23 +79,23 @@ MUTATIONS = {
                     'SCMP_FLTATR_CTL_TSYNC, 1', 'SCMP_FLTATR_CTL_TSYNC, 0',
                     'system/test_sandbox.py Confined.test_the_helpers_that_were_there_before_are_confined'),
     'worker': ('a taken-over RocksDB reads the journal (P1)', 'daemon/catalog_worker.c:catalog_worker_main',
-               '		result = sandbox_worker(path, &error);', '		result = path == NULL;',
+               '\t\tresult = sandbox_worker(path, &error);', '\t\tresult = path == NULL;',
                'system/test_sandbox.py Forbidden.test_the_worker_can_do_none_of_it_nor_harm_the_daemon'),
     'folder-owner': ("somebody else's folder as ours (row 29)", 'base/trusted_path.c:folder_check',
-                     '	if (!is_trusted(status.st_uid))\n		return refuse_owner(path, &status, error);\n'
-                     '	if (status.st_mode & S_IWOTH)\n		return error_set(error, -EPERM, "everybody may write in',
-                     '	if (status.st_mode & S_IWOTH)\n		return error_set(error, -EPERM, "everybody may write in',
+                     '\tif (!is_trusted(status.st_uid))\n\t\treturn refuse_owner(path, &status, error);\n'
+                     '\tif (status.st_mode & S_IWOTH)\n\t\treturn error_set(error, -EPERM, "everybody may write in',
+                     '\tif (status.st_mode & S_IWOTH)\n\t\treturn error_set(error, -EPERM, "everybody may write in',
                      'system/test_paths.py Folders.test_a_state_directory_of_another_owner_is_refused'),
     'parent-owner': ('a folder that its owner can swap (row 29)', 'base/trusted_path.c:component_check',
-                     '	if (!is_trusted(status.st_uid))', '	if (false)', 'system/test_paths.py Folders'),
+                     '\tif (!is_trusted(status.st_uid))', '\tif (false)', 'system/test_paths.py Folders'),
     'disk-link': ('a link in the place of a disk file (row 29)', 'tiers/nvme/block_disk.c:disk_open_fd',
                   'open_flags |= O_NOFOLLOW;', 'open_flags |= 0;', 'system/test_paths.py Planted'),
     'hard-link': ('another name of a file of ours (row 29)', 'base/trusted_path.c:trusted_file',
                   'status.st_nlink > 1', 'false', 'system/test_paths.py Planted'),
     'journal-new': ('a file that waits for us to write into (row 29)', 'daemon/journal.c:rewrite',
-                    '	(void)unlinkat(journal->folder_fd, fresh, 0);\n	int fd = openat(journal->folder_fd, fresh,\n'
-                    '			O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);',
-                    '	int fd = openat(journal->folder_fd, fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);',
+                    '\t(void)unlinkat(journal->folder_fd, fresh, 0);\n\tint fd = openat(journal->folder_fd, fresh,\n'
+                    '\t\t\tO_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);',
+                    '\tint fd = openat(journal->folder_fd, fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);',
                     'system/test_paths.py Planted'),
     'socket-mode': ("another user on a tenant's socket (B4.2)", 'daemon/server.c:listener_add',
                     'tenant != NULL ? 0660 : 0600', '0666', 'system/test_paths.py Modes'),
@@ -168,8 +168,13 @@ def mutate(folder, name):
         write(path, text)
 
 
+def test_shown(test):
+    path, *case = test.split()
+    return ' '.join([f'`tests/{path}`' if path.endswith('.py') else f'`tests/{path}.c`'] + [one.split('.')[0] for one in case])
+
+
 def table():
-    return [f'| {attack} | `{place}` | `{test}` | {name} |'
+    return [f'| {attack} | `{place}` | {test_shown(test)} | {name} |'
             for name, (attack, place, _, _, test) in MUTATIONS.items()]
 
 
