@@ -168,6 +168,8 @@ void cli_words(struct cli *cli, enum cli_colour colour, const char *indent, cons
 json_t *cli_health(const json_t *stats);
 /* Prints them; returns how many there are. */
 unsigned cli_health_print(struct cli *cli, const json_t *health);
+/* How much a tier holds: the tenants' shares together, but of nvme not more than there is. */
+double cli_tier_size(const json_t *stats, const char *tier);
 /* Sums of all tenants. */
 double cli_tier_sum(const json_t *stats, const char *tier, const char *name);
 

@@ -23,6 +23,7 @@ static void look_at_state(const json_t *stats, json_t *health)
 {
 	const char *state = cli_string(stats, "state"), *bypass = cli_string(stats, "bypass");
 	const char *drain = cli_string(stats, "drain"), *catalog = cli_string(stats, "catalog");
+	const char *purge = cli_string(stats, "purge");
 
 	if (strcmp(state, "restoring") == 0)
 		add(health, "warn", "Wait: it serves from memory already, and nvme comes next.",
@@ -39,6 +40,9 @@ static void look_at_state(const json_t *stats, json_t *health)
 	if (drain[0] != 0 && strcmp(drain, "off") != 0)
 		add(health, "warn", "To take new blocks again: kvtier drain --off",
 		    "It is drained: no new blocks are taken.");
+	if (purge[0] != 0 && strcmp(purge, "none") != 0 && strcmp(purge, "done") != 0)
+		add(health, "warn", "It ends when no engine reads these blocks any more.",
+		    "A purge is under way: what it is about is found no more.");
 	if (strcmp(catalog, "absent") == 0 || strcmp(catalog, "behind") == 0)
 		add(health, "warn", "Nothing is lost; look for worker_ended in the log.",
 		    "The catalogue is %s: the next start reads every header on nvme, which takes longer.",
@@ -164,4 +168,17 @@ double cli_tier_sum(const json_t *stats, const char *tier, const char *name)
 	json_array_foreach(cli_get(stats, "tenants"), i, tenant)
 		sum += cli_number(cli_get(cli_get(tenant, "tiers"), tier), name);
 	return sum;
+}
+
+double cli_tier_size(const json_t *stats, const char *tier)
+{
+	double shares = cli_tier_sum(stats, tier, "capacity_bytes"), devices = 0;
+	size_t i;
+	json_t *device;
+
+	if (strcmp(tier, "nvme") != 0)
+		return shares;
+	json_array_foreach(cli_get(stats, "nvme"), i, device)
+		devices += cli_number(device, "capacity_bytes");
+	return devices > 0 && devices < shares ? devices : shares;
 }

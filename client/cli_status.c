@@ -11,7 +11,7 @@ static void tiers_print(struct cli *cli, const json_t *stats)
 
 	cli_line(cli, CLI_BOLD, "%-6s %-24s %-24s %s", "TIER", "FULL", "USED", "BLOCKS");
 	for (unsigned i = 0; i < sizeof(tiers) / sizeof(tiers[0]); i++) {
-		double size = cli_tier_sum(stats, tiers[i], "capacity_bytes");
+		double size = cli_tier_size(stats, tiers[i]);
 		double used = cli_tier_sum(stats, tiers[i], "ready_bytes");
 		char bar[BAR_WIDTH + 3], a[CLI_UNIT_BYTES], b[CLI_UNIT_BYTES], c[CLI_UNIT_BYTES];
 		char of[2 * CLI_UNIT_BYTES + 8];

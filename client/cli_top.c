@@ -60,7 +60,7 @@ static void tiers_draw(const struct top *top)
 	cli_line(top->cli, CLI_BOLD, "%-5s %-25s %-22s %8s %11s", "TIER", "FULL", "USED", "BLOCKS",
 		 "HITS/S");
 	for (unsigned i = 0; i < sizeof(tiers) / sizeof(tiers[0]); i++) {
-		double size = cli_tier_sum(top->now, tiers[i], "capacity_bytes");
+		double size = cli_tier_size(top->now, tiers[i]);
 		double used = cli_tier_sum(top->now, tiers[i], "ready_bytes");
 		char bar[BAR_WIDTH + 3], a[CLI_UNIT_BYTES], b[CLI_UNIT_BYTES], c[CLI_UNIT_BYTES];
 		char d[CLI_UNIT_BYTES], of[2 * CLI_UNIT_BYTES + 8], hits[32];

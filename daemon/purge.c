@@ -77,6 +77,14 @@ void purge_destroy(struct daemon *daemon)
 	daemon->purge = NULL;
 }
 
+const char *purge_state_name(const struct daemon *daemon)
+{
+	static const char *const names[PURGE_STATES] = { "none", "waiting", "overwriting",
+							 "settling", "done" };
+
+	return names[daemon->purge->state];
+}
+
 bool purge_holds_stores(const struct daemon *daemon)
 {
 	return daemon->purge->state == PURGE_WAITING;
@@ -400,15 +408,13 @@ bool purge_step(struct daemon *daemon)
 
 static void purge_answer(struct daemon *daemon, struct session *session, uint64_t request)
 {
-	static const char *const names[PURGE_STATES] = { "none", "waiting", "overwriting",
-							 "settling", "done" };
 	const struct purge_room *purge = daemon->purge;
 	uint64_t until_us = purge->state == PURGE_DONE ? purge->ended_us : daemon->now_us;
 	struct json_text json;
 
 	operate_answer_begin(daemon, &json);
 	json_text_object_begin(&json, NULL);
-	json_text_string(&json, "state", names[purge->state]);
+	json_text_string(&json, "state", purge_state_name(daemon));
 	json_text_bool(&json, "done", purge->state == PURGE_DONE);
 	json_text_unsigned(&json, "floor", purge->record.floor);
 	json_text_unsigned(&json, "entries_looked_at", purge->cursor);

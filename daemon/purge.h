@@ -31,6 +31,8 @@ struct operation;
 must_check int purge_create(struct daemon *daemon, struct error *error);
 void purge_destroy(struct daemon *daemon);
 bool purge_step(struct daemon *daemon);
+/* "none", "waiting", "overwriting", "settling", "done". */
+const char *purge_state_name(const struct daemon *daemon);
 /* While it waits, no store begins; while it overwrites, the sweep leaves what is forgotten to
  * it. */
 bool purge_holds_stores(const struct daemon *daemon);

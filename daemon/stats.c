@@ -2,6 +2,7 @@
 #include "daemon/admin.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
+#include "daemon/purge.h"
 #include "daemon/reload.h"
 #include "daemon/restore.h"
 #include "daemon/scrub.h"
@@ -357,6 +358,7 @@ static void node_write(struct daemon *daemon, struct json_text *json)
 	json_text_string(json, "state", unready == NULL ? "serving" : unready);
 	json_text_string(json, "bypass", bypass_names[daemon->bypass]);
 	json_text_string(json, "drain", drain_state_name(daemon->drain.state));
+	json_text_string(json, "purge", purge_state_name(daemon));
 	json_text_string(json, "restore", restore_phase_name(daemon));
 	json_text_unsigned(json, "epoch", daemon->epoch);
 	json_text_unsigned(json, "connections", server_sessions_count(daemon));

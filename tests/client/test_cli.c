@@ -275,6 +275,7 @@ static void what_is_wrong_is_said_with_what_to_do(void **unused)
 		{ "{\"state\":\"a mill thread does not answer\"}", "fail", "a mill thread" },
 		{ "{\"bypass\":\"on\"}", "warn", "The bypass is on" },
 		{ "{\"drain\":\"done\"}", "warn", "drained" },
+		{ "{\"purge\":\"overwriting\"}", "warn", "A purge is under way" },
 		{ "{\"catalog\":\"absent\"}", "warn", "catalogue is absent" },
 		{ "{\"nvme\":[{\"path\":\"/d\",\"fenced\":\"errors in a row\"}]}", "fail",
 		  "/d is out of use" },

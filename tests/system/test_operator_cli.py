@@ -147,11 +147,41 @@ class Command(unittest.TestCase):
         self.assert_keys(rates['tenants'][0], 'name', 'lookups_per_second', 'loaded_bytes_per_second')
         self.assertGreater(rates['seconds'], 0.9)
 
-    def test_top_is_a_screen_of_its_own_until_q(self):
+    def on_terminal(self, *words, **variables):
+        """The command in a terminal of its own: (process id, the terminal's other end)."""
         child, terminal = pty.fork()
         if child == 0:
-            os.environ.update(KVTIER_SOCKET=self.cache.socket(), TERM='xterm', COLUMNS='')
-            os.execv(node.program('kvtier'), ['kvtier', 'top'])
+            os.environ.update(KVTIER_SOCKET=self.cache.socket(), COLUMNS='', **{'TERM': 'xterm', **variables})
+            os.execv(node.program('kvtier'), ['kvtier', *words])
+        self.addCleanup(os.close, terminal)
+        return child, terminal
+
+    def test_colours_are_for_terminals_that_want_them(self):
+        for variables, wanted in (({}, True), ({'NO_COLOR': '1'}, False), ({'TERM': 'dumb'}, False)):
+            child, terminal = self.on_terminal('status', **variables)
+            shown = b''
+            with contextlib.suppress(OSError):
+                while part := os.read(terminal, 65536):
+                    shown += part
+            os.waitpid(child, 0)
+            self.assertIn(b'Nothing is wrong.', shown)
+            self.assertEqual(b'\033[' in shown, wanted, variables)
+
+    def test_purge_asks_on_a_terminal_first(self):
+        child, terminal = self.on_terminal('purge', '--space', self.space)
+        shown = b''
+        while b'[y/N]' not in shown:
+            shown += os.read(terminal, 65536)
+        os.write(terminal, b'n\n')
+        with contextlib.suppress(OSError):
+            while part := os.read(terminal, 65536):
+                shown += part
+        self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 1)
+        self.assertIn(b'nothing was purged', shown)
+        self.assertEqual(self.engine.load(self.hashes), self.payloads)
+
+    def test_top_is_a_screen_of_its_own_until_q(self):
+        child, terminal = self.on_terminal('top')
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack('HHHH', 20, 70, 0, 0))
         shown = b''
         while shown.count(b'q ends it') < 2:
@@ -162,6 +192,7 @@ class Command(unittest.TestCase):
                 shown += part
         self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
         self.assertTrue(shown.endswith(b'\033[?25h\033[?1049l'), shown[-80:])
+        self.assertIn(b'\033[1m', shown)
         last = shown.split(b'\033[H')[-1].split(b'\033[J')[0]
         lines = re.sub(rb'\033\[[0-9;?]*[a-zA-Z]', b'', last).splitlines()
         self.assertLessEqual(max(map(len, lines)), 70)
