@@ -109,6 +109,13 @@ endif
 print-tests:   # for tests/run
 	@echo $(tests)
 
+# The long programme, for MINUTES in all; PARTS=kills,soak: these alone (tests/reliability.py --list).
+MINUTES ?= 60
+PARTS   ?=
+reliability:
+	@$(MAKE) --no-print-directory -s BUILD=build/test/unit WERROR=1 FAILPOINTS=1 all tests
+	tests/reliability.py --minutes $(MINUTES) $(if $(PARTS),--parts $(PARTS))
+
 # Fuzzers need clang: make fuzz SECONDS=60. Their own runs are tests/run's.
 SECONDS ?= 60
 fuzzers := $(fuzz_sources:%.c=$(BUILD)/%)
@@ -218,6 +225,7 @@ help:
 	@echo 'make bench      measure the core                    make install    DESTDIR= PREFIX=/usr/local'
 	@echo 'make bench-rivals   beside Mooncake and NIXL, installed into BUILD/rivals'
 	@echo 'make tidy       layers, lengths, cppcheck, docs     make fuzz       SECONDS=60 for each fuzzer; needs clang'
+	@echo 'make reliability   the long programme; MINUTES=60 PARTS=kills,soak'
 	@echo 'make docs       write what is generated from tables make config     flags, and which libraries were found'
 	@echo 'make tests      build the unit tests                make deps       install what is missing (Debian)'
 	@echo 'make wheel      the Python package, with libkvtier   make test-vllm  the plugin inside vLLM, on the CPU'
@@ -238,6 +246,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
+.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .SECONDARY:
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(describe).d

@@ -334,6 +334,14 @@ static uint64_t injected_wanted(void)
 	return wanted > BLOCKS ? (uint64_t)wanted : BLOCKS;
 }
 
+/* KVTIER_TEST_SEED: another sequence of damage; without it always the same. */
+static uint64_t seed_wanted(void)
+{
+	const char *seed = getenv("KVTIER_TEST_SEED");
+
+	return seed != NULL ? strtoull(seed, NULL, 10) : 0;
+}
+
 static void all_damage_is_met_as_a_miss(void **unused)
 {
 	static const char *const names[TIERS] = { "cpu", "nvme" };
@@ -344,7 +352,8 @@ static void all_damage_is_met_as_a_miss(void **unused)
 	bench.before = calloc(BLOCKS, SLOT_BYTES);
 	assert_non_null(bench.before);
 	rig_init(&bench.rig, &(struct rig_config){ .cpu_units = 16, .nvme_units = 16,
-						   .load_window_blocks = BLOCKS });
+						   .load_window_blocks = BLOCKS,
+						   .seed = seed_wanted() });
 	bench.client = rig_register(&bench.rig, &(struct rig_engine){ .groups_count = 1,
 								      .groups = { small } });
 	for (unsigned i = 0; bench.figures[0].injected + bench.figures[1].injected <

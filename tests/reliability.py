@@ -1,0 +1,460 @@
+#!/usr/bin/env python3
+"""The long programme: parts that run for their share of a time budget, and docs/reliability/VERSION.json.
+
+    tests/reliability.py --minutes 60                 all parts
+    tests/reliability.py --minutes 30 --parts kills,soak
+    tests/reliability.py --document [--check]         writes (or checks) the figures in docs/RELIABILITY.md
+    tests/reliability.py --list
+
+Each run of a part is kept with its date, commit and minutes; totals add up over runs. A part ends by itself at its share,
+between two of its steps. A failure is recorded with the command that shows it again, and the exit status is 1. Needs the
+programs and unit tests of build/test/unit (make reliability builds them).
+"""
+import argparse
+import datetime
+import glob
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(TOP, 'tests/system'))
+os.environ.setdefault('KVTIER_BUILD', os.path.join(TOP, 'build/test/unit'))
+import node   # noqa: E402
+
+DOCUMENT = os.path.join(TOP, 'docs/RELIABILITY.md')
+RECORDS = os.path.join(TOP, 'docs/reliability')
+BEGIN, END = '<!-- figures: made by tests/reliability.py --document -->', '<!-- end of figures -->'
+STEP_SECONDS_MAX = 1800      # of one step beyond its part's share; then it is ended, and a failure
+SEED_MAX = 1 << 31
+OUTPUT_BYTES_SHOWN = 4000
+CORRUPTIONS_SCALE_1 = 20000  # of tests/daemon/test_corruptions.c
+SIM_SEEDS_A_STEP = 2000
+FUZZ_PARALLEL = 2            # as tests/run does it
+# The soak: a line through its samples, without those of the first part.
+SOAK_SAMPLE_SECONDS = 5
+SOAK_WARM_UP = 0.2
+SOAK_HOURS_OF_A_SLOPE = 0.1
+RSS_GROWTH_BYTES_MAX = 4 << 20
+DESCRIPTORS_GROWTH_MAX = 2
+
+
+class Failure(Exception):
+    """What failed, and the command that shows it again."""
+
+    def __init__(self, what, command):
+        super().__init__(what)
+        self.command = command
+
+
+class Skip(Exception):
+    """A part that this checkout or machine does not have."""
+
+
+class Part:
+    """One run of a part: figures that add up, and how long is left."""
+
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+        self.seconds = seconds
+        self.figures = {}
+
+    def left(self):
+        return self.end - time.monotonic()
+
+    def add(self, **figures):
+        self.figures = merge(self.figures, figures)
+
+
+def merge(one, two):
+    """Sums, but the largest of what is named ..._max, ..._p50 or ..._p99, and the newest of what is no number."""
+    merged = dict(one)
+    for name, value in two.items():
+        before = merged.get(name)
+        if before is None or isinstance(value, str):
+            merged[name] = value
+        else:
+            merged[name] = max(before, value) if re.search(r'_(?:max|p50|p99)$', name) else before + value
+    return merged
+
+
+def execute(command, seconds, **variables):
+    """Its output; a failure says how to run it again. What it started ends with it."""
+    shown = ' '.join([f'{name}={value}' for name, value in variables.items()] +
+                     [os.path.relpath(word, TOP) if word.startswith(TOP) else word for word in command])
+    with tempfile.TemporaryDirectory(prefix='kvtier-reliability-') as folder:
+        environment = {**os.environ, 'TMPDIR': folder, **{name: str(value) for name, value in variables.items()}}
+        process = subprocess.Popen(command, cwd=TOP, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT, text=True, errors='replace', start_new_session=True)
+        try:
+            output, _ = process.communicate(timeout=max(seconds, 1) + STEP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise Failure(f'not done after {seconds + STEP_SECONDS_MAX:.0f} s', shown) from None
+        finally:
+            try:
+                os.killpg(process.pid, signal.SIGKILL)   # what it left behind
+            except ProcessLookupError:
+                pass
+    if process.returncode != 0:
+        raise Failure(f'exit status {process.returncode}:\n{output[-OUTPUT_BYTES_SHOWN:]}', shown)
+    return output
+
+
+def unittest(path, seconds, *names, scale=1.0, seed=None):
+    """(tests that passed, skipped) of a file of tests/system."""
+    command = [sys.executable, os.path.join(TOP, path), *names]
+    variables = {'KVTIER_TEST_SCALE': scale, 'KVTIER_BUILD': os.path.relpath(node.BUILD, TOP)}
+    if seed is not None:
+        variables['KVTIER_TEST_SEED'] = seed
+    output = execute(command, seconds, **variables)
+    ran = re.search(r'^Ran (\d+) test', output, re.M)
+    skipped = re.search(r'skipped=(\d+)', output)
+    skips = int(skipped.group(1)) if skipped else 0
+    return int(ran.group(1)) - skips, skips
+
+
+def figures_of(name):
+    with open(os.path.join(node.FIGURES, name), encoding='utf-8') as file:
+        return json.load(file)
+
+
+def seeds(part):
+    """Other ones in each run; until the time of the part is over, at least one."""
+    random_of = random.Random()
+    yield random_of.randrange(SEED_MAX)
+    began = time.monotonic()
+    steps = 1
+    while part.left() > (time.monotonic() - began) / steps:   # as long as the steps so far
+        yield random_of.randrange(SEED_MAX)
+        steps += 1
+
+
+# ---- the parts ----
+
+def run_kills(part):
+    """kill -9 at random instants under load, restarts"""
+    for seed in seeds(part):
+        scale = 1 if part.left() > 150 else 0.2
+        unittest('tests/system/test_kills.py', part.left(), 'RandomKills', scale=scale, seed=seed)
+        done = figures_of('kills.json')
+        restart = done['restart_seconds']
+        part.add(kills=done['kills'], wrong_blocks=done['wrong_blocks'], refused_starts=done['refused_starts'],
+                 checked_blocks=done['replays']['checked_blocks'], restarts=restart['count'],
+                 restart_seconds_p50=round(restart['p50'], 4), restart_seconds_p99=round(restart['p99'], 4),
+                 restart_seconds_max=round(restart['max'], 4))
+
+
+def run_engines(part):
+    """engines killed at random moments of stores and loads; what they held is free again"""
+    for seed in seeds(part):
+        unittest('tests/system/test_engine_killed.py', part.left(), scale=1, seed=seed)
+        for done in figures_of('engine_killed.json').values():
+            if isinstance(done, dict) and 'seconds' in done:
+                part.add(engines_killed=done['seconds']['count'], checked_blocks=done['checked_blocks'],
+                         leaked_bytes=0, released_seconds_max=done['seconds']['max'])
+
+
+def run_failpoints(part):
+    """one kill, failure and stop at each failpoint"""
+    for seed in seeds(part):
+        unittest('tests/system/test_kills.py', part.left(), 'FailpointKills', scale=1, seed=seed)
+        unittest('tests/system/test_failpoints.py', part.left(), scale=1, seed=seed)
+        for action in ('kill', 'error', 'stop'):
+            done = figures_of(f'failpoints-{action}.json')
+            part.add(**{f'{action}_points_max': done['covered'], 'points_max': done['total']})
+        part.add(rounds=1, wrong_blocks=0)
+
+
+def run_faults(part):
+    """real disks, limits, clocks, catalogue files and settings, broken"""
+    for seed in seeds(part):
+        for path in sorted(glob.glob(os.path.join(TOP, 'tests/system/test_faults_*.py'))):
+            passed, skipped = unittest(os.path.relpath(path, TOP), part.left(), scale=1, seed=seed)
+            part.add(tests=passed, skipped=skipped)
+        part.add(rounds=1, power_cuts=figures_of('faults_disk.json').get('power_cuts', {}).get('cuts', 0),
+                 catalogue_mutations=figures_of('faults_catalogue.json').get('mutations', 0), wrong_blocks=0,
+                 daemon_deaths=0)
+
+
+def run_corruptions(part):
+    """damage of slots in both tiers, met by real loads"""
+    program = os.path.join(node.BUILD, 'tests/daemon/test_corruptions')
+    if not os.path.exists(program):
+        raise Skip(f'{program} is not built')
+    scale = 0.1
+    while True:
+        began = time.monotonic()
+        output = execute([program], part.left(), KVTIER_TEST_SCALE=scale, KVTIER_TEST_SEED=random.randrange(SEED_MAX))
+        for line in re.findall(r'^\{.*\}$', output, re.M):
+            done = json.loads(line)
+            part.add(injected=done['injected'], detected=done['detected'], wrong_blocks=done['wrong'],
+                     undamaged_lost=done['undamaged_lost'])
+        rate = scale / (time.monotonic() - began)
+        scale = min(rate * part.left() * 0.9, 50)
+        if scale * CORRUPTIONS_SCALE_1 < 1000:
+            return
+
+
+def run_sim(part):
+    """seeds of the simulator of the real code"""
+    program = os.path.join(node.BUILD, 'tests/sim/sim')
+    if not os.path.exists(program):
+        raise Skip(f'{program} is not built')
+    first = total_of(load(), 'sim').get('seeds', 0) + 1   # seeds that no recorded run had
+    count = 100
+    with tempfile.TemporaryDirectory() as folder:
+        figures = os.path.join(folder, 'sim.json')
+        while part.left() > 0:
+            began = time.monotonic()
+            execute([program, '--first', str(first), '--count', str(count), '--jobs', '2', '--json', figures], part.left())
+            with open(figures, encoding='utf-8') as file:
+                done = json.load(file)
+            part.add(**{name: value for name, value in done.items() if name != 'seconds'})
+            first += count
+            rate = count / (time.monotonic() - began)
+            count = max(1, min(SIM_SEEDS_A_STEP, int(rate * part.left() / 2)))
+
+
+def run_fuzz(part):
+    """libFuzzer with address and undefined sanitizers on each decoder"""
+    targets = len(glob.glob(os.path.join(TOP, 'tests/fuzz/fuzz_*.c')))
+    rounds = -(-targets // FUZZ_PARALLEL)
+    seconds = max(int(part.seconds / rounds), 5)
+    output = execute([os.path.join(TOP, 'tests/run'), 'fuzz'], part.left(), KVTIER_FUZZ_SECONDS=seconds)
+    found = re.findall(r'^\s+(fuzz_\w+): (\d+) inputs in (\d+) s', output, re.M)
+    if not found:
+        raise Skip('clang is not installed')
+    for name, inputs, took in found:
+        part.add(**{f'{name}_minutes': round(int(took) / 60, 2), 'inputs': int(inputs)})
+    part.add(targets_max=len(found), crashes=0)
+
+
+def slope(samples):
+    """Of a line through (x, y), by least squares."""
+    count = len(samples)
+    mean_x = sum(x for x, _ in samples) / count
+    mean_y = sum(y for _, y in samples) / count
+    spread = sum((x - mean_x) ** 2 for x, _ in samples)
+    return sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread if spread else 0.0
+
+
+def soak_sample(cache, began):
+    descriptors = len(os.listdir(f'/proc/{cache.process.pid}/fd'))
+    return time.monotonic() - began, cache.rss_bytes(), descriptors
+
+
+def run_soak(part):
+    """one daemon under a changing load; memory and descriptors are a flat line"""
+    random_of = random.Random()
+    samples, sums = [], {}
+    with node.Node(cpu_mib=16, nvme_mib=96) as cache:
+        cache.start()
+        began = time.monotonic()
+        sampled = 0.0
+        replay = None
+        while part.left() > 0 or replay is not None:
+            if replay is not None and not replay.is_running():
+                done = replay.finish(60)
+                if done['wrong_blocks'] or done['stuck_jobs']:
+                    raise Failure(f'soak: {done}', f'{sys.argv[0]} --parts soak')
+                sums = merge(sums, {name: done[name] for name in ('requests', 'checked_blocks', 'stored_blocks')})
+                replay = None
+            if replay is None and part.left() > 0:   # another trace, another model's identity, another engine
+                trace = node.trace_make(cache.folder, random_of.choice((50, 200, 800)), seed=random_of.randrange(8),
+                                        users=random_of.choice((4, 16)))
+                replay = node.Replay(cache, trace, seed=random_of.randrange(1, 20),
+                                     **{'deadline-ms': random_of.choice((5, 100, 2000))})
+            if time.monotonic() - sampled >= SOAK_SAMPLE_SECONDS:
+                sampled = time.monotonic()
+                if not cache.is_alive():
+                    raise Failure(f'soak: the daemon has ended\n{cache.log()}', f'{sys.argv[0]} --parts soak')
+                samples.append(soak_sample(cache, began))
+            signal.sigtimedwait([], 0.05)
+        stats = cache.wait_quiet()
+        held = sum(share['held_slots'] + share['slots']['filling']
+                   for tenant in stats['tenants'] for share in tenant['tiers'].values())
+        leases = sum(tenant['leases'] for tenant in stats['tenants'])
+        cache.stop()
+    judge_soak(part, samples)
+    if held or leases:
+        raise Failure(f'soak: {held} slots and {leases} leases are held at the end', f'{sys.argv[0]} --parts soak')
+    part.add(held_slots=held, leases=leases, wrong_blocks=0, **sums)
+
+
+def judge_soak(part, samples):
+    """Growth of the fitted line from the end of the warm-up to the end, against the bounds."""
+    kept = [sample for sample in samples if sample[0] >= samples[-1][0] * SOAK_WARM_UP]
+    if len(kept) < 4:
+        raise Skip('too short a soak for a line: give it more minutes')
+    hours = (kept[-1][0] - kept[0][0]) / 3600
+    rss = slope([(at, value) for at, value, _ in kept]) * 3600
+    descriptors = slope([(at, value) for at, _, value in kept]) * 3600
+    part.add(hours=round(samples[-1][0] / 3600, 4), rss_mib_max=round(max(s[1] for s in samples) / (1 << 20), 1))
+    if hours >= SOAK_HOURS_OF_A_SLOPE:   # of less, it says how a daemon warms up
+        part.add(rss_kib_hour_max=round(rss / 1024, 1), descriptors_hour_max=round(descriptors, 3))
+    if rss * hours > RSS_GROWTH_BYTES_MAX or descriptors * hours > DESCRIPTORS_GROWTH_MAX:
+        raise Failure(f'soak: memory grows by {rss / 1024:.0f} KiB an hour, descriptors by {descriptors:.2f}, over {hours:.2f} h',
+                      f'{sys.argv[0]} --parts soak --minutes {part.seconds / 60:.0f}')
+
+
+# Name: (function, share of the time). Another part is a function and a line here.
+PARTS = {
+    'kills': (run_kills, 25), 'engines': (run_engines, 3), 'failpoints': (run_failpoints, 5), 'faults': (run_faults, 6),
+    'corruptions': (run_corruptions, 6), 'sim': (run_sim, 20), 'fuzz': (run_fuzz, 20), 'soak': (run_soak, 15),
+}
+
+
+# ---- the record ----
+
+def version():
+    words = subprocess.run([node.program('kvtierd'), '--version'], capture_output=True, text=True, check=True).stdout
+    return words.split()[1]
+
+
+def newest_record():
+    """The path of the record of the newest version, or None."""
+    paths = glob.glob(os.path.join(RECORDS, '*.json'))
+    return max(paths, key=lambda path: [int(part) for part in re.findall(r'\d+', os.path.basename(path))], default=None)
+
+
+def load(path=None):
+    path = path or newest_record()
+    if path is None or not os.path.exists(path):
+        return {'version': '', 'runs': [], 'totals': {}}
+    with open(path, encoding='utf-8') as file:
+        return json.load(file)
+
+
+def total_of(record, part):
+    return record['totals'].get(part, {}).get('figures', {})
+
+
+def totals(runs):
+    added = {}
+    for run in runs:
+        total = added.setdefault(run['part'], {'runs': 0, 'failed': 0, 'minutes': 0.0, 'commits': [], 'figures': {}})
+        total['runs'] += 1
+        total['failed'] += 'failed' in run
+        total['minutes'] = round(total['minutes'] + run['minutes'], 1)
+        total['last'] = run['date']
+        if run['commit'] not in total['commits']:
+            total['commits'].append(run['commit'])
+        total['figures'] = {name: round(value, 4) if isinstance(value, float) else value
+                            for name, value in merge(total['figures'], run['figures']).items()}
+    return added
+
+
+def git(*words):
+    return subprocess.run(['git', *words], cwd=TOP, capture_output=True, text=True, check=False)
+
+
+def commit():
+    """What was built; records and documents are no part of it."""
+    name = git('rev-parse', '--short=12', 'HEAD').stdout.strip() or 'unknown'
+    is_clean = git('diff', '--quiet', 'HEAD', '--', '.', ':!docs').returncode == 0
+    return name if is_clean else f'{name}-dirty'
+
+
+def record_run(run):
+    os.makedirs(RECORDS, exist_ok=True)
+    path = os.path.join(RECORDS, f'{version()}.json')
+    record = load(path)
+    record['version'] = version()
+    record['runs'].append(run)
+    record['totals'] = totals(record['runs'])
+    with open(path + '.new', 'w', encoding='utf-8') as file:
+        json.dump(record, file, indent=1, sort_keys=True)
+        file.write('\n')
+    os.rename(path + '.new', path)
+
+
+def run_part(name, seconds):
+    """True when nothing failed. It is recorded in any case."""
+    part = Part(seconds)
+    began = time.monotonic()
+    print(f'== {name}: {PARTS[name][0].__doc__}, {seconds / 60:.1f} min', flush=True)
+    run = {'part': name, 'date': datetime.date.today().isoformat(), 'commit': commit()}
+    try:
+        PARTS[name][0](part)
+    except Skip as skip:
+        print(f'SKIPPED  {name}: {skip}', flush=True)
+        return True
+    except Failure as failure:
+        run['failed'] = failure.command
+        print(f'FAILED   {name}: {failure}\n         again: {failure.command}', flush=True)
+    run['minutes'] = round((time.monotonic() - began) / 60, 2)
+    run['figures'] = part.figures
+    record_run(run)
+    print(f'   {part.figures}', flush=True)
+    return 'failed' not in run
+
+
+# ---- the document ----
+
+def number(value):
+    return f'{value:,}' if isinstance(value, int) else f'{value:g}'
+
+
+def figures_table(record):
+    lines = [BEGIN, '', f'Of version {record["version"]}; each run with its date and commit is in `docs/reliability/`. What is '
+             'named max, p50 or p99 is that of the worst run.', '', '| part | runs | minutes | last | figures |',
+             '| --- | --- | --- | --- | --- |']
+    for name in PARTS:
+        total = record['totals'].get(name)
+        if total is None:
+            lines.append(f'| {name} | 0 | | | not run yet |')
+            continue
+        figures = ', '.join(f'{key.replace("_", " ")} {number(value)}' for key, value in sorted(total['figures'].items()))
+        failed = f' ({total["failed"]} failed)' if total['failed'] else ''
+        lines.append(f'| {name} | {total["runs"]}{failed} | {total["minutes"]:g} | {total["last"]} | {figures} |')
+    return '\n'.join(lines + ['', END])
+
+
+def document(is_check):
+    """0, or 1 when it differs (is_check)."""
+    with open(DOCUMENT, encoding='utf-8') as file:
+        text = file.read()
+    wanted = text[:text.index(BEGIN)] + figures_table(load()) + text[text.index(END) + len(END):]
+    if is_check:
+        if text != wanted:
+            print('docs/RELIABILITY.md: its figures are not those of docs/reliability; run tests/reliability.py --document')
+        return int(text != wanted)
+    with open(DOCUMENT, 'w', encoding='utf-8') as file:
+        file.write(wanted)
+    return 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=60)
+    parser.add_argument('--parts', default='', help=', '.join(PARTS))
+    parser.add_argument('--document', action='store_true', help='only the figures in docs/RELIABILITY.md')
+    parser.add_argument('--check', action='store_true', help='with --document: say whether they are right, write nothing')
+    parser.add_argument('--list', action='store_true')
+    line = parser.parse_args()
+    if line.document:
+        return document(line.check)
+    if line.list:
+        for name, (function, share) in PARTS.items():
+            print(f'{name:<12}{share:>3} %  {function.__doc__}')
+        return 0
+    names = [name for name in line.parts.split(',') if name] or list(PARTS)
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        parser.error(f'no part {unknown[0]}; there are {", ".join(PARTS)}')
+    shares = sum(PARTS[name][1] for name in names)
+    good = [run_part(name, line.minutes * 60 * PARTS[name][1] / shares) for name in names]
+    if os.path.exists(DOCUMENT):
+        document(False)
+    return 0 if all(good) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
