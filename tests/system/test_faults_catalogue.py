@@ -81,6 +81,12 @@ class Catalogue(unittest.TestCase):
                     count += got is not None
         return count
 
+    def folder(self, cache):
+        for folder, _, names in os.walk(cache.state):
+            if 'CURRENT' in names:
+                return folder
+        self.skipTest('this build has no catalogue')
+
     def files(self, folder, kind):
         return sorted(name for name in os.listdir(folder) if kind in name and not name.startswith('LOG'))
 
@@ -111,9 +117,10 @@ class Catalogue(unittest.TestCase):
                 engine.store(hashes[at:at + 100], payloads[at:at + 100])
         cache.wait_quiet()
         cache.stop()
-        folder = os.path.join(cache.state, 'catalog')
-        if not os.path.isdir(folder):
-            self.skipTest('this build has no catalogue')
+        cache.start()   # what was in the log is in a table after this
+        cache.wait_restored()
+        cache.stop()
+        folder = self.folder(cache)
         kept = os.path.join(cache.shm, 'kept')
         shutil.copytree(folder, kept)
         starts, served, done = [], [], []
@@ -131,7 +138,7 @@ class Catalogue(unittest.TestCase):
                 served.append(self.served(cache))
                 node.assert_settled(self, cache.wait_quiet())
                 cache.stop()
-        self.assertGreater(len(done), 0)
+        self.assertGreater(len(done), len(KINDS))
         self.assertEqual(len(starts), len(done), 'starts that were refused')
         self.assertEqual(sorted(served)[len(served) // 2], BLOCKS, 'warmth is what a damaged catalogue costs, seldom')
         figures = {'mutations': len(done), 'starts': len(starts), 'wrong_blocks': 0,
