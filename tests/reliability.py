@@ -178,9 +178,30 @@ def run_faults(part):
         for path in sorted(glob.glob(os.path.join(TOP, 'tests/system/test_faults_*.py'))):
             passed, skipped = unittest(os.path.relpath(path, TOP), part.left(), scale=1, seed=seed)
             part.add(tests=passed, skipped=skipped)
-        part.add(rounds=1, power_cuts=figures_of('faults_disk.json').get('power_cuts', {}).get('cuts', 0),
-                 catalogue_mutations=figures_of('faults_catalogue.json').get('mutations', 0), wrong_blocks=0,
-                 daemon_deaths=0)
+        part.add(rounds=1, wrong_blocks=0, daemon_deaths=0, refused_starts=0)
+        add_faults(part)
+
+
+# Of a file of build/tests: (name in the record, where it stands). What was skipped is not there.
+FAULT_FIGURES = {
+    'faults_disk.json': (('power_cuts', 'power_cuts cuts'), ('fence_seconds_max', 'read_errors fence_seconds'),
+                         ('slow_disk_load_seconds_p99', 'slow_disk load_seconds_slow p99'),
+                         ('slow_disk_lookup_seconds_p99', 'slow_disk lookup_seconds_slow p99')),
+    'faults_catalogue.json': (('catalogue_mutations', 'mutations'), ('catalogue_start_seconds_max', 'start_seconds max')),
+    'faults_limits.json': (('stopped_lookup_ms_max', 'stopped lookup_ms max'), ('clock_jumps', 'clock jumps'),
+                           ('registered_again_seconds_max', 'restart registered_again_seconds max')),
+    'faults_settings.json': (('settings_mutations', 'mutations'),),
+}
+
+
+def add_faults(part):
+    for file, wanted in FAULT_FIGURES.items():
+        for name, words in wanted:
+            value = figures_of(file)
+            for word in words.split():
+                value = value.get(word, {}) if isinstance(value, dict) else {}
+            if isinstance(value, (int, float)):
+                part.add(**{name: round(value, 4)})
 
 
 def run_corruptions(part):
