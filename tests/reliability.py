@@ -86,8 +86,7 @@ def merge(one, two):
 
 def execute(command, seconds, **variables):
     """Its output; a failure says how to run it again. What it started ends with it."""
-    shown = ' '.join([f'{name}={value}' for name, value in variables.items()] +
-                     [os.path.relpath(word, TOP) if word.startswith(TOP) else word for word in command])
+    shown = ' '.join([f'{name}={value}' for name, value in variables.items()] + command).replace(TOP, '$PWD')
     with tempfile.TemporaryDirectory(prefix='kvtier-reliability-') as folder:
         environment = {**os.environ, 'TMPDIR': folder, **{name: str(value) for name, value in variables.items()}}
         process = subprocess.Popen(command, cwd=TOP, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -110,7 +109,7 @@ def execute(command, seconds, **variables):
 def unittest(path, seconds, *names, scale=1.0, seed=None):
     """(tests that passed, skipped) of a file of tests/system."""
     command = [sys.executable, os.path.join(TOP, path), *names]
-    variables = {'KVTIER_TEST_SCALE': scale, 'KVTIER_BUILD': os.path.relpath(node.BUILD, TOP)}
+    variables = {'KVTIER_TEST_SCALE': scale, 'KVTIER_BUILD': node.BUILD}
     if seed is not None:
         variables['KVTIER_TEST_SEED'] = seed
     output = execute(command, seconds, **variables)
@@ -280,11 +279,15 @@ def run_soak(part):
         began = time.monotonic()
         sampled = 0.0
         replay = None
+        again = f'tests/reliability.py --parts soak --minutes {part.seconds / 60:.0f}'
         while part.left() > 0 or replay is not None:
             if replay is not None and not replay.is_running():
-                done = replay.finish(60)
+                try:
+                    done = replay.finish(60)
+                except AssertionError as error:
+                    raise Failure(f'{error}\n{cache.log()}\n{cache.stats()}', again) from error
                 if done['wrong_blocks'] or done['stuck_jobs']:
-                    raise Failure(f'soak: {done}', f'{sys.argv[0]} --parts soak')
+                    raise Failure(f'soak: {done}', again)
                 sums = merge(sums, {name: done[name] for name in ('requests', 'checked_blocks', 'stored_blocks')})
                 replay = None
             if replay is None and part.left() > 0:   # another trace, another model's identity, another engine
@@ -295,7 +298,7 @@ def run_soak(part):
             if time.monotonic() - sampled >= SOAK_SAMPLE_SECONDS:
                 sampled = time.monotonic()
                 if not cache.is_alive():
-                    raise Failure(f'soak: the daemon has ended\n{cache.log()}', f'{sys.argv[0]} --parts soak')
+                    raise Failure(f'soak: the daemon has ended\n{cache.log()}', again)
                 samples.append(soak_sample(cache, began))
             signal.sigtimedwait([], 0.05)
         stats = cache.wait_quiet()
@@ -303,13 +306,13 @@ def run_soak(part):
                    for tenant in stats['tenants'] for share in tenant['tiers'].values())
         leases = sum(tenant['leases'] for tenant in stats['tenants'])
         cache.stop()
-    judge_soak(part, samples)
+    judge_soak(part, samples, again)
     if held or leases:
-        raise Failure(f'soak: {held} slots and {leases} leases are held at the end', f'{sys.argv[0]} --parts soak')
+        raise Failure(f'soak: {held} slots and {leases} leases are held at the end', again)
     part.add(held_slots=held, leases=leases, wrong_blocks=0, **sums)
 
 
-def judge_soak(part, samples):
+def judge_soak(part, samples, again):
     """Growth of the fitted line from the end of the warm-up to the end, against the bounds."""
     kept = [sample for sample in samples if sample[0] >= samples[-1][0] * SOAK_WARM_UP]
     if len(kept) < 4:
@@ -321,8 +324,8 @@ def judge_soak(part, samples):
     if hours >= SOAK_HOURS_OF_A_SLOPE:   # of less, it says how a daemon warms up
         part.add(rss_kib_hour_max=round(rss / 1024, 1), descriptors_hour_max=round(descriptors, 3))
     if rss * hours > RSS_GROWTH_BYTES_MAX or descriptors * hours > DESCRIPTORS_GROWTH_MAX:
-        raise Failure(f'soak: memory grows by {rss / 1024:.0f} KiB an hour, descriptors by {descriptors:.2f}, over {hours:.2f} h',
-                      f'{sys.argv[0]} --parts soak --minutes {part.seconds / 60:.0f}')
+        raise Failure(f'soak: memory grows by {rss / 1024:.0f} KiB an hour, descriptors by {descriptors:.2f}, '
+                      f'over {hours:.2f} h', again)
 
 
 # Name: (function, share of the time). Another part is a function and a line here.
@@ -407,6 +410,9 @@ def run_part(name, seconds):
     except Skip as skip:
         print(f'SKIPPED  {name}: {skip}', flush=True)
         return True
+    except AssertionError as error:   # of the helpers of tests/system
+        run['failed'] = f'tests/reliability.py --parts {name} --minutes {seconds / 60:.0f}'
+        print(f'FAILED   {name}: {error}', flush=True)
     except Failure as failure:
         run['failed'] = failure.command
         print(f'FAILED   {name}: {failure}\n         again: {failure.command}', flush=True)
