@@ -338,7 +338,7 @@ void job_set_result(struct kvtier_client *client, struct job *job, uint32_t inde
 
 /* ---- kvtier_copier.c, kvtier_attach.c, kvtier_store.c, kvtier_load.c: the copier ---- */
 
-must_check int copier_start(struct kvtier_client *client);
+must_check int copier_start(struct kvtier_client *client, struct error *error);
 void copier_stop(struct kvtier_client *client);
 must_check int copier_attach(struct kvtier_client *client, struct error *error);
 void copier_unmap(struct copier *copier);

@@ -395,14 +395,19 @@ static void *copier_run(void *argument)
 	return NULL;
 }
 
-int copier_start(struct kvtier_client *client)
+int copier_start(struct kvtier_client *client, struct error *error)
 {
 	struct copier *copier = &client->copier;
+	int result;
 
 	list_init(&copier->jobs);
 	copier->retry_us = CLIENT_RETRY_US_MIN / 2;
-	if (pthread_create(&copier->thread, NULL, copier_run, client) != 0)
-		return -EAGAIN;
+	result = pthread_create(&copier->thread, NULL, copier_run, client);
+	/* Not -EAGAIN: nobody tries it again. */
+	if (result != 0)
+		return error_set(error, -ENOMEM,
+				 "cannot start the copy thread: %s: raise the limit of processes",
+				 strerror(result));
 	copier->is_started = true;
 	return 0;
 }

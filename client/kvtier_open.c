@@ -258,8 +258,10 @@ int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *
 	struct error error = { .code = 0 };
 	int result;
 
-	if (client == NULL)
-		return text_give(&error, -ENOMEM, text, text_bytes);
+	if (client == NULL) {
+		result = error_set(&error, -ENOMEM, "no memory for the client");
+		return text_give(&error, result, text, text_bytes);
+	}
 	result = options_take(client, options, &error);
 	if (result == 0)
 		result = descriptors_open(client, &error);
@@ -275,10 +277,11 @@ int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *
 	turn_give(client);
 	result = client_check(client, &error);
 	if ((client->roles & KVTIER_WORKER) != 0 && (result == -ENOTCONN || result == -EAGAIN)) {
-		result = copier_start(client);
-		client_wait_attached(client, deadline_us);
-		if (result == 0)
+		result = copier_start(client, &error);
+		if (result == 0) {
+			client_wait_attached(client, deadline_us);
 			result = client_check(client, &error);
+		}
 	}
 	if (result < 0 && result != -ENOTCONN && result != -EAGAIN) {
 		kvtier_close(client);
