@@ -39,7 +39,9 @@ int rig_open_client(struct rig *rig, unsigned roles)
 							.dtype = "bf16" },
 					  .groups_count = 1,
 					  .groups = &group,
-					  .connect_us_max = RIG_WAIT_US };
+					  .connect_us_max = rig->connect_us_max != 0
+								    ? rig->connect_us_max
+								    : RIG_WAIT_US };
 
 	for (unsigned p = 0; p < RIG_PLANES; p++)
 		planes[p] = (struct kvtier_plane){ rig->planes[p], rig_plane_stride[p],

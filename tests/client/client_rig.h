@@ -22,6 +22,7 @@ extern const uint64_t rig_plane_bytes[RIG_PLANES], rig_plane_stride[RIG_PLANES];
 struct rig {
 	struct fake_daemon fake;
 	struct kvtier_client *client;
+	uint64_t connect_us_max; /* of the next client; 0: RIG_WAIT_US */
 	uint8_t *planes[RIG_PLANES];
 	struct kvtier_block blocks[RIG_BLOCKS];
 	uint8_t hashes[RIG_BLOCKS][KVTIER_HASH_BYTES];
