@@ -130,8 +130,10 @@ static enum cli_exit pin_or_unpin(struct cli *cli, uint64_t for_us)
 			cli, "%s: --space FINGERPRINT is required; spaces prints the fingerprints",
 			cli->name);
 	frame = calloc(1, bytes);
-	if (frame == NULL)
-		return CLI_REFUSED;
+	if (frame == NULL) {
+		fprintf(cli->error, "kvtier: no memory for %d blocks\n", cli->words_count);
+		return CLI_UNREACHED;
+	}
 	cli_operate_start(cli, frame, FRAME_OPERATE_PIN);
 	frame->header.bytes = (uint32_t)bytes;
 	frame->value = for_us;

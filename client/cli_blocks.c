@@ -308,8 +308,10 @@ enum cli_exit cli_explain(struct cli *cli)
 	if (cli->words_count == 0)
 		return cli_usage_error(cli, "explain: which blocks? Their hashes follow");
 	frame = calloc(1, bytes);
-	if (frame == NULL)
-		return CLI_REFUSED;
+	if (frame == NULL) {
+		fprintf(cli->error, "kvtier: no memory for %d blocks\n", cli->words_count);
+		return CLI_UNREACHED;
+	}
 	frame_start(&frame->header, FRAME_EXPLAIN, (uint32_t)bytes, 0, 0);
 	memcpy(frame->fingerprint, cli->space, sizeof(frame->fingerprint));
 	frame->group = (uint16_t)cli->group;
