@@ -110,7 +110,7 @@ struct sums {
 	uint64_t covered, total;
 };
 
-/* Until there is no nth call any more: two threads do not make the same number of them each time. */
+/* Until there is no nth call any more: two threads make now more of them, now less. */
 static void fail_in_turn(struct nth_plan plan, struct sums *sums)
 {
 	uint64_t total, stride;
