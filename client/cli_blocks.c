@@ -60,8 +60,10 @@ static const char *tiers_words(const json_t *block, char *text, size_t bytes)
 
 	text[0] = 0;
 	json_array_foreach(cli_get(block, "tiers"), i, tier)
+	{
 		snprintf(text + strlen(text), bytes - strlen(text), "%s%.8s", i > 0 ? "+" : "",
 			 json_is_string(tier) ? json_string_value(tier) : "");
+	}
 	return text[0] != 0 ? text : "incomplete";
 }
 

@@ -15,10 +15,12 @@ static void config_print(struct cli *cli, const json_t *value)
 
 	cli_line(cli, CLI_BOLD, "%-28s %-32s %s", "SETTING", "VALUE", "FROM");
 	json_array_foreach(cli_get(value, "settings"), i, row)
+	{
 		cli_line(cli, strcmp(cli_string(row, "origin"), "default") == 0 ? CLI_PLAIN
 										: CLI_BOLD,
 			 "%-28s %-32s %s", cli_string(row, "key"), cli_string(row, "value"),
 			 cli_string(row, "origin"));
+	}
 }
 
 /* Runs kvtierd on the file; what it says, all of it, is the caller's to free. NULL: it could not
@@ -68,7 +70,9 @@ static void check_print(struct cli *cli, const json_t *value)
 	if (json_is_true(cli_get(value, "ok")))
 		cli_line(cli, CLI_GREEN, "%s is right", cli_string(value, "file"));
 	json_array_foreach(cli_get(value, "says"), i, line)
+	{
 		cli_line(cli, CLI_PLAIN, "%s", json_string_value(line));
+	}
 }
 
 static enum cli_exit config_check(struct cli *cli, const char *file)

@@ -217,7 +217,9 @@ void check_disks(struct doctor *doctor)
 	if (doctor->stats != NULL && json_array_size(cli_get(doctor->stats, "nvme")) == 0)
 		finding_add(doctor, "disk", FINDING_OK, NULL, "no nvme tier is set");
 	json_array_foreach(cli_get(doctor->stats, "nvme"), i, device)
+	{
 		disk_check(doctor, device);
+	}
 }
 
 /* ---- seccomp ---- */

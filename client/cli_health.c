@@ -108,11 +108,13 @@ static void look_at_clients(const json_t *stats, json_t *health)
 			    strcmp(bypass, "observe") == 0 ? "observing" : bypass);
 	}
 	json_array_foreach(cli_get(stats, "engines"), i, item)
+	{
 		if (cli_number(item, "ranks") < cli_number(item, "world"))
 			add(health, "warn",
 			    "Its lookups are answered when all are there: start the rest, or look at its log.",
 			    "Engine %s has %.0f of %.0f ranks here.", cli_string(item, "id"),
 			    cli_number(item, "ranks"), cli_number(item, "world"));
+	}
 }
 
 static void look_at_reload(const json_t *stats, json_t *health)
@@ -166,7 +168,9 @@ double cli_tier_sum(const json_t *stats, const char *tier, const char *name)
 	json_t *tenant;
 
 	json_array_foreach(cli_get(stats, "tenants"), i, tenant)
+	{
 		sum += cli_number(cli_get(cli_get(tenant, "tiers"), tier), name);
+	}
 	return sum;
 }
 
@@ -179,6 +183,8 @@ double cli_tier_size(const json_t *stats, const char *tier)
 	if (strcmp(tier, "nvme") != 0)
 		return shares;
 	json_array_foreach(cli_get(stats, "nvme"), i, device)
+	{
 		devices += cli_number(device, "capacity_bytes");
+	}
 	return devices > 0 && devices < shares ? devices : shares;
 }

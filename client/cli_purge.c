@@ -70,7 +70,9 @@ static enum cli_exit count_left(struct cli *cli, const char *tenant, const char 
 	if (result != CLI_DONE)
 		return result;
 	json_array_foreach(blocks, i, block)
+	{
 		*left += cli_number(block, "epoch") < floor;
+	}
 	json_decref(blocks);
 	return CLI_DONE;
 }

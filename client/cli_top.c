@@ -82,8 +82,10 @@ static const json_t *earlier(const json_t *list, const char *key, const char *na
 	json_t *item;
 
 	json_array_foreach(list, i, item)
+	{
 		if (strcmp(cli_string(item, key), name) == 0)
 			return item;
+	}
 	return NULL;
 }
 

@@ -61,9 +61,13 @@ static void print_members(FILE *out, const json_t *object, unsigned depth)
 
 	/* Plain values first, then what is nested, each in the order it came. */
 	json_object_foreach((json_t *)object, name, member) if (!is_nested(member))
+	{
 		print_value(out, name, member, depth);
+	}
 	json_object_foreach((json_t *)object, name, member) if (is_nested(member))
+	{
 		print_value(out, name, member, depth);
+	}
 }
 
 static void print_value(FILE *out, const char *name, const json_t *value, unsigned depth)
