@@ -4,8 +4,11 @@
 #include "daemon/server.h"
 #include "daemon/spaces.h"
 
+#include "base/log.h"
+
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -100,11 +103,54 @@ uint64_t batch_deadline_us(const struct daemon *daemon, uint64_t wait_us)
 	return daemon->now_us + (wait_us < longest_us ? wait_us : longest_us);
 }
 
+void batch_begin_request(struct batch *batch, const uint8_t tag[FRAME_TAG_BYTES])
+{
+	struct session *session = batch->session;
+
+	memcpy(batch->tag, tag, FRAME_TAG_BYTES);
+	batch->began_us = session->daemon->now_us;
+	batch->request = requests_begin(session, tag, batch->is_store, batch->count);
+}
+
+/* What a person would ask about: the engine waited in vain, or was served wrong bytes. */
+static void batch_log(const struct batch *batch, uint64_t took_us)
+{
+	const uint16_t *outcomes = batch->outcomes;
+	char engine[FRAME_NAME_BYTES + 8];
+	char trace[2 * FRAME_TAG_BYTES + 1];
+
+	if (outcomes[REQUEST_EXPIRED] + outcomes[REQUEST_DAMAGED] + outcomes[REQUEST_FAILED] == 0)
+		return;
+	for (unsigned i = 0; i < FRAME_TAG_BYTES; i++)
+		snprintf(trace + 2 * i, 3, "%02x", batch->tag[i]);
+	log_line(LOG_INFO, batch->is_store ? "store_incomplete" : "load_incomplete",
+		 "tenant=%s engine=%s trace=%s blocks=%u done=%u missed=%u expired=%u damaged=%u failed=%u us=%llu",
+		 batch->session->tenant->name,
+		 log_quote(engine, sizeof(engine), batch->session->engine->name), trace,
+		 batch->count, outcomes[REQUEST_DONE], outcomes[REQUEST_MISSED],
+		 outcomes[REQUEST_EXPIRED], outcomes[REQUEST_DAMAGED], outcomes[REQUEST_FAILED],
+		 (unsigned long long)took_us);
+}
+
+static void batch_account(const struct batch *batch)
+{
+	struct daemon *daemon = batch->session->daemon;
+	uint64_t took_us = daemon->now_us - batch->began_us;
+
+	for (unsigned i = 0; i < REQUEST_OUTCOMES; i++)
+		if (batch->outcomes[i] > 0)
+			requests_ended(daemon, batch->request, batch->is_store, i,
+				       batch->outcomes[i]);
+	requests_over(daemon, batch->request, batch->is_store, took_us);
+	batch_log(batch, took_us);
+}
+
 static void batch_give(struct batch *batch)
 {
 	struct session *session = batch->session;
 	struct daemon *daemon = session->daemon;
 
+	batch_account(batch);
 	assert(batch->open == 0 && batch->moving == 0 && batch->delivered == 0);
 	assert(list_is_empty(&batch->unsaid));
 	cache_lease_unuse(daemon->cache, batch->lease);
@@ -125,6 +171,21 @@ void batch_item_say(struct batch_item *item)
 	list_append(&batch->unsaid, &item->waiter.link);
 }
 
+static enum request_outcome outcome_of(const struct batch *batch, int result)
+{
+	switch (result) {
+	case 0:
+		return REQUEST_DONE;
+	case -ETIME:
+		return REQUEST_EXPIRED;
+	case -ECANCELED:
+	case -ECONNRESET:
+		return REQUEST_CANCELLED;
+	default:
+		return batch->is_store ? REQUEST_FAILED : REQUEST_MISSED;
+	}
+}
+
 void batch_item_end(struct batch_item *item, int result)
 {
 	struct batch *batch = batch_of_item(item);
@@ -138,6 +199,7 @@ void batch_item_end(struct batch_item *item, int result)
 	item->state = ITEM_ENDED;
 	item->result = result;
 	batch->open--;
+	batch->outcomes[outcome_of(batch, result)]++;
 	batch_item_say(item);
 }
 

@@ -10,6 +10,7 @@
 #define KVTIER_DAEMON_BATCH_H
 
 #include "daemon/mover.h"
+#include "daemon/requests.h"
 #include "daemon/session.h"
 
 #define BATCHES_MAX 1024u
@@ -59,6 +60,10 @@ struct batch {
 	uint32_t tokens_per_block;
 	uint64_t payload_bytes;
 	uint8_t tag[FRAME_TAG_BYTES];
+	uint64_t request;   /* number; 0: none */
+	uint64_t began_us;
+	/* items that have ended, by enum request_outcome */
+	uint16_t outcomes[REQUEST_OUTCOMES];
 	uint8_t parent[BLOCK_HASH_BYTES];
 	bool has_parent;
 	struct list unsaid;
@@ -73,6 +78,8 @@ struct batch *batch_take(struct session *session, uint32_t space, uint64_t id, u
 /* When a batch ends that wants `wait_us` from now: slots are kept for nobody longer than a
  * lease. */
 uint64_t batch_deadline_us(const struct daemon *daemon, uint64_t wait_us);
+/* From now on its blocks are counted for the request with this tag. */
+void batch_begin_request(struct batch *batch, const uint8_t tag[FRAME_TAG_BYTES]);
 struct batch *batch_find(struct session *session, uint64_t id);
 static inline struct batch *batch_of_item(struct batch_item *item)
 {

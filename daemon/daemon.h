@@ -45,6 +45,7 @@ struct journal_floors;
 struct batches;
 struct admin_http;
 struct probe;
+struct requests;
 struct block_io_ops;
 
 /* What happened so far; read by STATS and /metrics. */
@@ -186,6 +187,7 @@ struct daemon {
 	struct server *server;
 	struct admin_http *http;
 	struct probe *probe;
+	struct requests *requests;
 	struct restore *restore;
 	struct reload *reload;                 /* NULL: the settings cannot be read again */
 	struct graveyard *graveyard;

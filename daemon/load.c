@@ -28,6 +28,7 @@ static void deliver(struct batch_item *item, uint32_t slot)
 	item->generation = cache_slot(daemon->cache, TIER_CPU, slot)->generation;
 	item->result = 0;
 	batch->delivered++;
+	batch->outcomes[REQUEST_DONE]++;
 	daemon->counters.hit_blocks[item->tier]++;
 	daemon->counters.hit_tokens[item->tier] += batch->tokens_per_block;
 	daemon->counters.loaded_bytes[item->tier] += batch->payload_bytes;
@@ -142,6 +143,8 @@ void load_frame(struct session *session, const struct frame_load *frame)
 		batch = batch_take(session, frame->space, frame->batch, frame->count);
 	if (batch == NULL) {
 		miss_count(session, frame->count);
+		requests_ended(daemon, requests_begin(session, frame->tag, false, frame->count),
+			       false, REQUEST_MISSED, frame->count);
 		load_all_missed(session, frame);
 		return;
 	}
@@ -154,7 +157,7 @@ void load_frame(struct session *session, const struct frame_load *frame)
 	batch->group = frame->group;
 	batch->payload_bytes = session->engine->groups[frame->group].payload_bytes;
 	batch->tokens_per_block = session->engine->groups[frame->group].tokens_per_block;
-	memcpy(batch->tag, frame->tag, FRAME_TAG_BYTES);
+	batch_begin_request(batch, frame->tag);
 	for (unsigned i = 0; i < frame->count; i++)
 		memcpy(batch->items[i].hash, hashes + (size_t)i * BLOCK_HASH_BYTES,
 		       BLOCK_HASH_BYTES);
@@ -191,8 +194,11 @@ void release_frame(struct session *session, const struct frame_release *frame)
 		if (item == NULL || item->state != ITEM_DELIVERED)
 			continue;
 		/* Its word alone is not believed: the slot is proven again before it goes. */
-		if (items[i].bad)
+		if (items[i].bad) {
 			mover_prove(session->daemon, session->tenant, item->slot, item->generation);
+			batch->outcomes[REQUEST_DONE]--;
+			batch->outcomes[REQUEST_DAMAGED]++;
+		}
 		load_release_item(batch, item);
 	}
 }

@@ -1,5 +1,6 @@
 /* daemon/lookup.c: LOOKUP: the frames of a lookup, what they find, and which one is answered. */
 #include "daemon/lookup_parts.h"
+#include "daemon/requests.h"
 #include "daemon/server.h"
 #include "daemon/spaces.h"
 
@@ -163,6 +164,49 @@ static void lookup_count(struct daemon *daemon, const struct session *session,
 	spaces_use(daemon, lookup->space, session->engine->name);
 }
 
+/* Hashes of a lookup of several frames are not kept: which key is missing is not known then. */
+static void missing_find(const struct frame_lookup *frame, const struct answer *answer,
+			 struct request_looked *looked)
+{
+	const uint8_t (*hashes)[FRAME_HASH_BYTES];
+	const struct frame_keys *keys;
+	const uint8_t *presence = answer->presence;
+	size_t position = 0;
+
+	while ((keys = frame_lookup_next(frame, &position, &hashes)) != NULL) {
+		const uint8_t *missing = memchr(presence, 0, keys->count);
+
+		if (missing != NULL) {
+			looked->missing = hashes[missing - presence];
+			looked->missing_group = keys->group;
+			return;
+		}
+		presence += keys->count;
+	}
+}
+
+static void lookup_note(struct session *session, const struct lookup *lookup,
+			const struct frame_lookup *frame, const struct answer *answer)
+{
+	struct request_looked looked = {
+		.space = lookup->space, .keys = lookup->keys_count,
+		.usable_tokens = answer->usable_tokens, .worth_tokens = answer->worth_tokens,
+		.wants_lease = frame->lease_us > 0, .has_lease = answer->lease != LEASE_NONE,
+	};
+	uint32_t counts[TIERS + 1] = { 0 };
+
+	for (uint32_t i = 0; i < lookup->keys_count; i++)
+		counts[lookup->tiers[i]]++;
+	memcpy(looked.found, counts, sizeof(looked.found));
+	for (uint32_t i = 0; i < lookup->sections_count; i++)
+		if (lookup->sections[i].group == 0)
+			looked.asked_tokens += (uint64_t)lookup->sections[i].count *
+					       session->engine->groups[0].tokens_per_block;
+	if (lookup == &single && counts[TIERS] > 0)
+		missing_find(frame, answer, &looked);
+	requests_looked(session, frame->tag, &looked);
+}
+
 static void lookup_answer(struct session *session, struct lookup *lookup,
 			  const struct frame_lookup *frame)
 {
@@ -176,6 +220,7 @@ static void lookup_answer(struct session *session, struct lookup *lookup,
 	if (daemon_bypass_of(daemon, session->tenant, lookup->space) == FRAME_BYPASS_OBSERVE) {
 		/* Counted as it would have been, answered as a miss. */
 		lookup_count(daemon, session, lookup, &answer);
+		lookup_note(session, lookup, frame, &answer);
 		lookup->keys_count = 0;
 		answer = (struct answer){ 0 };
 		found_send(session, lookup, &answer, frame->header.request);
@@ -185,6 +230,7 @@ static void lookup_answer(struct session *session, struct lookup *lookup,
 		answer_lease(session, lookup, frame->lease_us, &answer);
 	answer_weigh(session, lookup, frame, &answer);
 	lookup_count(daemon, session, lookup, &answer);
+	lookup_note(session, lookup, frame, &answer);
 	found_send(session, lookup, &answer, frame->header.request);
 }
 
@@ -200,11 +246,14 @@ static int lookup_check(const struct session *session, const struct frame_lookup
 	return 0;
 }
 
-static void miss_send(struct session *session, uint64_t request, int result)
+static void miss_send(struct session *session, const struct frame_lookup *frame, int result)
 {
 	struct frame_found reply = { 0 };
+	struct request_looked looked = { .result = result, .space = frame->space };
 
-	session_reply(session, &reply, sizeof(reply), FRAME_FOUND, request, result);
+	requests_looked(session, frame->tag, &looked);
+	session_reply(session, &reply, sizeof(reply), FRAME_FOUND, frame->header.request,
+		      result == -ENOENT ? 0 : result);
 }
 
 void lookup_abandon(struct session *session)
@@ -282,7 +331,7 @@ void lookup_frame(struct session *session, const struct frame_lookup *frame)
 		return;
 	}
 	if (result < 0)
-		miss_send(session, frame->header.request, result == -ENOENT ? 0 : result);
+		miss_send(session, frame, result);
 	else
 		lookup_answer(session, lookup, frame);
 	if (session->lookup != NULL && session->lookup->request == frame->header.request)

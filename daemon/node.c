@@ -11,6 +11,7 @@
 #include "daemon/probe.h"
 #include "daemon/purge.h"
 #include "daemon/reload.h"
+#include "daemon/requests.h"
 #include "daemon/restore.h"
 #include "daemon/scrub.h"
 #include "daemon/server.h"
@@ -302,6 +303,8 @@ static int rooms_open(struct daemon *daemon, struct error *error)
 	if (result == 0)
 		result = batches_create(daemon, error);
 	if (result == 0)
+		result = requests_create(daemon, error);
+	if (result == 0)
 		result = purge_create(daemon, error);
 	if (result == 0)
 		result = server_create(daemon, error);
@@ -416,6 +419,7 @@ void daemon_destroy(struct daemon *daemon)
 	server_destroy(daemon->server);
 	purge_destroy(daemon);
 	batches_destroy(daemon->batches);
+	requests_destroy(daemon);
 	mover_destroy(daemon->mover);
 	scrub_destroy(daemon->scrub);
 	mills_close(&daemon->mills);

@@ -9,12 +9,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static void not_here(const struct operation *operation)
-{
-	operate_refuse(operation->session, operation->frame->header.request, -ENOTSUP,
-		       "this daemon has no %s yet", frame_operate_name(operation->frame->verb));
-}
-
 static const struct {
 	void (*serve)(const struct operation *operation);
 	bool is_admins; /* on the admin socket only: it is about the whole node */
@@ -26,7 +20,7 @@ static const struct {
 	[FRAME_OPERATE_DRAIN] = { operate_drain, true },
 	[FRAME_OPERATE_RELOAD] = { operate_reload, true },
 	[FRAME_OPERATE_CONFIG] = { operate_config, true },
-	[FRAME_OPERATE_REQUESTS] = { not_here, false },
+	[FRAME_OPERATE_REQUESTS] = { operate_requests, false },
 };
 
 static struct tenant *tenant_by_name(struct daemon *daemon, const char *name)

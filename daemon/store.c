@@ -182,15 +182,19 @@ static void store_reply(struct session *session, const struct frame_store *frame
 	struct frame_store_reply *reply = server_scratch(session->daemon);
 	uint8_t *admissions = (uint8_t *)(reply + 1);
 	uint32_t bytes = (uint32_t)sizeof(*reply) + frame->count;
+	unsigned said[CACHE_ADMISSIONS] = { 0 };
 
 	reply->batch = frame->batch;
 	reply->count = frame->count;
-	reply->wanted_count = 0;
 	for (unsigned i = 0; i < frame->count; i++) {
 		admissions[i] = batch == NULL ? CACHE_REFUSED_FULL
 					      : (uint8_t)item_begin(batch, &batch->items[i]);
-		reply->wanted_count += admissions[i] == CACHE_ADMITTED;
+		said[admissions[i]]++;
 	}
+	reply->wanted_count = said[CACHE_ADMITTED];
+	for (unsigned i = 0; batch != NULL && i < CACHE_ADMISSIONS; i++)
+		if (said[i] > 0)
+			requests_admitted(session->daemon, batch->request, i, said[i]);
 	session_reply(session, reply, bytes, FRAME_STORE_REPLY, frame->header.request, 0);
 }
 
@@ -215,6 +219,8 @@ void store_frame(struct session *session, const struct frame_store *frame)
 		batch = batch_take(session, frame->space, frame->batch, frame->count);
 	if (batch == NULL) {
 		daemon->counters.refused_busy += frame->count;
+		requests_admitted(daemon, requests_begin(session, frame->tag, true, frame->count),
+				  CACHE_ADMISSIONS, frame->count);
 		store_reply(session, frame, NULL);
 		return;
 	}
@@ -227,7 +233,7 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	batch->tokens_per_block = group_of(session, frame->group)->tokens_per_block;
 	batch->has_parent = frame->has_parent != 0;
 	memcpy(batch->parent, frame->parent, BLOCK_HASH_BYTES);
-	memcpy(batch->tag, frame->tag, FRAME_TAG_BYTES);
+	batch_begin_request(batch, frame->tag);
 	for (unsigned i = 0; i < frame->count; i++) {
 		memcpy(batch->items[i].hash, items[i].hash, BLOCK_HASH_BYTES);
 		batch->items[i].route_key = items[i].route_key;

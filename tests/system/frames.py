@@ -190,8 +190,8 @@ def lookup_body(space, hashes, lease_us=0, tag=bytes(16), first=0, group=0):
         struct.pack('<IHH', first, group, len(hashes)) + b''.join(hashes)
 
 
-def store_body(space, batch, hashes, deadline_us=5000000, parent=None, first=0, group=0):
-    return struct.pack('<16sQQIIHHI32s', bytes(16), batch, deadline_us, space, first, group, len(hashes),
+def store_body(space, batch, hashes, deadline_us=5000000, parent=None, first=0, group=0, tag=bytes(16)):
+    return struct.pack('<16sQQIIHHI32s', tag, batch, deadline_us, space, first, group, len(hashes),
                        parent is not None, parent or bytes(32)) + \
         b''.join(h + bytes(8) for h in hashes)
 
@@ -205,8 +205,8 @@ def commit_body(batch, items):
     return body
 
 
-def load_body(space, batch, hashes, lease=0, deadline_us=5000000, group=0):
-    return struct.pack('<16sQQQIHH', bytes(16), batch, lease, deadline_us, space, group, len(hashes)) + \
+def load_body(space, batch, hashes, lease=0, deadline_us=5000000, group=0, tag=bytes(16)):
+    return struct.pack('<16sQQQIHH', tag, batch, lease, deadline_us, space, group, len(hashes)) + \
         b''.join(hashes)
 
 
@@ -239,6 +239,7 @@ class Engine:
         self.payload_bytes = payload_bytes
         self.segments = segments
         self.batches = 0
+        self.tag = bytes(16)   # of what it asks from now on
         self.control = self.data = self.arena = self.window = None
         try:
             self.open(name, model, shard, world, attach)
@@ -285,13 +286,14 @@ class Engine:
         return [crc32c(payload[i:i + size]) for i in range(0, len(payload), size)]
 
     def lookup(self, hashes, lease_us=0, space=None):
-        return Found(self.control.ask(LOOKUP, lookup_body(self.space if space is None else space, hashes, lease_us),
-                                      LAST))
+        return Found(self.control.ask(LOOKUP, lookup_body(self.space if space is None else space, hashes, lease_us,
+                                                          self.tag), LAST))
 
     def admissions(self, hashes, deadline_us=5000000, parent=None):
         """(batch, what the daemon said of each)."""
         self.batches += 1
-        reply = self.data.ask(STORE, store_body(self.space, self.batches, hashes, deadline_us, parent))
+        reply = self.data.ask(STORE, store_body(self.space, self.batches, hashes, deadline_us, parent,
+                                               tag=self.tag))
         count = reply.fields('QII')[1]
         return self.batches, list(reply.body[16:16 + count])
 
@@ -346,7 +348,7 @@ class Engine:
         for start in range(0, len(hashes), self.data.load_window):
             part = hashes[start:start + self.data.load_window]
             self.batches += 1
-            self.data.send(LOAD, load_body(self.space, self.batches, part, lease))
+            self.data.send(LOAD, load_body(self.space, self.batches, part, lease, tag=self.tag))
             releases = []
             for index, (result, offset, _, _) in self.loaded(self.batches, len(part)).items():
                 if result != 0:

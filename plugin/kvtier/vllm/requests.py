@@ -10,6 +10,7 @@ import numpy
 from kvtier import library
 from kvtier.library import Found
 from kvtier.tables import CONTROLS
+from kvtier.trace import trace_id
 from kvtier.vllm.messages import Load
 
 CONTROL_NAMES = tuple(name for name, _, _ in CONTROLS)
@@ -101,9 +102,11 @@ class UnderWay:
     has_failed: bool = False
 
 
-def tag_of(request_id: str) -> bytes:
-    """The 16 bytes that the request carries through every call."""
-    return hashlib.blake2b(request_id.encode(), digest_size=library.TAG_BYTES).digest()
+def tag_of(request_id: str, trace_headers: Any = None) -> bytes:
+    """The 16 bytes that the request carries through every call: its W3C trace id where vLLM gives it,
+    which it does when it traces itself (--otlp-traces-endpoint), else a digest of its id."""
+    trace = trace_id(trace_headers)
+    return trace if trace is not None else hashlib.blake2b(request_id.encode(), digest_size=library.TAG_BYTES).digest()
 
 
 class BlockNames:

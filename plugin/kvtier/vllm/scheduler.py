@@ -126,7 +126,8 @@ class SchedulerSide:
         tracked = self._requests.get(request.request_id)
         if tracked is not None:
             return tracked
-        tracked = Tracked(request, tag_of(request.request_id), Controls())
+        tracked = Tracked(request, tag_of(request.request_id, getattr(request, 'trace_headers', None)),
+                          Controls())
         tracked.offered = [0] * len(self._groups)
         try:
             tracked.controls = controls_of(request)
