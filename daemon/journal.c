@@ -26,6 +26,7 @@
  * fewer than one epoch a second, so its lost counter was below. Microseconds would not fit: the
  * index keeps epochs in 31 bits. */
 #define EPOCH_LEAP (UINT64_C(1) << 16)
+#define ASIDE_BYTES (NAME_MAX + 16)
 #define SECONDS_2020 UINT64_C(1577836800)
 
 struct journal {
@@ -195,15 +196,34 @@ static uint64_t salvage(const uint8_t *bytes, uint64_t bytes_count)
 	return highest;
 }
 
+static void aside_name(const struct journal *journal, char out[ASIDE_BYTES])
+{
+	snprintf(out, ASIDE_BYTES, "%s.unreadable", journal->name);
+}
+
+/* A start that died between keeping the file aside and the rename over it left both names on one
+ * file; a file with another name is not trusted, so ours goes. */
+static void second_name_drop(const struct journal *journal)
+{
+	char aside[ASIDE_BYTES];
+	struct stat ours, other;
+
+	aside_name(journal, aside);
+	if (fstat(journal->fd, &ours) == 0 && ours.st_nlink > 1 &&
+	    fstatat(journal->folder_fd, aside, &other, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    other.st_dev == ours.st_dev && other.st_ino == ours.st_ino)
+		(void)unlinkat(journal->folder_fd, aside, 0);
+}
+
 /* Keeps the file under another name as well (the old name goes with the rename over it, so that it
  * is never missing), and begins a journal in which everything is forgotten. */
 static int begin_anew(struct journal *journal, uint64_t salvaged, struct error *error)
 {
-	char aside[NAME_MAX + 16];
+	char aside[ASIDE_BYTES];
 	uint64_t wall_s = clock_wall_us(clock_real()) / 1000000;
 	uint64_t seconds = wall_s > SECONDS_2020 ? wall_s - SECONDS_2020 : 0;
 
-	snprintf(aside, sizeof(aside), "%s.unreadable", journal->name);
+	aside_name(journal, aside);
 	(void)unlinkat(journal->folder_fd, aside, 0);
 	(void)linkat(journal->folder_fd, journal->name, journal->folder_fd, aside, 0);
 	memset(&journal->floors, 0, sizeof(journal->floors));
@@ -266,6 +286,7 @@ static int file_open(struct journal *journal, bool is_first_start, struct error 
 {
 	journal->fd = openat(journal->folder_fd, journal->name, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
 	if (journal->fd >= 0) {
+		second_name_drop(journal);
 		int result = trusted_file(journal->fd, journal->path, error);
 
 		return result < 0 ? result : read_or_begin(journal, error);

@@ -182,6 +182,28 @@ static void an_unreadable_file_is_kept_aside(void **unused)
 	journal_rig_destroy(rig);
 }
 
+/* Killed between the second name and the new file, or the new file could not be written. */
+static void a_start_that_died_while_keeping_a_file_aside_does_not_stop_the_next(void **unused)
+{
+	struct journal_rig *rig = journal_rig_create();
+	char path[160];
+
+	(void)unused;
+	journal_rig_fill(rig);
+	journal_rig_close(rig);
+	snprintf(path, sizeof(path), "%s.unreadable", rig->path);
+	assert_int_equal(link(rig->path, path), 0);
+	assert_int_equal(journal_rig_open(rig, false), 0);
+	journal_rig_expect_filled(rig);
+	journal_rig_close(rig);
+	/* Under a name that is not ours it is somebody's doing. */
+	snprintf(path, sizeof(path), "%s.other", rig->path);
+	assert_int_equal(link(rig->path, path), 0);
+	assert_true(journal_rig_open(rig, false) < 0);
+	assert_int_equal(unlink(path), 0);
+	journal_rig_destroy(rig);
+}
+
 static void a_salvaged_floor_is_below_the_new_one_whatever_the_wall_clock_says(void **unused)
 {
 	struct journal_rig *rig = journal_rig_create();
@@ -211,6 +233,8 @@ int main(void)
 		cmocka_unit_test(
 			a_missing_or_empty_file_later_than_the_first_start_forgets_everything),
 		cmocka_unit_test(an_unreadable_file_is_kept_aside),
+		cmocka_unit_test(
+			a_start_that_died_while_keeping_a_file_aside_does_not_stop_the_next),
 		cmocka_unit_test(
 			a_salvaged_floor_is_below_the_new_one_whatever_the_wall_clock_says),
 	};
