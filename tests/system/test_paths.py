@@ -19,7 +19,7 @@ import node   # noqa: E402
 HOSTILE = 65534
 SECRET = b'the secret of the operator ' * 400
 # Where: relative to the folder in which everybody may make files, and whether he can make it there himself.
-TARGETS = ('run', 'state', 'memory', 'nvme', 'nvme.new', 'run/t', 'run/t/default', 'run/t/default/kv.sock',
+TARGETS = ('run', 'state', 'memory', 'disk', 'disk/nvme', 'disk/nvme.new', 'run/t', 'run/t/default', 'run/t/default/kv.sock',
            'run/admin.sock', 'run/http.sock', 'run/sockets.lock', 'state/lock', 'state/journal', 'state/journal.new',
            'state/catalog')
 KINDS = ('link', 'dangling link', 'link to a folder', 'hard link', 'folder', 'file', 'fifo', 'socket', 'device')
@@ -67,7 +67,7 @@ class Place:
         os.mkdir(self.vault, 0o755)
         with open(self.victim, 'wb') as file:
             file.write(SECRET)
-        os.chmod(self.victim, 0o640)
+        os.chmod(self.victim, 0o644)
 
     def path(self, name):
         return os.path.join(self.open, name)
@@ -78,6 +78,9 @@ class Place:
         for part in target.split('/')[:-1]:
             above = os.path.join(above, part)
             os.mkdir(self.path(above), 0o700 if above == 'state' else 0o755)
+        # Not made by the daemon; what lies in it is not under the kernel's protection of sticky folders.
+        if not target.startswith('disk'):
+            os.mkdir(self.path('disk'), 0o755)
 
     def run(self, run='run', state='state'):
         """(status or None, what it logged): status None is a daemon that was ready, and was stopped."""
@@ -86,7 +89,7 @@ class Place:
             file.write(f'run_directory: {self.path(run)}\nstate_directory: {self.path(state)}\nextent_bytes: 1MiB\n'
                        f'http_listen: ""\nmills: 1\nblock_bytes_min: 4KiB\nrestart_wait: 50ms\ntenants:\n'
                        f'  - name: default\n    cpu_bytes: 2MiB\n    cpu_file: {self.path("memory")}\n'
-                       f'nvme:\n  - path: {self.path("nvme")}\n    bytes: 8MiB\n')
+                       f'nvme:\n  - path: {self.path("disk/nvme")}\n    bytes: 8MiB\n')
         process = subprocess.Popen([node.program('kvtierd'), '--config', config], stdout=subprocess.DEVNULL,
                                    stderr=subprocess.PIPE, text=True)
         node.running.add(process)
@@ -106,7 +109,7 @@ class Place:
             if file.read() != SECRET:
                 return 'the file was written to'
         status = os.stat(self.victim)
-        if (stat.S_IMODE(status.st_mode), status.st_uid) != (0o640, os.getuid()):
+        if (stat.S_IMODE(status.st_mode), status.st_uid) != (0o644, os.getuid()):
             return f'the file has mode {status.st_mode:o} and owner {status.st_uid}'
         if os.listdir(self.vault) or stat.S_IMODE(os.stat(self.vault).st_mode) != 0o755:
             return f'the folder was changed: {os.listdir(self.vault)}'
@@ -126,6 +129,7 @@ class Case(unittest.TestCase):
         return place
 
     def refused(self, place, words, **paths):
+        place.prepare('')
         status, log = place.run(**paths)
         self.assertEqual(status, 1, log)
         reasons = [line for line in log.splitlines() if 'event=start_failed' in line]
@@ -196,6 +200,7 @@ class Folders(Case):
         place = self.place()
         os.mkdir(place.path('mnt'), 0o755)
         os.symlink('mnt', place.path('var'))
+        place.prepare('')
         status, log = place.run(run='var/run', state='var/state')
         self.assertEqual(status, 0, log)
         self.assertTrue(os.path.exists(place.path('mnt/state/journal')))
