@@ -140,7 +140,7 @@ def seeds(part):
 def run_kills(part):
     """kill -9 at random instants under load, restarts"""
     for seed in seeds(part):
-        scale = 1 if part.left() > 150 else 0.2
+        scale = 1 if part.left() > 150 else 0.5
         unittest('tests/system/test_kills.py', part.left(), 'RandomKills', scale=scale, seed=seed)
         done = figures_of('kills.json')
         restart = done['restart_seconds']
@@ -476,6 +476,7 @@ def main():
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         parser.error(f'no part {unknown[0]}; there are {", ".join(PARTS)}')
+    signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))   # what was started ends with us
     shares = sum(PARTS[name][1] for name in names)
     good = [run_part(name, line.minutes * 60 * PARTS[name][1] / shares) for name in names]
     if os.path.exists(DOCUMENT):
