@@ -125,9 +125,11 @@ class Node:
         return self
 
     def __exit__(self, *unused):
-        self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        shutil.rmtree(self.shm, ignore_errors=True)
+        try:
+            self.kill()
+        finally:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            shutil.rmtree(self.shm, ignore_errors=True)
 
     def configure(self):
         lines = [f'run_directory: {self.run}', f'state_directory: {self.state}']
