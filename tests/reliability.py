@@ -87,6 +87,7 @@ def merge(one, two):
 def execute(command, seconds, **variables):
     """Its output; a failure says how to run it again. What it started ends with it."""
     shown = ' '.join([f'{name}={value}' for name, value in variables.items()] + command).replace(TOP, '$PWD')
+    shown = shown.replace(sys.executable, 'python3')
     with tempfile.TemporaryDirectory(prefix='kvtier-reliability-') as folder:
         environment = {**os.environ, 'TMPDIR': folder, **{name: str(value) for name, value in variables.items()}}
         process = subprocess.Popen(command, cwd=TOP, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
