@@ -7,6 +7,7 @@
 #include "tiers/cpu/arena_parts.h"
 
 #include "base/checksum.h"
+#include "base/map.h"
 #include "base/random.h"
 #include "tiers/nvme/extent_table.h"
 
@@ -80,32 +81,15 @@ static int config_check(const struct arena_config *config, struct error *error)
 	return 0;
 }
 
-/* Maps at a multiple of a huge page, without which none could be used. */
 int arena_map(struct arena *arena, struct error *error)
 {
 	uint64_t bytes = arena_mapping_bytes(arena);
-	uint8_t *reserved = mmap(NULL, bytes + HUGE_BYTES, PROT_NONE,
-				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uint8_t *start;
-	uint64_t before;
+	uint8_t *start = map_shared_aligned(arena->fd, bytes, PROT_READ | PROT_WRITE);
 
-	if (reserved == MAP_FAILED)
+	if (start == MAP_FAILED)
 		return error_set(error, -errno, "no room for an arena of %llu MiB: %s%s",
 				 (unsigned long long)(bytes >> 20), strerror(errno),
 				 error_advice(-errno));
-	before = (HUGE_BYTES - (uintptr_t)reserved % HUGE_BYTES) % HUGE_BYTES;
-	start = mmap(reserved + before, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
-		     arena->fd, 0);
-	if (start == MAP_FAILED) {
-		int result = error_set(error, -errno, "an arena of %llu MiB cannot be mapped: %s",
-				       (unsigned long long)(bytes >> 20), strerror(errno));
-
-		munmap(reserved, bytes + HUGE_BYTES);
-		return result;
-	}
-	if (before > 0)
-		munmap(reserved, before);
-	munmap(start + bytes, HUGE_BYTES - before);
 	arena->start = start;
 	arena->units = start + ARENA_HEAD_BYTES;
 	return 0;
