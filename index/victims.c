@@ -177,6 +177,39 @@ static void run_take(struct cache *cache, struct class *class, const struct run 
 	extent_assign(cache, class, run->first_unit, class->extent_units);
 }
 
+/* The coldest extent of other classes that may go, or NULL. */
+static struct extent *extent_find_coldest(const struct class *class)
+{
+	const struct area *area = class->share->area;
+	struct extent *coldest = NULL;
+
+	for (uint32_t unit = 0; unit < area->units_count; unit++) {
+		const struct extent *seen;
+
+		if (area->unit_extent[unit] == unit && unit_may_go(class, unit, &seen) &&
+		    seen != NULL && (coldest == NULL || seen->last_touched < coldest->last_touched))
+			coldest = &area->extents[unit];
+	}
+	return coldest;
+}
+
+/* For a class without slots whose share has no run that is long enough, as its extents lie apart:
+ * gives up the coldest ones until as many units may be taken elsewhere. */
+static bool quota_free(struct cache *cache, struct class *class)
+{
+	struct share *share = class->share;
+
+	while (share->units_used + class->extent_units > share->units_max) {
+		struct extent *extent = extent_find_coldest(class);
+
+		if (extent == NULL)
+			return false;
+		extent_clear(cache, extent);
+		extent_give(cache, extent);
+	}
+	return extent_take_free(cache, class);
+}
+
 /* The extents of these copies may not be taken for the sake of the same block. */
 static void copies_pin(struct cache *cache, const struct want *want, int by)
 {
@@ -217,7 +250,10 @@ static bool run_steal(struct cache *cache, const struct want *want, uint64_t tou
 	}
 	copies_pin(cache, want, 1);
 	struct run run = run_find(cache, class);
+	bool was_freed = must && run.first_unit == UNIT_NONE && quota_free(cache, class);
 	copies_pin(cache, want, -1);
+	if (was_freed)
+		return true;
 	bool is_older = run.touched < touched ||
 			(run.touched == touched && run.class_units > class->units_count);
 	if (run.first_unit != UNIT_NONE && (must || is_older)) {

@@ -156,10 +156,11 @@ static void more_sizes_than_classes_push_out_empty_ones(void **unused)
 	rig_finish(&rig);
 }
 
-static void rig_two_devices(struct rig *rig)
+/* Of two units each, of which the tenant may have so many. */
+static void rig_two_devices(struct rig *rig, uint32_t units_max)
 {
 	const uint8_t fingerprint[SPACE_ID_BYTES] = { 1 };
-	const uint32_t device_units[2] = { 2, 2 }, units[TIERS] = { 0, 4 };
+	const uint32_t device_units[2] = { 2, 2 }, units[TIERS] = { 0, units_max };
 	struct cache_config config = rig_config(rig);
 
 	memset(rig, 0, sizeof(*rig));
@@ -179,7 +180,7 @@ static void neighbouring_blocks_lie_on_all_devices(void **unused)
 	unsigned on_device[2] = { 0, 0 };
 
 	(void)unused;
-	rig_two_devices(&rig);
+	rig_two_devices(&rig, 4);
 	for (unsigned i = 1; i <= 16; i++)
 		rig_store(&rig, i, i - 1);
 	rig_store(&rig, 100, 0);
@@ -191,6 +192,21 @@ static void neighbouring_blocks_lie_on_all_devices(void **unused)
 	rig_finish(&rig);
 }
 
+static void a_new_class_of_longer_extents_is_not_starved(void **unused)
+{
+	struct rig rig;
+
+	(void)unused;
+	rig_two_devices(&rig, 2);
+	/* One extent on each device, and no more units may be taken. */
+	assert_int_equal(store_sized(&rig, 1, RIG_SLOT_BYTES), CACHE_ADMITTED);
+	assert_int_equal(store_sized(&rig, 2, 2 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	/* Two units in a row, for which both have to go. */
+	assert_int_equal(store_sized(&rig, 3, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	assert_true(rig_has(&rig, 3) && !rig_has(&rig, 1) && !rig_has(&rig, 2));
+	rig_finish(&rig);
+}
+
 static void a_fenced_device_loses_its_blocks_and_gets_no_more(void **unused)
 {
 	struct rig rig;
@@ -199,7 +215,7 @@ static void a_fenced_device_loses_its_blocks_and_gets_no_more(void **unused)
 	uint32_t held = SLOT_NONE;
 
 	(void)unused;
-	rig_two_devices(&rig);
+	rig_two_devices(&rig, 4);
 	for (unsigned i = 1; i <= 16; i++)
 		rig_store(&rig, i, 0);
 	for (unsigned i = 1; i <= 16; i++) {
@@ -261,6 +277,7 @@ int main(void)
 		cmocka_unit_test(extents_waste_little_and_stay_below_an_eighth),
 		cmocka_unit_test(more_sizes_than_classes_push_out_empty_ones),
 		cmocka_unit_test(neighbouring_blocks_lie_on_all_devices),
+		cmocka_unit_test(a_new_class_of_longer_extents_is_not_starved),
 		cmocka_unit_test(a_fenced_device_loses_its_blocks_and_gets_no_more),
 		cmocka_unit_test(wrong_settings_are_refused),
 	};
