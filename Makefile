@@ -4,7 +4,7 @@
 # make help       the rest
 #
 # Variables: CC=clang  SANITIZE=address,undefined (or thread; a build folder of its own)  FAILPOINTS=1 (named failpoints)
-#            BUILD=folder  WERROR=1  DESTDIR=  PREFIX=/usr/local
+#            SMALL=1 (small pools, for the simulator)  BUILD=folder  WERROR=1  DESTDIR=  PREFIX=/usr/local
 
 VERSION  := 0.1.0
 comma    := ,
@@ -12,7 +12,7 @@ BUILD    ?= build$(if $(SANITIZE),/$(subst $(comma),+,$(SANITIZE)),$(if $(FAILPO
 PREFIX   ?= /usr/local
 CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes
-override CPPFLAGS += -I. -D_GNU_SOURCE -DKVTIER_VERSION='"$(VERSION)"' -DKVTIER_FAILPOINTS=$(if $(or $(FAILPOINTS),$(SANITIZE)),1,0)
+override CPPFLAGS += -I. -D_GNU_SOURCE -DKVTIER_VERSION='"$(VERSION)"' -DKVTIER_FAILPOINTS=$(if $(or $(FAILPOINTS),$(SANITIZE)),1,0)$(if $(SMALL), -DKVTIER_SMALL=1)
 override CFLAGS   += -std=gnu11 $(WARNINGS) $(if $(WERROR),-Werror) -UNDEBUG -fPIC -fvisibility=hidden -pthread \
 		     -fno-omit-frame-pointer -MMD -MP $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
 override LDFLAGS  += -pthread -Wl,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE))
@@ -83,7 +83,7 @@ test_sources := $(wildcard tests/*/test_*.c)
 tests   := $(test_sources:%.c=$(BUILD)/%)
 fuzz_sources := $(wildcard tests/fuzz/fuzz_*.c)
 # What else lies in a test's folder (rigs, fakes) is there for every test of that folder.
-helper_sources := $(filter-out $(test_sources) $(fuzz_sources) tests/docs/describe.c,$(wildcard tests/*/*.c))
+helper_sources := $(filter-out $(test_sources) $(fuzz_sources) tests/docs/describe.c tests/sim/%,$(wildcard tests/*/*.c))
 helpers_of = $(patsubst %.c,$(BUILD)/%.o,$(filter tests/$(1)/%,$(helper_sources)))
 .SECONDEXPANSION:
 $(BUILD)/tests/%/helpers.a: $$(call helpers_of,$$*)
@@ -143,6 +143,30 @@ bench: deps-build
 bench-rivals: deps-build
 	@$(MAKE) --no-print-directory all
 	bench/rivals/run.sh $(BUILD)
+
+# ---- the simulator: make SMALL=1 BUILD=build/test/sim sim (small pools, so that they run empty) ----
+
+# The system calls and functions of ours that tests/sim answers (kernel_wraps.h).
+sim_wraps := $(shell grep -o 'WRAPPED.[^,]*, [a-z_0-9]*' tests/sim/kernel_wraps.h | sed 's/.*, //' | grep -vx name) log_line
+sim_objects := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/sim/*.c))
+sim_link = $(CC) $(LDFLAGS) $(sim_wraps:%=-Wl,--wrap=%) -o $@ $^ $(LDLIBS)
+$(BUILD)/tests/sim/sim: $(sim_objects) $(BUILD)/libparts.a
+	$(sim_link)
+sim: $(BUILD)/tests/sim/sim
+# Planted bugs: one line of one file is wrong (KVTIER_PLANT_NAME); tests/sim/plants.py shows that each is found.
+plants := $(shell grep -ho 'KVTIER_PLANT_[A-Z_]*' $(sources) | sort -u | sed 's/KVTIER_PLANT_//' | tr A-Z a-z)
+plant_source = $(shell grep -l 'KVTIER_PLANT_$(1)$$' $(sources))
+plant_object = $(BUILD)/plants/$(1).o
+upper = $(shell echo $(1) | tr a-z A-Z)
+$(plants:%=$(BUILD)/plants/%.o): $(BUILD)/plants/%.o: $$(call plant_source,$$(call upper,$$*)) $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -DKVTIER_PLANT_$(call upper,$*) -c -o $@ $<
+# The wrong object comes first, so that the right one is not taken from the archive.
+$(plants:%=$(BUILD)/plants/sim-%): $(BUILD)/plants/sim-%: $(BUILD)/plants/%.o $(sim_objects) $(BUILD)/libparts.a
+	$(sim_link)
+plants: $(plants:%=$(BUILD)/plants/sim-%)
+print-plants:   # for tests/sim/plants.py
+	@echo $(plants)
 
 # ---- what is generated from tables: docs, the daemon's man page and completion ----
 
@@ -246,6 +270,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
+.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .SECONDARY:
--include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(describe).d
+-include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(describe).d

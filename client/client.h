@@ -33,7 +33,11 @@
 	UINT64_C(100000) /* how often a worker asks whether all ranks are there */
 #define CLIENT_READY_WAIT_US UINT64_C(20000)
 #define CLIENT_GRACE_US UINT64_C(1000000) /* after its deadline a load's batch is given up */
+#ifdef KVTIER_SMALL /* tests/sim: pools that run empty */
+#define CLIENT_JOBS_MAX 16u
+#else
 #define CLIENT_JOBS_MAX 256u
+#endif
 #define CLIENT_BLOCKS_MAX 1000000u /* of all jobs together */
 #define CLIENT_SPACES_MAX 256u
 #define CLIENT_PLANES_MAX 4096u    /* of one group */

@@ -13,7 +13,11 @@
 #include "daemon/requests.h"
 #include "daemon/session.h"
 
+#ifdef KVTIER_SMALL /* tests/sim: pools that run empty */
+#define BATCHES_MAX 24u
+#else
 #define BATCHES_MAX 1024u
+#endif
 
 enum item_state {
 	ITEM_IDLE,      /* load: not begun; store: not wanted (ended by the reply) */

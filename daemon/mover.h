@@ -12,7 +12,11 @@
 
 #include "daemon/daemon.h"
 
+#ifdef KVTIER_SMALL /* tests/sim: pools that run empty */
+#define MOVES_MAX 48u
+#else
 #define MOVES_MAX 4096u
+#endif
 
 /* Told once that the shard is READY in the cpu tier (0, the slot), or why not. */
 struct waiter {

@@ -143,8 +143,10 @@ bool copy_is_idle(const struct cache *cache, enum tier_id tier, uint32_t slot)
 
 	for (uint32_t next = slot;; next = seen->sibling) {
 		seen = slot_at(cache, tier, next);
+#ifndef KVTIER_PLANT_HELD
 		if (seen->holds > 0 || seen->state == SLOT_FILLING)
 			return false;
+#endif
 		if (seen->sibling == slot)
 			return true;
 	}
@@ -311,6 +313,9 @@ bool cache_slot_is_current(const struct cache *cache, enum tier_id tier, uint32_
 	if (slot >= cache->tables[tier].chunks_count * CHUNK_SLOTS)
 		return false;
 	const struct slot *seen = slot_at(cache, tier, slot);
+#ifdef KVTIER_PLANT_GENERATION
+	generation = seen->generation;
+#endif
 	return slot_extent(cache, tier, slot) != NULL && seen->state != SLOT_FREE &&
 	       seen->generation == generation;
 }

@@ -63,7 +63,7 @@ struct rig {
 	struct daemon *daemon;
 	struct rig_client *clients[RIG_CLIENTS_MAX];
 	char folder[64], memory_folder[64];
-	uint64_t lives, passes, strangers;
+	uint64_t lives, passes;
 	bool is_checked;  /* cache_check() after each pass */
 	bool is_shuffled; /* parts are stepped in any order, mills one op at a time */
 	/* A call that is not answered ends, a while later by the clock; else it fails the test. */
@@ -148,9 +148,6 @@ struct rig_client {
 
 /* HELLO, REGISTER, HELLO, ATTACH, CANARY. Both connections open; `engine` NULL: the default. */
 struct rig_client *rig_register(struct rig *rig, const struct rig_engine *engine);
-/* Engines that come one after the other, each to a space of its own, and hang up in the middle of a
- * store of keys that others have, too; or are refused. The space of one that is away may go. */
-void rig_strangers(struct rig *rig, unsigned tenant, unsigned count);
 /* The parts of it, for clients that go in the middle. */
 struct rig_client *rig_client_open(struct rig *rig, const struct rig_engine *engine);
 int rig_client_connect(struct rig_client *client, enum frame_connection connection);

@@ -180,6 +180,10 @@ static void request_end(struct nvme_device *device, struct nvme_request *request
 		return;
 	}
 	list_append(&device->worker.idle, &request->link);
+#ifdef KVTIER_PLANT_COMPLETION
+	if (request->block.result < 0)
+		return;
+#endif
 	op_give_back(device, request->op, request->block.result, now_us);
 }
 

@@ -1,0 +1,63 @@
+/*
+ * tests/sim/node.h: a machine with kvtierd: its lives, its disks, its catalogue. There could be
+ * several; nothing here is of one only but by its pointer. Runs on: one thread.
+ */
+#ifndef KVTIER_TESTS_SIM_NODE_H
+#define KVTIER_TESTS_SIM_NODE_H
+
+#include "daemon/daemon.h"
+#include "daemon/threads.h"
+#include "tests/sim/disk.h"
+
+#define NODE_DRAIN_US (UINT64_C(10) * SECOND_US)
+
+enum node_state { NODE_DOWN, NODE_STARTING, NODE_SERVING, NODE_STOPPING };
+
+/* What differs between seeds. */
+struct node_shape {
+	unsigned tenants, devices, mills, cpu_units, nvme_units, nvme_units_tenant;
+	uint64_t unit_bytes, window_bytes, lease_us_max, restart_wait_us, write_bytes_day_max;
+	unsigned batches_max, load_window_blocks, leases_max, spaces_max, connections_max;
+	unsigned queue_depth;
+	bool has_cpu_file;
+};
+
+struct node {
+	struct node_shape shape;
+	struct settings settings;
+	enum node_state state;
+	struct process *process;
+	struct daemon *daemon; /* while it is SERVING or STOPPING */
+	struct threads threads;
+	struct disk *disks[NVME_DEVICES_MAX];
+	char folder[32], catalog_path[64];
+	bool must_stop;
+	char refused[256]; /* why the last start failed; "" */
+	uint64_t lives, kills, power_cuts, stops, starts_failed;
+};
+
+void node_create(struct node *node, const struct node_shape *shape, const char *folder);
+/* Starts a life; it serves a while later, or fails to. */
+void node_start(struct node *node);
+/* Asks for a clean stop. */
+void node_stop(struct node *node);
+/* Here and now, whatever it is doing; it may be DOWN. */
+void node_kill(struct node *node, bool is_power_cut);
+const char *node_socket(const struct node *node, unsigned tenant);
+/* Looks at what its tasks did: whether it has come up, or gone. */
+void node_look(struct node *node);
+/* Nothing is held and nothing is under way; NULL, or what is not so. */
+const char *node_unrest(struct node *node);
+
+/* ---- catalog.c: the simulated catalogue, which fails and is lost ---- */
+
+extern const struct catalog_ops node_catalog_ops;
+
+void catalogs_start(void);
+/* Its daemon was killed; with the power, what was not settled is gone. */
+void catalog_kill(const char *path, bool is_power_cut);
+void catalog_replace(const char *path);
+/* Of the calls, in 1/1000. */
+void catalogs_set_fault(unsigned permille);
+
+#endif
