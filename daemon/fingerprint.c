@@ -2,8 +2,8 @@
  * same bytes. */
 #include "daemon/fingerprint.h"
 
-#include <assert.h>
-#include <openssl/evp.h>
+#include "base/crypto.h"
+
 #include <string.h>
 
 #define TAG_DOMAIN 0u
@@ -14,42 +14,33 @@
 #define TAG_BASE   4u
 #define TAG_ADAPTER 5u
 
-/* OpenSSL fails here only when it cannot allocate or is broken: there is nothing to go on with. */
-static void must_be_one(int result)
-{
-	assert(result == 1);
-}
-
-static void put(EVP_MD_CTX *digest, uint32_t tag, const void *bytes, uint32_t bytes_count)
+static void put(struct digest *digest, uint32_t tag, const void *bytes, uint32_t bytes_count)
 {
 	uint32_t head[2] = { tag, bytes_count };
 
-	must_be_one(EVP_DigestUpdate(digest, head, sizeof(head)));
-	must_be_one(EVP_DigestUpdate(digest, bytes, bytes_count));
+	digest_put(digest, head, sizeof(head));
+	digest_put(digest, bytes, bytes_count);
 }
 
-static EVP_MD_CTX *begin(const char *domain)
+static struct digest *begin(const char *domain)
 {
-	EVP_MD_CTX *digest = EVP_MD_CTX_new();
+	struct digest *digest = digest_begin();
 
-	assert(digest != NULL);
-	must_be_one(EVP_DigestInit_ex(digest, EVP_sha256(), NULL));
 	put(digest, TAG_DOMAIN, domain, (uint32_t)strlen(domain));
 	return digest;
 }
 
-static void end(EVP_MD_CTX *digest, uint8_t out_bytes[16])
+static void end(struct digest *digest, uint8_t out_bytes[16])
 {
-	uint8_t whole[32];
+	uint8_t whole[CRYPTO_DIGEST_BYTES];
 
-	must_be_one(EVP_DigestFinal_ex(digest, whole, NULL));
+	digest_end(digest, whole);
 	memcpy(out_bytes, whole, 16);
-	EVP_MD_CTX_free(digest);
 }
 
 void fingerprint_tenant(const char *name, uint8_t out_digest[16])
 {
-	EVP_MD_CTX *digest = begin("kvtier/tenant/1");
+	struct digest *digest = begin("kvtier/tenant/1");
 
 	put(digest, TAG_TENANT, name, (uint32_t)strlen(name));
 	end(digest, out_digest);
@@ -58,7 +49,7 @@ void fingerprint_tenant(const char *name, uint8_t out_digest[16])
 void fingerprint_space(const char *tenant, const struct frame_register *frame,
 		       uint8_t out_fingerprint[16])
 {
-	EVP_MD_CTX *digest = begin("kvtier/space/1");
+	struct digest *digest = begin("kvtier/space/1");
 	const struct frame_group *groups = frame_register_groups(frame);
 	const uint8_t *fields = frame_register_fields(frame);
 	uint32_t world = frame->world;
@@ -81,7 +72,7 @@ void fingerprint_space(const char *tenant, const struct frame_register *frame,
 void fingerprint_adapter(const uint8_t base[16], const uint8_t adapter[32],
 			 uint8_t out_fingerprint[16])
 {
-	EVP_MD_CTX *digest = begin("kvtier/adapter/1");
+	struct digest *digest = begin("kvtier/adapter/1");
 
 	put(digest, TAG_BASE, base, 16);
 	put(digest, TAG_ADAPTER, adapter, 32);
