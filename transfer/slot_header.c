@@ -181,6 +181,8 @@ const char *slot_verdict_name(enum slot_verdict verdict)
 		return "damaged";
 	case SLOT_EMPTY:
 		return "empty";
+	case SLOT_KEYLESS:
+		return "keyless";
 	}
 	return "unknown";
 }

@@ -43,12 +43,13 @@ struct slot_identity {
 	uint64_t stored_at_us;   /* since 1970, for people */
 	uint32_t segments_count; /* 1..SLOT_SEGMENTS_MAX */
 	uint32_t key_id;         /* 0: in the clear */
-	uint8_t nonce[16];       /* 12 used */
+	uint8_t nonce[16];       /* zero in the clear, as is the tag */
 	uint8_t tag[16];
 	uint32_t first_position;                  /* index of the block in its group's chain */
 	uint16_t shards_count;                    /* of the key: how many shards make it whole */
 	uint16_t reserved;                        /* zero */
-	uint32_t segment_crcs[SLOT_SEGMENTS_MAX]; /* plaintext; unused ones are zero */
+	uint32_t segment_crcs[SLOT_SEGMENTS_MAX]; /* of the plaintext, enciphered with it; unused
+						     ones are zero */
 };
 
 /* Where this copy lies. */
@@ -106,8 +107,10 @@ struct slot_expectation {
 enum slot_verdict {
 	SLOT_GOOD,
 	SLOT_STALE, /* a valid header of another key, generation, place or epoch: drop the entry */
-	SLOT_DAMAGED, /* a part's or the payload's checksum is wrong: quarantine the slot */
-	SLOT_EMPTY    /* no magic: never written or cleared */
+	SLOT_DAMAGED, /* a part's or the payload's checksum or tag is wrong: quarantine the slot */
+	SLOT_EMPTY,   /* no magic: never written or cleared */
+	SLOT_KEYLESS  /* enciphered by a key that is not here, or in the clear where that is not
+			 believed: drop the entry */
 };
 
 /* Checks identity and the address part of `tier`; not the payload. */

@@ -1,5 +1,5 @@
 /* tests/transfer/test_slot_header.c: no changed bit of a slot passes. */
-#include "transfer/slot_header.h"
+#include "tests/transfer/slot_make.h"
 
 #include "base/checksum.h"
 #include "base/random.h"
@@ -11,8 +11,6 @@
 
 #include <cmocka.h>
 
-#define PAYLOAD_BYTES 30001u /* leaves padding to check */
-#define SEGMENTS 7u
 #define FLIPS 10000u
 #define PAGE 4096u
 
@@ -26,49 +24,6 @@ struct rig {
 static struct slot_header *header_of(struct rig *rig)
 {
 	return (struct slot_header *)rig->slot;
-}
-
-static void segments_seal(struct slot_header *header)
-{
-	uint64_t bytes = header->identity.payload_bytes;
-	uint64_t segment_bytes = slot_segment_bytes(bytes, header->identity.segments_count);
-	const uint8_t *payload = (const uint8_t *)header + SLOT_HEADER_BYTES;
-
-	for (uint32_t i = 0; i < header->identity.segments_count; i++) {
-		uint64_t start = i * segment_bytes < bytes ? i * segment_bytes : bytes;
-		uint64_t end = start + segment_bytes < bytes ? start + segment_bytes : bytes;
-
-		header->identity.segment_crcs[i] = crc32c(payload + start, end - start);
-	}
-}
-
-/* A good slot of `seed`, at `offset`. */
-static void slot_make(uint8_t *slot, uint64_t seed, const uint8_t *device, uint64_t offset)
-{
-	struct slot_header *header = (struct slot_header *)slot;
-	struct random random;
-
-	random_init(&random, seed);
-	memset(slot, 0, slot_bytes_for(PAYLOAD_BYTES));
-	for (uint32_t i = 0; i < PAYLOAD_BYTES; i++)
-		slot[SLOT_HEADER_BYTES + i] = (uint8_t)random_next(&random);
-	for (unsigned i = 0; i < BLOCK_HASH_BYTES; i++)
-		header->identity.hash[i] = (uint8_t)random_next(&random);
-	memset(header->identity.space, 0x51, SPACE_ID_BYTES);
-	header->identity.epoch = 7;
-	header->identity.group = 3;
-	header->identity.shard = 1;
-	header->identity.shards_count = 2;
-	header->identity.tokens = 16;
-	header->identity.payload_bytes = PAYLOAD_BYTES;
-	header->identity.segments_count = SEGMENTS;
-	segments_seal(header);
-	slot_identity_seal(header);
-	memcpy(header->address[TIER_NVME].device, device, DEVICE_ID_BYTES);
-	header->address[TIER_NVME].offset = offset;
-	header->address[TIER_NVME].extent_generation = 5;
-	header->address[TIER_NVME].slot_generation = 9;
-	slot_address_seal(&header->address[TIER_NVME]);
 }
 
 static void rig_init(struct rig *rig)

@@ -1,0 +1,177 @@
+/* transfer/slot_cipher.c: what of a slot is enciphered, what is authenticated, and by which key. */
+#include "transfer/slot_cipher.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Lives that one thread keeps keys of: the running one, and those whose blocks are still read. */
+#define LIVES_KEPT 16u
+
+struct life {
+	struct cipher *cipher;
+	const struct slot_key *key; /* borrowed; NULL: unused */
+	uint32_t key_id;
+	uint8_t bytes[SLOT_LIFE_BYTES];
+	uint64_t used;
+};
+
+struct slot_cipher {
+	struct life lives[LIVES_KEPT];
+	uint64_t clock;
+};
+
+/* The identity part up to its checksums, and the address. */
+struct authenticated {
+	uint8_t identity[offsetof(struct slot_identity, segment_crcs)];
+	struct slot_address address;
+};
+
+static struct crypto_bytes words(const char *text)
+{
+	return (struct crypto_bytes){ text, strlen(text) };
+}
+
+struct slot_nonce slot_nonce_make(const uint8_t life[SLOT_LIFE_BYTES], uint64_t count)
+{
+	struct slot_nonce nonce;
+
+	assert(count < SLOT_NONCES_MAX);
+	memcpy(nonce.bytes, life, SLOT_LIFE_BYTES);
+	memcpy(nonce.bytes + SLOT_LIFE_BYTES, &count, sizeof(nonce.bytes) - SLOT_LIFE_BYTES);
+	return nonce;
+}
+
+void slot_key_identify(struct slot_key *key)
+{
+	crypto_derive((struct crypto_bytes){ key->bytes, sizeof(key->bytes) },
+		      words("kvtier/key-id/1"), words(""), &key->id, sizeof(key->id));
+	if (key->id == 0)
+		key->id = 1;
+}
+
+int slot_cipher_create(struct slot_cipher **out_cipher, struct error *error)
+{
+	struct slot_cipher *cipher = calloc(1, sizeof(*cipher));
+	int result = 0;
+
+	if (cipher == NULL)
+		return error_set(error, -ENOMEM, "no memory for a cipher");
+	for (unsigned i = 0; result == 0 && i < LIVES_KEPT; i++)
+		result = cipher_create(&cipher->lives[i].cipher, error);
+	if (result < 0) {
+		slot_cipher_destroy(cipher);
+		return result;
+	}
+	*out_cipher = cipher;
+	return 0;
+}
+
+void slot_cipher_destroy(struct slot_cipher *cipher)
+{
+	if (cipher == NULL)
+		return;
+	for (unsigned i = 0; i < LIVES_KEPT; i++)
+		cipher_destroy(cipher->lives[i].cipher);
+	free(cipher);
+}
+
+/* The cipher of this key and life: a kept one, or the one unused for longest with its key derived. */
+static struct cipher *cipher_of_life(struct slot_cipher *cipher, const struct slot_key *key,
+				     const uint8_t *bytes)
+{
+	struct life *oldest = &cipher->lives[0];
+	uint8_t derived[CRYPTO_KEY_BYTES];
+
+	assert(key->id != 0);
+	for (unsigned i = 0; i < LIVES_KEPT; i++) {
+		struct life *life = &cipher->lives[i];
+
+		if (life->key == key && life->key_id == key->id &&
+		    memcmp(life->bytes, bytes, SLOT_LIFE_BYTES) == 0) {
+			life->used = ++cipher->clock;
+			return life->cipher;
+		}
+		if (life->used < oldest->used)
+			oldest = life;
+	}
+	crypto_derive((struct crypto_bytes){ key->bytes, sizeof(key->bytes) },
+		      (struct crypto_bytes){ bytes, SLOT_LIFE_BYTES }, words("kvtier/life/1"),
+		      derived, sizeof(derived));
+	cipher_set_key(oldest->cipher, derived);
+	crypto_wipe(derived, sizeof(derived));
+	oldest->key = key;
+	oldest->key_id = key->id;
+	memcpy(oldest->bytes, bytes, SLOT_LIFE_BYTES);
+	oldest->used = ++cipher->clock;
+	return oldest->cipher;
+}
+
+static void begin(struct cipher *cipher, bool is_seal, const struct slot_header *header)
+{
+	struct authenticated part;
+	uint8_t iv[CRYPTO_IV_BYTES] = { 0 };
+
+	_Static_assert(offsetof(struct authenticated, address) == sizeof(part.identity),
+		       "every byte is what is said");
+	memcpy(part.identity, &header->identity, sizeof(part.identity));
+	memset(part.identity + offsetof(struct slot_identity, crc), 0,
+	       sizeof(header->identity.crc));
+	memset(part.identity + offsetof(struct slot_identity, tag), 0,
+	       sizeof(header->identity.tag));
+	part.address = header->address[TIER_NVME];
+	part.address.crc = 0;
+	memcpy(iv, header->identity.nonce + SLOT_LIFE_BYTES,
+	       sizeof(header->identity.nonce) - SLOT_LIFE_BYTES);
+	cipher_begin(cipher, is_seal, iv, (struct crypto_bytes){ &part, sizeof(part) });
+}
+
+/* The payload first: it is a multiple of the cipher's blocks, which the checksums need not be. */
+static void move(struct cipher *cipher, const struct slot_header *source,
+		 struct slot_header *target)
+{
+	const struct slot_identity *identity = &source->identity;
+
+	cipher_move(cipher, target + 1, source + 1,
+		    slot_bytes_for(identity->payload_bytes) - SLOT_HEADER_BYTES);
+	cipher_move(cipher, target->identity.segment_crcs, identity->segment_crcs,
+		    identity->segments_count * sizeof(identity->segment_crcs[0]));
+}
+
+void slot_encipher(struct slot_cipher *cipher, const struct slot_key *key,
+		   const struct slot_nonce *nonce, const struct slot_address *address,
+		   const struct slot_header *source, struct slot_header *target)
+{
+	struct cipher *of_life = cipher_of_life(cipher, key, nonce->bytes);
+
+	assert(source->identity.key_id == 0 && source != target);
+	slot_header_clear(target);
+	memcpy(&target->identity, &source->identity, offsetof(struct slot_identity, segment_crcs));
+	target->identity.key_id = key->id;
+	memcpy(target->identity.nonce, nonce->bytes, sizeof(nonce->bytes));
+	target->address[TIER_NVME] = *address;
+	begin(of_life, true, target);
+	move(of_life, source, target);
+	cipher_end_seal(of_life, target->identity.tag);
+	slot_identity_seal(target);
+	slot_address_seal(&target->address[TIER_NVME]);
+}
+
+enum slot_verdict slot_decipher(struct slot_cipher *cipher, const struct slot_key *key,
+				struct slot_header *slot)
+{
+	struct slot_identity *identity = &slot->identity;
+	struct cipher *of_life = cipher_of_life(cipher, key, identity->nonce);
+
+	assert(identity->key_id == key->id && identity->key_id != 0);
+	begin(of_life, false, slot);
+	move(of_life, slot, slot);
+	if (!cipher_end_open(of_life, identity->tag))
+		return SLOT_DAMAGED;
+	identity->key_id = 0;
+	memset(identity->nonce, 0, sizeof(identity->nonce));
+	memset(identity->tag, 0, sizeof(identity->tag));
+	slot_identity_seal(slot);
+	return SLOT_GOOD;
+}
