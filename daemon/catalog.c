@@ -1,5 +1,6 @@
 /* daemon/catalog.c: makes catalogue records of slots. */
 #include "daemon/catalog.h"
+#include "daemon/encryption.h"
 
 #include "base/trusted_path.h"
 #include "daemon/server.h"
@@ -23,8 +24,8 @@ static void place_fill(const struct daemon *daemon, const struct slot_place *pla
 	record->slot_generation = place->slot_generation;
 }
 
-void catalog_put_header(struct daemon *daemon, const struct slot_header *header,
-			uint32_t slot_bytes, const struct slot_place *place)
+void catalog_put_header(struct daemon *daemon, const struct slot_header *header, uint32_t key_id,
+			const struct slot_place *place)
 {
 	const struct slot_identity *identity = &header->identity;
 	struct catalog_record record = {
@@ -32,6 +33,7 @@ void catalog_put_header(struct daemon *daemon, const struct slot_header *header,
 		.route_key = identity->route_key,
 		.payload_bytes = identity->payload_bytes,
 		.stored_at_us = identity->stored_at_us,
+		.key_id = key_id,
 		.tokens = identity->tokens,
 		.first_position = identity->first_position,
 		.group = identity->group,
@@ -40,7 +42,6 @@ void catalog_put_header(struct daemon *daemon, const struct slot_header *header,
 		.segments_count = (uint16_t)identity->segments_count,
 	};
 
-	assert(slot_bytes == place->slot_bytes);
 	if (daemon->catalog == NULL)
 		return;
 	place_fill(daemon, place, &record);
@@ -50,13 +51,14 @@ void catalog_put_header(struct daemon *daemon, const struct slot_header *header,
 	catalog_link_put(daemon->catalog, &record);
 }
 
-void catalog_put_slot(struct daemon *daemon, uint32_t nvme_slot)
+void catalog_put_slot(struct daemon *daemon, uint32_t nvme_slot, uint32_t key_id)
 {
 	const struct slot *slot = cache_slot(daemon->cache, TIER_NVME, nvme_slot);
 	const struct entry *entry = cache_entry(daemon->cache, slot->entry);
 	struct slot_place place;
 	struct catalog_record record = {
-		.epoch = entry->epoch, .route_key = entry->route_key, .tokens = entry->tokens,
+		.epoch = entry->epoch, .route_key = entry->route_key, .key_id = key_id,
+		.tokens = entry->tokens,
 		.group = entry->group, .shard = slot->shard, .shards_count = entry->shards_count,
 	};
 
@@ -66,6 +68,15 @@ void catalog_put_slot(struct daemon *daemon, uint32_t nvme_slot)
 	memcpy(record.space, cache_space_fingerprint(daemon->cache, entry->space), SPACE_ID_BYTES);
 	memcpy(record.hash, entry->hash, BLOCK_HASH_BYTES);
 	catalog_link_put(daemon->catalog, &record);
+}
+
+/* The index does not know by which of its tenant's keys a block is enciphered. Where that was an
+ * older one that is taken away later, its header says so to the first reader. */
+static uint32_t newest_key(struct daemon *daemon, const struct entry *entry)
+{
+	uint32_t handle = cache_space_tenant(daemon->cache, entry->space);
+
+	return encryption_newest_key(daemon_tenant(daemon, handle));
 }
 
 /* The cursor is a slot's number. */
@@ -80,7 +91,8 @@ static bool resend(void *owner, uint64_t *cursor, unsigned limit)
 		if (slot->state != SLOT_READY || slot->entry == ENTRY_NONE ||
 		    slot->sibling == SLOT_NONE)
 			continue;
-		catalog_put_slot(daemon, (uint32_t)*cursor);
+		catalog_put_slot(daemon, (uint32_t)*cursor,
+				 newest_key(daemon, cache_entry(daemon->cache, slot->entry)));
 		limit--;
 	}
 	return *cursor >= daemon->nvme_slots_max;

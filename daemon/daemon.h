@@ -39,6 +39,8 @@ struct server;
 struct mover;
 struct purge_room;
 struct restore;
+struct encryption;
+struct keyring;
 struct graveyard;
 struct scrub;
 struct journal_floors;
@@ -60,7 +62,7 @@ struct counters {
 	uint64_t store_failures, store_checksum_failures, window_faults;
 	uint64_t down_blocks, down_bytes, down_failures, down_unwanted, down_void;
 	uint64_t up_blocks, up_bytes, up_failures;
-	uint64_t stale_entries, damaged[TIERS];
+	uint64_t stale_entries, damaged[TIERS], cipher_failures;
 	uint64_t expired_blocks, leases_refused, protocol_errors, forgets;
 	uint64_t evictions[TIERS];
 	uint64_t restored[TIERS], restore_refused;
@@ -91,6 +93,9 @@ struct tenant {
 	struct list slotless;                  /* moves that wait for a cpu slot */
 	uint32_t batches_count;                /* under way, over all its connections */
 	struct tenant_counters counters;
+	struct keyring *keyring;               /* NULL: its blocks lie on nvme in the clear */
+	/* on nvme, and dropped: enciphered by no key of ours; in the clear with encryption on */
+	uint64_t key_missing_blocks, in_clear_blocks;
 };
 
 /* Who used a space last. */
@@ -190,6 +195,7 @@ struct daemon {
 	struct requests *requests;
 	struct restore *restore;
 	struct reload *reload;                 /* NULL: the settings cannot be read again */
+	struct encryption *encryption;         /* NULL: off */
 	struct graveyard *graveyard;
 	struct scrub *scrub;
 	enum frame_reason gone_reason;         /* why copies that go right now do, for EXPLAIN */

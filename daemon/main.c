@@ -2,6 +2,7 @@
  * told to stop. */
 #include "base/checksum.h"
 #include "base/copy.h"
+#include "base/crypto.h"
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "daemon/admin.h"
@@ -92,6 +93,7 @@ static void version(void)
 	printf("io_uring: %s\n", HAVE_IO_URING ? "built in" : "not built in (psync only)");
 	printf("catalogue: %s\n", HAVE_ROCKSDB ? "rocksdb" : "none (nvme is found again by its headers)");
 	printf("checksum: crc32c, %s\n", crc32c_way());
+	printf("encryption: aes-256-gcm (OpenSSL %s)\n", crypto_library_version());
 	printf("gpu: none, peers: none\n");
 	printf("sandbox: %s\n", sandbox);
 	printf("failpoints: %s\n", KVTIER_FAILPOINTS ? "built in" : "none (release)");

@@ -1,6 +1,7 @@
 /* daemon/metrics.c: the page of metrics, from the counters of all rooms. */
 #include "daemon/admin.h"
 #include "daemon/admin_http.h"
+#include "daemon/encryption.h"
 #include "daemon/metrics_text.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
@@ -87,6 +88,22 @@ static void call_metrics(struct daemon *daemon, struct metrics_page *page)
 				  &daemon->call_us[type]);
 }
 
+static void encryption_metrics(struct daemon *daemon, struct metrics_page *page)
+{
+	VALUE(cipher_failures_total, daemon->counters.cipher_failures);
+	for (unsigned i = 0; i < daemon->tenants_count; i++) {
+		const struct tenant *tenant = &daemon->tenants[i];
+
+		LABELLED(blocks_unreadable_total, tenant->key_missing_blocks, tenant->name,
+			 "key_missing");
+		LABELLED(blocks_unreadable_total, tenant->in_clear_blocks, tenant->name,
+			 "in_clear");
+	}
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		LABELLED(encryption, 1, daemon->tenants[i].name, daemon->settings.encryption,
+			 encryption_key_name(&daemon->tenants[i]));
+}
+
 static void tier_metrics(struct daemon *daemon, struct metrics_page *page)
 {
 	const struct counters *counters = &daemon->counters;
@@ -102,6 +119,7 @@ static void tier_metrics(struct daemon *daemon, struct metrics_page *page)
 	for (unsigned tier = 0; tier < TIERS; tier++)
 		LABELLED(checksum_failures_total, counters->damaged[tier], tier_names[tier]);
 	VALUE(stale_entries_total, counters->stale_entries);
+	encryption_metrics(daemon, page);
 	for (unsigned tier = 0; tier < TIERS; tier++)
 		LABELLED(restored_blocks_total, counters->restored[tier], tier_names[tier]);
 }

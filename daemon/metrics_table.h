@@ -53,6 +53,9 @@
 	row(scrub_passes_total, COUNTER, "", "Times that all slots have been checked.") \
 	row(scrub_pass_seconds, GAUGE, "", "Seconds that the last full pass took; 0 before the first has ended.") \
 	row(stale_entries_total, COUNTER, "", "Entries dropped because their slot held something else.") \
+	row(cipher_failures_total, COUNTER, "", "Blocks read up from nvme whose tag was wrong; each was a miss.") \
+	row(blocks_unreadable_total, COUNTER, "tenant,reason", "Blocks on nvme dropped unread: key_missing, in_clear.") \
+	row(encryption, GAUGE, "tenant,mode,key", "1 for how a tenant's blocks are written to nvme, and by which key.") \
 	row(restored_blocks_total, COUNTER, "tier", "Slots found again at start.") \
 	row(slots, GAUGE, "tenant,tier,state", "Slots by state: free, filling, ready, leaving, bad.") \
 	row(tier_bytes, GAUGE, "tenant,tier", "Bytes of the tier that the tenant may use.") \

@@ -48,6 +48,7 @@ bool mills_submit_to(struct mills *mills, unsigned number, struct mill_op *op)
 	/* The bound covers both directions: what came back and was not polled still counts. */
 	if (mills->mills[number].in_flight >= MILL_OPS_MAX)
 		return false;
+	op->mill = number;
 	bool was_sent = mailbox_send(&mills->mills[number].down, op);
 	assert(was_sent);
 	mills->mills[number].in_flight++;

@@ -23,6 +23,7 @@ struct mill_op {
 	void (*work)(struct mill_op *op);   /* on a mill; may block; sets result */
 	void (*done)(struct mill_op *op);   /* on the loop */
 	int result;
+	unsigned mill;                      /* which one works on it; set by mills_submit */
 };
 
 struct mill {

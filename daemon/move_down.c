@@ -12,6 +12,7 @@
 
 #define LOWERS_A_STEP 256u      /* cpu slots looked at in one pass */
 #define LOWERS_PENDING_MAX 64u  /* beside which no more of these are lined up */
+#define ENCIPHERING_A_MILL 4u
 
 bool mover_lower_is_wanted(struct daemon *daemon, uint64_t bytes)
 {
@@ -36,17 +37,30 @@ static bool nvme_slot_found(struct daemon *daemon, struct down *down, uint32_t e
 	if (daemon->nvme == NULL ||
 	    daemon->mover->downs_end - daemon->mover->downs_begin == DOWNS_MAX)
 		return false;
+	cache_slot_place(daemon->cache, TIER_CPU, down->cpu_slot, &place);
+	if (!encryption_can_write(daemon, &daemon->tenants[down->tenant], place.slot_bytes))
+		return false;
 	if (down->nvme_slot != SLOT_NONE)
 		return cache_slot_is_current(daemon->cache, TIER_NVME, down->nvme_slot,
 					     down->nvme_generation) &&
 		       cache_slot(daemon->cache, TIER_NVME, down->nvme_slot)->state == SLOT_FILLING;
-	cache_slot_place(daemon->cache, TIER_CPU, down->cpu_slot, &place);
 	if (!mover_lower_is_wanted(daemon, place.slot_bytes) ||
 	    cache_slot_take(daemon->cache, entry, TIER_NVME, shard, place.slot_bytes, ENTRY_NONE,
 			    &down->nvme_slot, &leaving) < 0)
 		return false;
 	down->nvme_generation = cache_slot(daemon->cache, TIER_NVME, down->nvme_slot)->generation;
 	return true;
+}
+
+static struct down down_of(const struct move *move)
+{
+	return (struct down){
+		.tenant = (uint32_t)(move->tenant - move->daemon->tenants),
+		.cpu_slot = move->cpu_slot,
+		.cpu_generation = move->cpu_generation,
+		.nvme_slot = move->nvme_slot,
+		.nvme_generation = move->nvme_generation,
+	};
 }
 
 static void nvme_slot_give_back(struct daemon *daemon, const struct down *down)
@@ -78,13 +92,7 @@ static void down_line_up(struct daemon *daemon, struct down *down)
 
 void move_down_start(struct move *move)
 {
-	struct down down = {
-		.tenant = (uint32_t)(move->tenant - move->daemon->tenants),
-		.cpu_slot = move->cpu_slot,
-		.cpu_generation = move->cpu_generation,
-		.nvme_slot = move->nvme_slot,
-		.nvme_generation = move->nvme_generation,
-	};
+	struct down down = down_of(move);
 
 	assert(move->kind == MOVE_STORE && move->cpu_slot != SLOT_NONE);
 	/* The line is long and a move is large: what waits for the disk holds none. */
@@ -143,6 +151,86 @@ static bool down_is_void(struct daemon *daemon, const struct down *down)
 	return true;
 }
 
+/* The enciphered copy is written, or will not be: nothing of it is needed any more. */
+static void bounce_end(struct move *move)
+{
+	bounce_give(&move->daemon->encryption->bounces, move->bounce);
+	move->bounce = NULL;
+	cache_slot_release(move->daemon->cache, TIER_CPU, move->cpu_slot);
+}
+
+/* On a mill. The slot was right when it became READY; its header decides how much is enciphered to
+ * where, so it is looked at once more. */
+static void encipher_work(struct mill_op *op)
+{
+	struct move *move = move_of_mill(op);
+	struct slot_address address = move_nvme_address(move);
+	struct slot_expectation expected = {
+		.device = move->cpu_address.device, .offset = move->cpu_address.offset,
+		.slot_bytes = move->slot_bytes, .slot_generation = move->cpu_generation,
+	};
+
+	move->verdict = slot_header_check(move->memory, TIER_CPU, &expected);
+	if (move->verdict == SLOT_GOOD && move->memory->identity.key_id != 0)
+		move->verdict = SLOT_DAMAGED;
+	if (move->verdict == SLOT_GOOD)
+		slot_encipher(move->daemon->encryption->ciphers[op->mill],
+			      keyring_newest(move->tenant->keyring), &move->nonce, &address,
+			      move->memory, move->bounce->memory);
+}
+
+static void encipher_done(struct mill_op *op)
+{
+	struct move *move = move_of_mill(op);
+	struct daemon *daemon = move->daemon;
+	struct down down = down_of(move);
+
+	assert(move->kind == MOVE_DOWN && move->bounce != NULL);
+	daemon->encryption->enciphering--;
+	if (move->verdict == SLOT_GOOD && !down_is_void(daemon, &down)) {
+		move_submit(move);
+		(void)failpoint(down_submitted);
+		return;
+	}
+	if (move->verdict != SLOT_GOOD) {
+		/* Whoever reads it finds it damaged. */
+		daemon->counters.down_failures++;
+		nvme_slot_give_back(daemon, &down);
+		if (move_cpu_is_readable(move))
+			cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_NONE);
+		down_ended(daemon->mover);
+	}
+	bounce_end(move);
+	move_give(move);
+}
+
+/* NULL: not now. Few at a time in each mill, as readers wait behind them; and no more than the
+ * tier is to have, as each takes a move. */
+static struct bounce *bounce_found(struct daemon *daemon, uint64_t slot_bytes)
+{
+	struct encryption *encryption = daemon->encryption;
+
+	if (encryption->enciphering >= ENCIPHERING_A_MILL * daemon->mills.count ||
+	    encryption->bounces.count >= move_tier_room(daemon))
+		return NULL;
+	return bounce_take(&encryption->bounces, slot_bytes);
+}
+
+/* False: no buffer is free now. */
+static bool encipher_begin(struct move *move)
+{
+	struct daemon *daemon = move->daemon;
+
+	move->bounce = bounce_found(daemon, move->slot_bytes);
+	if (move->bounce == NULL)
+		return false;
+	move->nonce = keyring_nonce(move->tenant->keyring);
+	cache_slot_hold(daemon->cache, TIER_CPU, move->cpu_slot);
+	daemon->encryption->enciphering++;
+	move_mill(move, encipher_work, encipher_done);
+	return true;
+}
+
 static bool down_begin(struct daemon *daemon, const struct down *down)
 {
 	const struct slot *slot = cache_slot(daemon->cache, TIER_CPU, down->cpu_slot);
@@ -157,6 +245,9 @@ static bool down_begin(struct daemon *daemon, const struct down *down)
 	cache_slot_place(daemon->cache, TIER_NVME, move->nvme_slot, &move->nvme_place);
 	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
 	       DEVICE_ID_BYTES);
+	/* A move that was taken and has gone nowhere is still the first of the free. */
+	if (move->tenant->keyring != NULL)
+		return encipher_begin(move);
 	move_submit(move);
 	(void)failpoint(down_submitted);
 	return true;
@@ -180,16 +271,13 @@ bool move_downs_step(struct daemon *daemon)
 
 bool move_queued_is_void(struct move *move)
 {
-	struct down down = {
-		.cpu_slot = move->cpu_slot,
-		.cpu_generation = move->cpu_generation,
-		.nvme_slot = move->nvme_slot,
-		.nvme_generation = move->nvme_generation,
-	};
+	struct down down = down_of(move);
 
 	assert(move->state == MOVE_QUEUED);
 	if (move->kind != MOVE_DOWN || !down_is_void(move->daemon, &down))
 		return false;
+	if (move->bounce != NULL)
+		bounce_end(move);
 	move_give(move);
 	return true;
 }
@@ -206,7 +294,8 @@ void move_down_done(struct tier_op *op)
 		is_good = cache_slot_ready(daemon->cache, TIER_NVME, move->nvme_slot);
 	if (is_good) {
 		(void)failpoint(down_ready);
-		catalog_put_header(daemon, move->memory, move->slot_bytes, &move->nvme_place);
+		catalog_put_header(daemon, move->memory, encryption_newest_key(move->tenant),
+				   &move->nvme_place);
 		daemon->counters.down_blocks++;
 		daemon->counters.down_bytes += move->slot_bytes;
 		readback_consider(daemon, move->nvme_slot, &move->memory->identity);
@@ -221,7 +310,10 @@ void move_down_done(struct tier_op *op)
 	if (move_cpu_is_readable(move))
 		cache_slot_set_lower(daemon->cache, move->cpu_slot,
 				     is_good ? LOWER_WRITTEN : LOWER_NONE);
-	cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
+	if (move->bounce != NULL)
+		bounce_end(move);
+	else
+		cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
 	down_ended(daemon->mover);
 	move_give(move);
 }

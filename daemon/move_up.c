@@ -17,7 +17,7 @@ static void check_work(struct mill_op *op)
 {
 	struct move *move = move_of_mill(op);
 
-	move->verdict = slot_claim_check(&move->claim, move->memory);
+	move->verdict = slot_claim_check(move->daemon, &move->claim, op->mill, move->memory);
 	if (move->verdict != SLOT_GOOD)
 		return;
 	(void)failpoint(up_checked);
@@ -163,7 +163,7 @@ static void proof_work(struct mill_op *op)
 {
 	struct move *move = move_of_mill(op);
 
-	move->verdict = slot_claim_check(&move->claim, move->memory);
+	move->verdict = slot_claim_check(move->daemon, &move->claim, op->mill, move->memory);
 }
 
 static void proof_done(struct mill_op *op)

@@ -95,6 +95,7 @@ struct move *move_take(struct daemon *daemon, enum move_kind kind, struct tenant
 	move->cpu_slot = SLOT_NONE;
 	move->nvme_slot = SLOT_NONE;
 	move->source = NULL;
+	move->bounce = NULL;
 	move->deadline_us = UINT64_MAX;
 	list_init(&move->waiters);
 	return move;
@@ -128,10 +129,33 @@ void move_mill(struct move *move, void (*work)(struct mill_op *), void (*done)(s
 	assert(was_taken);
 }
 
+uint32_t move_tier_room(const struct daemon *daemon)
+{
+	return QUEUES_IN_FLIGHT * daemon->settings.queue_depth * daemon->devices_count;
+}
+
 bool move_tier_has_room(const struct daemon *daemon)
 {
-	return daemon->nvme->in_flight <
-	       QUEUES_IN_FLIGHT * daemon->settings.queue_depth * daemon->devices_count;
+	return daemon->nvme->in_flight < move_tier_room(daemon);
+}
+
+struct slot_address move_nvme_address(const struct move *move)
+{
+	struct slot_address address = {
+		.offset = move->nvme_place.offset,
+		.extent_generation = move->nvme_place.extent_generation,
+		.slot_generation = move->nvme_place.slot_generation,
+	};
+
+	memcpy(address.device, move->device_id, DEVICE_ID_BYTES);
+	slot_address_seal(&address);
+	return address;
+}
+
+/* An enciphered copy went away from its cpu slot when that was held for the mill. */
+static bool is_clear_down(const struct move *move)
+{
+	return move->kind == MOVE_DOWN && move->bounce == NULL;
 }
 
 static int submit_now(struct move *move)
@@ -140,19 +164,13 @@ static int submit_now(struct move *move)
 
 	if (!move_tier_has_room(daemon))
 		return -EAGAIN;
-	if (move->kind == MOVE_DOWN) {
+	if (is_clear_down(move)) {
 		/* From here until it is written the slot stays where it is. */
 		cache_slot_hold(daemon->cache, TIER_CPU, move->cpu_slot);
-		struct slot_address *address = &move->memory->address[TIER_NVME];
-		memset(address, 0, sizeof(*address));
-		memcpy(address->device, move->device_id, DEVICE_ID_BYTES);
-		address->offset = move->nvme_place.offset;
-		address->extent_generation = move->nvme_place.extent_generation;
-		address->slot_generation = move->nvme_place.slot_generation;
-		slot_address_seal(address);
+		move->memory->address[TIER_NVME] = move_nvme_address(move);
 	}
 	int result = tier_submit(daemon->nvme, &move->io);
-	if (result < 0 && move->kind == MOVE_DOWN)
+	if (result < 0 && is_clear_down(move))
 		cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
 	return result;
 }
@@ -160,7 +178,7 @@ static int submit_now(struct move *move)
 static void io_failed_at_once(struct move *move, int result)
 {
 	/* As if the tier had said so: one way for every failure. */
-	if (move->kind == MOVE_DOWN)
+	if (is_clear_down(move))
 		cache_slot_hold(move->daemon->cache, TIER_CPU, move->cpu_slot);
 	move_become(move, MOVE_IO);
 	move->io.result = result;
@@ -176,7 +194,7 @@ void move_submit(struct move *move)
 	move->io.verb = move->kind == MOVE_UP ? TIER_READ : TIER_WRITE;
 	move->io.device = move->nvme_place.device;
 	move->io.offset = move->nvme_place.offset;
-	move->io.memory = move->memory;
+	move->io.memory = move->bounce != NULL ? move->bounce->memory : move->memory;
 	move->io.memory_bytes = move->slot_bytes;
 	move->io.done = move->kind == MOVE_UP ? move_up_done : move_down_done;
 	if (move->state != MOVE_QUEUED)

@@ -4,13 +4,16 @@
  *   store:  SLOTLESS -> MILLED (copy, check, header) -> slot READY, waiters told
  *           -> on the line down
  *   down:   (on the line) -> QUEUED -> IO (write; holds the cpu slot) -> nvme slot READY
- *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (check)
+ *           with encryption: (on the line) -> MILLED (encipher into a bounce buffer; holds the cpu
+ *           slot from here on) -> QUEUED -> ...
+ *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (decipher, check)
  *           -> cpu slot READY, waiters told
  *   proof:  MILLED (check of a READY slot, held)
  */
 #ifndef KVTIER_DAEMON_MOVER_PARTS_H
 #define KVTIER_DAEMON_MOVER_PARTS_H
 
+#include "daemon/encryption.h"
 #include "daemon/mover.h"
 #include "daemon/slot_check.h"
 
@@ -46,8 +49,12 @@ struct move {
 	/* store */
 	const uint8_t *source;
 	struct slot_identity identity;
+	/* down: the enciphered copy; NULL: it is written as it lies in memory */
+	struct bounce *bounce;
+	struct slot_nonce nonce;
 	/* up, proof */
 	struct slot_claim claim;
+	/* up, proof, down with encryption */
 	enum slot_verdict verdict;
 	uint8_t device_id[DEVICE_ID_BYTES];
 };
@@ -113,8 +120,11 @@ void move_down_start(struct move *move);
 void move_down_done(struct tier_op *op);
 void move_up_done(struct tier_op *op);
 bool move_downs_step(struct daemon *daemon);
-/* Whether one more op may be handed to the tier now. */
+/* Whether one more op may be handed to the tier now; and how many may be there at once. */
 bool move_tier_has_room(const struct daemon *daemon);
+uint32_t move_tier_room(const struct daemon *daemon);
+/* The address part of the nvme slot that the move knows, sealed. Any thread. */
+struct slot_address move_nvme_address(const struct move *move);
 /* A queued move whose slots went meanwhile ends. */
 bool move_queued_is_void(struct move *move);
 

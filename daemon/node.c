@@ -4,6 +4,7 @@
 #include "daemon/batch.h"
 #include "daemon/catalog.h"
 #include "daemon/devices.h"
+#include "daemon/encryption.h"
 #include "daemon/extents.h"
 #include "daemon/fingerprint.h"
 #include "daemon/graveyard.h"
@@ -191,7 +192,8 @@ static int areas_add(struct daemon *daemon, struct error *error)
 
 static int nvme_open(struct daemon *daemon, struct error *error)
 {
-	struct nvme_memory memory[SETTINGS_TENANTS_MAX + 1];
+	struct nvme_memory memory[SETTINGS_TENANTS_MAX + 2];
+	unsigned memory_count = daemon->tenants_count;
 	struct nvme_device *devices[NVME_DEVICES_MAX];
 	int result = 0;
 
@@ -201,11 +203,15 @@ static int nvme_open(struct daemon *daemon, struct error *error)
 		memory[i].start = daemon->tenants[i].arena.start;
 		memory[i].bytes = ARENA_HEAD_BYTES + daemon->tenants[i].arena.bytes;
 	}
-	memory[daemon->tenants_count] = scrub_memory(daemon->scrub);
+	memory[memory_count++] = scrub_memory(daemon->scrub);
+	if (daemon->encryption != NULL)
+		memory[memory_count++] = (struct nvme_memory){
+			.start = daemon->encryption->bounces.memory,
+			.bytes = daemon->encryption->bounces.bytes,
+		};
 	for (unsigned i = 0; result >= 0 && i < daemon->devices_count; i++) {
 		devices[i] = daemon->devices[i].device;
-		result = nvme_device_register(devices[i], memory, daemon->tenants_count + 1,
-					      error);
+		result = nvme_device_register(devices[i], memory, memory_count, error);
 		if (result > 0)
 			devices_slower(nvme_device_path(devices[i]), error);
 	}
@@ -346,6 +352,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 	if (result == 0)
 		result = scrub_create(daemon, error);
 	if (result == 0)
+		result = encryption_create(daemon, error);
+	if (result == 0)
 		result = nvme_open(daemon, error);
 	if (result == 0)
 		result = spaces_create(daemon, error);
@@ -429,6 +437,7 @@ void daemon_destroy(struct daemon *daemon)
 	tier_close(daemon->nvme);
 	for (unsigned i = 0; i < daemon->devices_count; i++)
 		nvme_device_close(daemon->devices[i].device);
+	encryption_destroy(daemon);
 	cache_destroy(daemon->cache);
 	for (unsigned i = 0; i < daemon->tenants_count; i++)
 		arena_close(&daemon->tenants[i].arena);

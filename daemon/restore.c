@@ -4,6 +4,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "daemon/catalog.h"
+#include "daemon/encryption.h"
 #include "daemon/mover.h"
 #include "daemon/spaces.h"
 
@@ -238,6 +239,7 @@ static void on_row(void *owner, const struct catalog_record *record)
 		tenant = place_tenant(daemon->restore, restored.device, record->offset);
 	}
 	if (tenant == UINT32_MAX || record->epoch >= UINT32_MAX ||
+	    encryption_refuses(daemon, tenant, record->key_id, record->space, record->hash) ||
 	    slot_restore(daemon, daemon->nvme_area, tenant, &restored, record->space, TIER_NVME,
 			 &slot) < 0)
 		catalog_link_delete(daemon->catalog, record->device, record->offset);
@@ -277,8 +279,10 @@ static void on_scanned(void *owner, const struct catalog_scan_end *end)
 		 (unsigned long long)end->rows, (unsigned long long)end->skipped, is_complete,
 		 end->result);
 	phase_begin(restore, is_complete ? RESTORE_DOWN : RESTORE_HEADERS);
-	if (is_complete)
+	if (is_complete) {
 		catalog_link_mark_complete(daemon->catalog);
+		encryption_log_refused(daemon);
+	}
 	serving_begins(restore);
 }
 
@@ -311,9 +315,11 @@ static void headers_done(struct mill_op *op)
 		restored.device = restore->number;
 		tenant = place_tenant(restore, restore->number, restored.offset);
 		if (tenant != UINT32_MAX &&
+		    !encryption_refuses(daemon, tenant, header->identity.key_id,
+					header->identity.space, header->identity.hash) &&
 		    slot_restore(daemon, daemon->nvme_area, tenant, &restored,
 				 header->identity.space, TIER_NVME, &slot) == 0)
-			catalog_put_slot(daemon, slot);
+			catalog_put_slot(daemon, slot, header->identity.key_id);
 	}
 }
 
@@ -374,6 +380,7 @@ static void headers_ended(struct restore *restore)
 
 	phase_begin(restore, RESTORE_DOWN);
 	catalog_link_mark_complete(daemon->catalog);
+	encryption_log_refused(daemon);
 	log_line(LOG_INFO, "rebuilt", "restored_nvme=%llu",
 		 (unsigned long long)daemon->counters.restored[TIER_NVME]);
 }

@@ -142,7 +142,7 @@ static void check_work(struct mill_op *op)
 {
 	struct scrub *scrub = list_item(op, struct scrub, mill);
 
-	scrub->verdict = slot_claim_check(&scrub->claim, scrub->header);
+	scrub->verdict = slot_claim_check(scrub->daemon, &scrub->claim, op->mill, scrub->header);
 	/* Whole, in its place and of this key, but not what was written: an earlier write's. */
 	if (scrub->verdict == SLOT_GOOD && scrub->is_readback &&
 	    memcmp(&scrub->header->identity, &scrub->written, sizeof(scrub->written)) != 0)

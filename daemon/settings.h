@@ -20,7 +20,7 @@
 #define SETTINGS_PATH_BYTES 256
 #define SETTINGS_FILE_BYTES_MAX (1u << 20)
 #define SETTINGS_ORIGINS 32
-#define SETTINGS_ITEM_ORIGINS 4
+#define SETTINGS_ITEM_ORIGINS 6
 
 /* Where a value came from, for people: "kvtier.yaml:12", "environment", "command line". Empty: the
  * default. */
@@ -34,6 +34,7 @@ struct tenant_settings {
 	uint64_t nvme_bytes;                /* default: an equal part of all devices */
 	char cpu_file[SETTINGS_PATH_BYTES]; /* a file on tmpfs or hugetlbfs: the arena survives a
 					       restart */
+	char key_file[SETTINGS_PATH_BYTES]; /* encryption: key_file: ID:HEX64 a line, newest first */
 	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
 
@@ -73,6 +74,8 @@ struct settings {
 	char bypass[16];              /* off, on, observe: at start */
 	char sandbox[16];             /* auto, off, enforce */
 	bool core_dumps;
+	char encryption[16];          /* of what lies on nvme: off, ephemeral, key_file */
+	uint64_t encryption_buffer_bytes; /* 0: chosen; of no use when encryption is off */
 	uint32_t tenants_count;       /* none given: one, "default" */
 	struct tenant_settings tenants[SETTINGS_TENANTS_MAX];
 	uint32_t devices_count;

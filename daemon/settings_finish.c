@@ -1,6 +1,8 @@
 /* daemon/settings_finish.c: what must hold between settings, and what is computed from others. */
 #include "daemon/settings_table.h"
 
+#include "daemon/keyring.h"
+
 #include "tiers/nvme/nvme.h"
 
 #include <assert.h>
@@ -14,6 +16,7 @@
 
 #define CPU_BYTES_DEFAULT "1GiB"
 #define MILLS_CHOSEN_MAX 4
+#define ENCRYPTION_BYTES_CHOSEN (UINT64_C(32) << 20)
 #define BYTES_SMALL      (UINT64_C(16) << 30)
 #define BYTES_MEDIUM     (UINT64_C(256) << 30)
 
@@ -165,6 +168,55 @@ static int finish_shares(struct settings *settings, struct error *error)
 	return 0;
 }
 
+static int finish_key_file(struct settings *settings, uint32_t index, struct error *error)
+{
+	const struct tenant_settings *tenant = &settings->tenants[index];
+	bool is_wanted = strcmp(settings->encryption, "key_file") == 0;
+	struct error reason;
+	int result;
+
+	if (!is_wanted && tenant->key_file[0] != '\0')
+		return error_set(error, -EINVAL,
+				 "tenants.%u.key_file: is of no use with encryption: %s; set encryption: key_file",
+				 index, settings->encryption);
+	if (is_wanted && tenant->nvme_bytes > 0 && tenant->key_file[0] == '\0')
+		return error_set(error, -EINVAL,
+				 "tenants.%u.key_file: is required by encryption: key_file for tenant '%s'",
+				 index, tenant->name);
+	if (tenant->key_file[0] == '\0')
+		return 0;
+	result = keyring_check(tenant->key_file, &reason);
+	return result == 0 ? 0
+			   : error_set(error, result, "tenants.%u.key_file: %s", index,
+				       reason.text);
+}
+
+/* The buffers hold the largest slot that there can be: blocks come through a window, and a slot
+ * lies in an extent. */
+static int finish_encryption(struct settings *settings, struct error *error)
+{
+	uint64_t largest = slot_bytes_for(settings->window_bytes);
+	uint64_t bytes = settings->encryption_buffer_bytes;
+	char text[32];
+	int result = 0;
+
+	for (uint32_t i = 0; result == 0 && i < settings->tenants_count; i++)
+		result = finish_key_file(settings, i, error);
+	if (result < 0 || strcmp(settings->encryption, "off") == 0)
+		return result;
+	if (largest > settings->extent_bytes)
+		largest = settings->extent_bytes;
+	if (bytes == 0)
+		bytes = largest < ENCRYPTION_BYTES_CHOSEN ? ENCRYPTION_BYTES_CHOSEN : largest;
+	setting_format_number(SETTING_SIZE, largest, text, sizeof(text));
+	if (bytes < largest)
+		return error_set(error, -ERANGE,
+				 "encryption_buffer_bytes: less than the largest block of window_bytes and extent_bytes takes (%s)",
+				 text);
+	settings->encryption_buffer_bytes = bytes - bytes % SLOT_ALIGN_BYTES;
+	return 0;
+}
+
 static uint32_t mills_choose(void)
 {
 	cpu_set_t cpus;
@@ -223,6 +275,8 @@ int settings_finish(struct settings *settings, struct error *error)
 		result = finish_tenant(settings, i, error);
 	if (result == 0)
 		result = finish_shares(settings, error);
+	if (result == 0)
+		result = finish_encryption(settings, error);
 	if (result < 0)
 		return result;
 	finish_chosen(settings);

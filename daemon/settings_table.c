@@ -108,6 +108,14 @@ const struct setting settings_rows[] = {
 		  "start where something of it cannot be had." },
 	{ "core_dumps", SETTING_BOOL, FIELD(settings, core_dumps), .initial = "false",
 	  .help = "Let a crash write a core, as far as `ulimit -c` allows; blocks of the cache are never in it." },
+	{ "encryption", SETTING_CHOICE, FIELD(settings, encryption), .choices = "off ephemeral key_file",
+	  .initial = "off",
+	  .help = "AES-256-GCM of all that is written to nvme: `ephemeral` by a random key that ends with the "
+		  "daemon, so a restart finds nothing there; `key_file` by each tenant's. Other blocks there are misses." },
+	{ "encryption_buffer_bytes", SETTING_SIZE, FIELD(settings, encryption_buffer_bytes),
+	  BETWEEN(64 * KIB, 16 * GIB), .zero_allowed = true, .initial = "0",
+	  .help = "Pinned memory for enciphered blocks on their way to nvme; 0 chooses: 32MiB, or what the "
+		  "largest block needs." },
 };
 const unsigned settings_rows_count = COUNT_OF(settings_rows);
 _Static_assert(COUNT_OF(settings_rows) <= SETTINGS_ORIGINS, "an origin for each row");
@@ -123,7 +131,11 @@ static const struct setting tenant_rows[] = {
 	  .help = "Share of the devices; without it, an equal part of what the others leave; 0 for none." },
 	{ "cpu_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(tenant_settings, cpu_file),
 	  .initial = "",
-	  .help = "A file on tmpfs or hugetlbfs for the host memory, which then survives a restart." },
+	  .help = "A file on tmpfs or hugetlbfs for the host memory, which then survives a restart; never enciphered." },
+	{ "key_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(tenant_settings, key_file),
+	  .initial = "",
+	  .help = "For `encryption: key_file`: a line ID:HEX64 a key (openssl rand -hex 32), the newest first: it "
+		  "writes, all read. Mode 0600." },
 };
 _Static_assert(COUNT_OF(tenant_rows) <= SETTINGS_ITEM_ORIGINS, "an origin for each row");
 

@@ -1,6 +1,8 @@
 /* daemon/slot_check.c: see slot_check.h. */
 #include "daemon/slot_check.h"
 
+#include "daemon/encryption.h"
+
 #include <assert.h>
 #include <string.h>
 
@@ -23,6 +25,7 @@ void slot_claim_make(struct daemon *daemon, enum tier_id tier, uint32_t slot,
 	entry = cache_entry(daemon->cache, seen->entry);
 	*out_claim = (struct slot_claim){
 		.tier = tier, .epoch = entry->epoch, .group = entry->group, .shard = seen->shard,
+		.tenant = daemon_tenant(daemon, cache_space_tenant(daemon->cache, entry->space)),
 	};
 	memcpy(out_claim->space, cache_space_fingerprint(daemon->cache, entry->space),
 	       SPACE_ID_BYTES);
@@ -34,7 +37,8 @@ void slot_claim_make(struct daemon *daemon, enum tier_id tier, uint32_t slot,
 	memcpy(out_claim->device, device, DEVICE_ID_BYTES);
 }
 
-enum slot_verdict slot_claim_check(const struct slot_claim *claim, const struct slot_header *header)
+enum slot_verdict slot_claim_check(const struct daemon *daemon, const struct slot_claim *claim,
+				   unsigned mill, struct slot_header *header)
 {
 	struct slot_expectation expected = {
 		.space = claim->space,
@@ -52,6 +56,8 @@ enum slot_verdict slot_claim_check(const struct slot_claim *claim, const struct 
 
 	if (verdict == SLOT_GOOD && header->identity.epoch != claim->epoch)
 		return SLOT_STALE;
+	if (verdict == SLOT_GOOD && claim->tier == TIER_NVME)
+		verdict = encryption_decipher(daemon, claim->tenant, mill, header);
 	return verdict == SLOT_GOOD ? slot_payload_check(header) : verdict;
 }
 
@@ -82,11 +88,32 @@ static void cpu_was_wrong(struct daemon *daemon, uint32_t slot)
 	slot_header_clear(arena_slot(&area_tenant(daemon, place.area)->arena, place.offset));
 }
 
+/* The slot itself may be fine. */
+static void keyless_drop(struct daemon *daemon, uint32_t slot, enum slot_verdict verdict)
+{
+	uint32_t number = cache_slot(daemon->cache, TIER_NVME, slot)->entry;
+
+	assert(daemon->gone_reason == FRAME_REASON_EVICTED);
+	if (number != ENTRY_NONE)
+		daemon->gone_reason = encryption_refused(
+			daemon_tenant(daemon,
+				      cache_space_tenant(daemon->cache,
+							 cache_entry(daemon->cache, number)->space)),
+			verdict == SLOT_IN_CLEAR);
+	cache_slot_drop(daemon->cache, TIER_NVME, slot);
+	daemon->gone_reason = FRAME_REASON_EVICTED;
+}
+
 void slot_was_wrong(struct daemon *daemon, enum tier_id tier, uint32_t slot,
 		    enum slot_verdict verdict)
 {
 	assert(verdict != SLOT_GOOD);
-	if (tier == TIER_NVME && verdict != SLOT_DAMAGED) {
+	if (verdict == SLOT_KEYLESS || verdict == SLOT_IN_CLEAR) {
+		keyless_drop(daemon, slot, verdict);
+		return;
+	}
+	daemon->counters.cipher_failures += verdict == SLOT_WRONG_TAG;
+	if (tier == TIER_NVME && verdict != SLOT_DAMAGED && verdict != SLOT_WRONG_TAG) {
 		daemon->counters.stale_entries++;
 		cache_slot_drop(daemon->cache, TIER_NVME, slot);
 		return;

@@ -18,20 +18,23 @@ struct slot_claim {
 	uint32_t epoch;
 	uint16_t group, shard;
 	struct slot_place place;
+	const struct tenant *tenant;      /* whose keys decipher it */
 };
 
 /* Of a slot that belongs to an entry. */
 void slot_claim_make(struct daemon *daemon, enum tier_id tier, uint32_t slot,
 		     struct slot_claim *out_claim);
-/* Header, place, key, epoch and payload of the slot's bytes at `header`. */
-enum slot_verdict slot_claim_check(const struct slot_claim *claim,
-				   const struct slot_header *header);
+/* Header, place, key, epoch and payload of the slot's bytes at `header`. Of the nvme tier they are
+ * ours, and what is enciphered is in the clear afterwards. `mill`: on which this runs. */
+enum slot_verdict slot_claim_check(const struct daemon *daemon, const struct slot_claim *claim,
+				   unsigned mill, struct slot_header *header);
 /* READY or LEAVING, and still the same slot: only then may it be told bad. */
 bool slot_is_readable(const struct daemon *daemon, enum tier_id tier, uint32_t slot,
 		      uint32_t generation);
 /*
  * A readable slot was found to be `verdict`, not good: counts it, and quarantines it if it is
- * damaged, else drops it (something else lies there, so the index was stale). In the cpu tier,
+ * damaged, else drops it (something else lies there, so the index was stale; or there is no key for
+ * it). In the cpu tier,
  * where nothing may be stale, everything wrong is damage.
  */
 void slot_was_wrong(struct daemon *daemon, enum tier_id tier, uint32_t slot,

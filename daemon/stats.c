@@ -1,5 +1,6 @@
 /* daemon/stats.c: the status as JSON, for `kvtier status`. */
 #include "daemon/admin.h"
+#include "daemon/encryption.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
 #include "daemon/purge.h"
@@ -63,6 +64,10 @@ static void tenant_write(struct daemon *daemon, const struct tenant *tenant, str
 	json_text_string(json, "name", tenant->name);
 	json_text_string(json, "bypass", bypass_names[tenant->bypass]);
 	json_text_unsigned(json, "leases", cache_leases_count(daemon->cache, tenant->handle));
+	json_text_string(json, "encryption", daemon->settings.encryption);
+	json_text_string(json, "newest_key", encryption_key_name(tenant));
+	json_text_unsigned(json, "key_missing_blocks", tenant->key_missing_blocks);
+	json_text_unsigned(json, "in_clear_blocks", tenant->in_clear_blocks);
 	json_text_object_begin(json, "tiers");
 	share_write(daemon, tenant, TIER_CPU, json);
 	share_write(daemon, tenant, TIER_NVME, json);
@@ -145,6 +150,7 @@ static void counters_write(const struct daemon *daemon, struct json_text *json)
 	json_text_unsigned(json, "stale_entries", counters->stale_entries);
 	json_text_unsigned(json, "damaged_cpu", counters->damaged[TIER_CPU]);
 	json_text_unsigned(json, "damaged_nvme", counters->damaged[TIER_NVME]);
+	json_text_unsigned(json, "cipher_failures", counters->cipher_failures);
 	json_text_unsigned(json, "expired_blocks", counters->expired_blocks);
 	json_text_unsigned(json, "restored_cpu", counters->restored[TIER_CPU]);
 	json_text_unsigned(json, "restored_nvme", counters->restored[TIER_NVME]);

@@ -426,6 +426,8 @@ enum frame_reason {
 	FRAME_REASON_REFUSED,
 	FRAME_REASON_BYPASSED,
 	FRAME_REASON_NO_SPACE,
+	FRAME_REASON_KEY_MISSING /* it lies on nvme, enciphered by a key that is not here */,
+	FRAME_REASON_IN_CLEAR /* it lay on nvme in the clear while encryption is on */,
 	FRAME_REASONS
 };
 

@@ -71,6 +71,8 @@ const char *frame_reason_name(unsigned reason)
 		[FRAME_REASON_REFUSED] = "refused",
 		[FRAME_REASON_BYPASSED] = "bypassed",
 		[FRAME_REASON_NO_SPACE] = "no-such-space",
+		[FRAME_REASON_KEY_MISSING] = "key-missing",
+		[FRAME_REASON_IN_CLEAR] = "in-clear",
 	};
 
 	return reason < FRAME_REASONS ? names[reason] : "unknown";

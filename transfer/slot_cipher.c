@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Lives that one thread keeps keys of: the running one, and those whose blocks are still read. */
-#define LIVES_KEPT 16u
+/* Lives that one thread keeps keys of: of each tenant the running one, and those still read. */
+#define LIVES_KEPT 32u
 
 struct life {
 	struct cipher *cipher;
@@ -108,6 +108,12 @@ static struct cipher *cipher_of_life(struct slot_cipher *cipher, const struct sl
 	return oldest->cipher;
 }
 
+void slot_cipher_prepare(struct slot_cipher *cipher, const struct slot_key *key,
+			 const uint8_t life[SLOT_LIFE_BYTES])
+{
+	(void)cipher_of_life(cipher, key, life);
+}
+
 static void begin(struct cipher *cipher, bool is_seal, const struct slot_header *header)
 {
 	struct authenticated part;
@@ -168,7 +174,7 @@ enum slot_verdict slot_decipher(struct slot_cipher *cipher, const struct slot_ke
 	begin(of_life, false, slot);
 	move(of_life, slot, slot);
 	if (!cipher_end_open(of_life, identity->tag))
-		return SLOT_DAMAGED;
+		return SLOT_WRONG_TAG;
 	identity->key_id = 0;
 	memset(identity->nonce, 0, sizeof(identity->nonce));
 	memset(identity->tag, 0, sizeof(identity->tag));

@@ -44,6 +44,9 @@ void slot_key_identify(struct slot_key *key);
 struct slot_cipher;
 must_check int slot_cipher_create(struct slot_cipher **out_cipher, struct error *error);
 void slot_cipher_destroy(struct slot_cipher *cipher); /* accepts NULL */
+/* Derives the key of this life now. */
+void slot_cipher_prepare(struct slot_cipher *cipher, const struct slot_key *key,
+			 const uint8_t life[SLOT_LIFE_BYTES]);
 
 /*
  * Writes the enciphered copy of a clear slot to `target`, whose nvme address part is `address`, all
@@ -54,7 +57,7 @@ void slot_encipher(struct slot_cipher *cipher, const struct slot_key *key,
 		   const struct slot_header *source, struct slot_header *target);
 /*
  * In place: a slot whose header and place were checked becomes a clear one, its identity sealed
- * again. SLOT_DAMAGED: not what was enciphered; payload and checksums are garbage then. The
+ * again. SLOT_WRONG_TAG: not what was enciphered; payload and checksums are garbage then. The
  * payload's own checksums remain to be checked.
  */
 must_check enum slot_verdict slot_decipher(struct slot_cipher *cipher, const struct slot_key *key,

@@ -183,6 +183,10 @@ const char *slot_verdict_name(enum slot_verdict verdict)
 		return "empty";
 	case SLOT_KEYLESS:
 		return "keyless";
+	case SLOT_IN_CLEAR:
+		return "in-clear";
+	case SLOT_WRONG_TAG:
+		return "wrong-tag";
 	}
 	return "unknown";
 }

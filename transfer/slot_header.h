@@ -107,10 +107,12 @@ struct slot_expectation {
 enum slot_verdict {
 	SLOT_GOOD,
 	SLOT_STALE, /* a valid header of another key, generation, place or epoch: drop the entry */
-	SLOT_DAMAGED, /* a part's or the payload's checksum or tag is wrong: quarantine the slot */
+	SLOT_DAMAGED, /* a part's or the payload's checksum is wrong: quarantine the slot */
 	SLOT_EMPTY,   /* no magic: never written or cleared */
-	SLOT_KEYLESS  /* enciphered by a key that is not here, or in the clear where that is not
-			 believed: drop the entry */
+	/* of a reader that deciphers */
+	SLOT_KEYLESS,  /* by a key that is not here: drop the entry */
+	SLOT_IN_CLEAR, /* and that is not believed: drop the entry */
+	SLOT_WRONG_TAG /* not what was enciphered: quarantine the slot */
 };
 
 /* Checks identity and the address part of `tier`; not the payload. */

@@ -62,6 +62,17 @@ static void config_default(struct rig_config *config)
 		config->catalog_ops = &catalog_simulated_ops;
 }
 
+void rig_keys(struct rig *rig, unsigned tenant, const char *text)
+{
+	const char *path = rig->settings.tenants[tenant].key_file;
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	assert(fd >= 0);
+	ssize_t written = write(fd, text, strlen(text));
+	assert(written == (ssize_t)strlen(text));
+	close(fd);
+}
+
 static void settings_of_tenants(struct rig *rig)
 {
 	for (unsigned i = 0; i < rig->config.tenants; i++) {
@@ -76,6 +87,12 @@ static void settings_of_tenants(struct rig *rig)
 		if (rig->config.has_cpu_file)
 			snprintf(tenant->cpu_file, sizeof(tenant->cpu_file), "%s/arena-%u",
 				 rig->memory_folder, i);
+		if (rig->config.encryption != NULL &&
+		    strcmp(rig->config.encryption, "key_file") == 0) {
+			snprintf(tenant->key_file, sizeof(tenant->key_file), "%s/keys-%u",
+				 rig->folder, i);
+			rig_keys(rig, i, RIG_KEY);
+		}
 	}
 	rig->settings.tenants_count = rig->config.tenants;
 }
@@ -109,6 +126,11 @@ static void settings_make(struct rig *rig)
 	settings->write_bytes_day_max = config->write_bytes_day_max;
 	settings->scrub_bytes_second = config->scrub_bytes_second;
 	settings->readback_every = config->readback_every;
+	if (config->encryption != NULL)
+		strcpy(settings->encryption, config->encryption);
+	settings->encryption_buffer_bytes = config->encryption_buffer_bytes > 0
+						    ? config->encryption_buffer_bytes
+						    : RIG_UNIT_BYTES;
 	settings_of_tenants(rig);
 	for (unsigned i = 0; i < config->devices; i++) {
 		snprintf(settings->devices[i].path, sizeof(settings->devices[i].path), "disk-%u",

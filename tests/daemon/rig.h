@@ -31,6 +31,7 @@
 #define RIG_SECOND UINT64_C(1000000)
 #define RIG_DEADLINE_US (10 * RIG_SECOND)
 #define RIG_OPEN INT_MAX /* in results: not known yet */
+#define RIG_KEY "first:1111111111111111111111111111111111111111111111111111111111111111\n"
 
 struct rig_config {
 	unsigned cpu_units,
@@ -41,6 +42,9 @@ struct rig_config {
 	uint64_t nvme_units_tenant; /* 0: an equal part */
 	bool no_nvme;
 	bool has_cpu_file; /* arenas survive a restart */
+	/* "off" (NULL), "ephemeral", "key_file": see rig_keys() */
+	const char *encryption;
+	uint64_t encryption_buffer_bytes; /* 0: 1 MiB */
 	uint64_t seed;     /* 0: 1 */
 	uint32_t load_window_blocks, batches_max, leases_max, connections_max;
 	uint32_t spaces_max; /* 0: 64 */
@@ -75,6 +79,8 @@ void rig_prepare(struct rig *rig, const struct rig_config *config);
 
 void rig_init(struct rig *rig, const struct rig_config *config);
 void rig_finish(struct rig *rig);
+/* What stands in the key file of a tenant from the next start on. rig_init() has written one key. */
+void rig_keys(struct rig *rig, unsigned tenant, const char *text);
 /* A life of the daemon: until it serves; with a catalogue that is not complete it may go on
  * rebuilding. */
 void rig_start(struct rig *rig);

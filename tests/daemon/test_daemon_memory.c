@@ -133,15 +133,14 @@ static void work(struct rig *rig, struct rig_client *client, unsigned rounds)
 	}
 }
 
-static void the_data_path_neither_allocates_nor_frees(void **unused)
+static void count_calls(const char *encryption)
 {
 	struct rig rig;
 	struct rig_client *client;
 
-	(void)unused;
 	if (!IS_COUNTED)
 		skip();
-	rig_init(&rig, &(struct rig_config){ .catalog_ops = &none_ops });
+	rig_init(&rig, &(struct rig_config){ .catalog_ops = &none_ops, .encryption = encryption });
 	client = rig_register(&rig, NULL);
 	void *volatile canary = malloc(1);
 	calls_count = 0;
@@ -160,10 +159,23 @@ static void the_data_path_neither_allocates_nor_frees(void **unused)
 	rig_finish(&rig);
 }
 
+static void the_data_path_neither_allocates_nor_frees(void **unused)
+{
+	(void)unused;
+	count_calls("off");
+}
+
+static void nor_does_it_with_encryption(void **unused)
+{
+	(void)unused;
+	count_calls("key_file");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_data_path_neither_allocates_nor_frees),
+		cmocka_unit_test(nor_does_it_with_encryption),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

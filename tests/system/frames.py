@@ -25,7 +25,7 @@ CONTROL, DATA = 0, 1
 SCHEDULER, WORKER = 1, 2
 VERBS = ('LIST', 'STAT', 'PIN', 'PURGE', 'DRAIN', 'RELOAD', 'CONFIG', 'REQUESTS')
 REASONS = ('hit_cpu', 'hit_nvme', 'never_stored', 'evicted', 'forgotten', 'filling', 'shards_missing', 'damaged',
-           'refused', 'bypassed', 'no_space')
+           'refused', 'bypassed', 'no_space', 'key_missing', 'in_clear')
 
 HEADER = struct.Struct('<IHHIiQQ')
 

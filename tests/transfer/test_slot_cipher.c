@@ -169,13 +169,13 @@ static void every_changed_bit_of_ciphertext_is_found_by_the_tag_alone(void **unu
 		reset(&rig);
 		rig.scratch[at] ^= (uint8_t)(1u << random_below(&random, 8));
 		assert_int_equal(slot_decipher(rig.cipher, &rig.key, header_of(rig.scratch)),
-				 SLOT_DAMAGED);
+				 SLOT_WRONG_TAG);
 	}
 	for (unsigned i = 0; i < 4 * SEGMENTS; i++) {
 		reset(&rig);
 		((uint8_t *)header_of(rig.scratch)->identity.segment_crcs)[i] ^= 1;
 		assert_int_equal(slot_decipher(rig.cipher, &rig.key, header_of(rig.scratch)),
-				 SLOT_DAMAGED);
+				 SLOT_WRONG_TAG);
 	}
 	rig_finish(&rig);
 }
@@ -203,7 +203,7 @@ static void every_changed_header_field_is_found_though_its_crc_is_right(void **u
 		slot_identity_seal(header_of(rig.scratch));
 		verdict = read_back(&rig);
 		assert_int_not_equal(verdict, SLOT_GOOD);
-		tags += verdict == SLOT_DAMAGED;
+		tags += verdict == SLOT_WRONG_TAG;
 	}
 	assert_true(tags > 100);
 	rig_finish(&rig);
@@ -220,7 +220,7 @@ static void a_slot_moved_to_another_place_or_generation_is_found(void **unused)
 		((uint8_t *)&header_of(rig.scratch)->address[TIER_NVME])[at] ^= 1;
 		slot_address_seal(&header_of(rig.scratch)->address[TIER_NVME]);
 		assert_int_equal(slot_decipher(rig.cipher, &rig.key, header_of(rig.scratch)),
-				 SLOT_DAMAGED);
+				 SLOT_WRONG_TAG);
 	}
 	rig_finish(&rig);
 }
@@ -235,7 +235,7 @@ static void another_key_has_another_id_and_opens_nothing(void **unused)
 	reset(&rig);
 	header_of(rig.scratch)->identity.key_id = rig.other_key.id;
 	assert_int_equal(slot_decipher(rig.cipher, &rig.other_key, header_of(rig.scratch)),
-			 SLOT_DAMAGED);
+			 SLOT_WRONG_TAG);
 	rig_finish(&rig);
 }
 

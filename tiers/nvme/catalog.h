@@ -30,6 +30,7 @@ struct catalog_record {
 	uint32_t tokens;
 	uint32_t first_position;
 	uint32_t slot_bytes;
+	uint32_t key_id; /* as in the header; 0: in the clear */
 	uint16_t group;
 	uint16_t shard;
 	uint16_t shards_count;

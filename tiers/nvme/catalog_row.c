@@ -64,6 +64,7 @@ void catalog_value_pack(uint8_t value[CATALOG_VALUE_BYTES], const uint8_t key[CA
 	at = put_number(at, record->tokens, 4);
 	at = put_number(at, record->first_position, 4);
 	at = put_number(at, record->slot_bytes, 4);
+	at = put_number(at, record->key_id, 4);
 	at = put_number(at, record->group, 2);
 	at = put_number(at, record->shard, 2);
 	at = put_number(at, record->shards_count, 2);
@@ -90,6 +91,7 @@ static void record_unpack(const uint8_t *key, const uint8_t *at, struct catalog_
 	record->tokens = (uint32_t)get_number(&at, 4);
 	record->first_position = (uint32_t)get_number(&at, 4);
 	record->slot_bytes = (uint32_t)get_number(&at, 4);
+	record->key_id = (uint32_t)get_number(&at, 4);
 	record->group = (uint16_t)get_number(&at, 2);
 	record->shard = (uint16_t)get_number(&at, 2);
 	record->shards_count = (uint16_t)get_number(&at, 2);

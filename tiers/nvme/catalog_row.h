@@ -13,9 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CATALOG_ROW_VERSION 1u
+#define CATALOG_ROW_VERSION 2u
 #define CATALOG_KEY_BYTES 24u
-#define CATALOG_VALUE_BYTES 145u
+#define CATALOG_VALUE_BYTES 149u
 
 void catalog_key_pack(uint8_t key[CATALOG_KEY_BYTES], const uint8_t *device, uint64_t offset);
 void catalog_value_pack(uint8_t value[CATALOG_VALUE_BYTES], const uint8_t key[CATALOG_KEY_BYTES],

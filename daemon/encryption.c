@@ -1,0 +1,168 @@
+/* daemon/encryption.c: keys, ciphers and buffers, and blocks that cannot be read. */
+#include "daemon/encryption.h"
+
+#include "base/log.h"
+#include "daemon/graveyard.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static size_t keyrings_bytes(const struct daemon *daemon)
+{
+	return daemon->tenants_count * sizeof(struct keyring);
+}
+
+static bool is_from_files(const struct daemon *daemon)
+{
+	return strcmp(daemon->settings.encryption, "key_file") == 0;
+}
+
+static int keys_open(struct daemon *daemon, struct error *error)
+{
+	struct encryption *encryption = daemon->encryption;
+	void *memory = NULL;
+	int result = crypto_memory_create(&memory, keyrings_bytes(daemon), error);
+
+	encryption->keyrings = memory;
+	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++) {
+		struct tenant *tenant = &daemon->tenants[i];
+		const char *path = daemon->settings.tenants[i].key_file;
+
+		tenant->keyring = &encryption->keyrings[i];
+		if (!is_from_files(daemon))
+			keyring_random(tenant->keyring);
+		else if (path[0] != '\0')   /* without a share of nvme it needs none */
+			result = keyring_read(tenant->keyring, path, tenant->name, error);
+		if (result == 0)
+			log_line(LOG_INFO, "encryption", "tenant=%s keys=%u newest=%s",
+				 tenant->name, tenant->keyring->count,
+				 encryption_key_name(tenant));
+	}
+	return result;
+}
+
+/* With the keys that write, so that the data path need not derive them. */
+static int cipher_open(struct daemon *daemon, unsigned mill, struct error *error)
+{
+	struct slot_cipher **cipher = &daemon->encryption->ciphers[mill];
+	int result = slot_cipher_create(cipher, error);
+
+	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++) {
+		const struct keyring *keyring = daemon->tenants[i].keyring;
+
+		if (keyring->count > 0)
+			slot_cipher_prepare(*cipher, keyring_newest(keyring), keyring->life);
+	}
+	return result;
+}
+
+int encryption_create(struct daemon *daemon, struct error *error)
+{
+	struct encryption *encryption;
+	int result;
+
+	if (strcmp(daemon->settings.encryption, "off") == 0 || daemon->devices_count == 0)
+		return 0;
+	encryption = calloc(1, sizeof(*encryption));
+	if (encryption == NULL)
+		return error_set(error, -ENOMEM, "no memory for the ciphers");
+	daemon->encryption = encryption;
+	result = keys_open(daemon, error);
+	for (unsigned i = 0; result == 0 && i < daemon->settings.mills; i++)
+		result = cipher_open(daemon, i, error);
+	if (result == 0)
+		result = bounce_pool_open(&encryption->bounces,
+					  daemon->settings.encryption_buffer_bytes, error);
+	return result;
+}
+
+void encryption_destroy(struct daemon *daemon)
+{
+	struct encryption *encryption = daemon->encryption;
+
+	if (encryption == NULL)
+		return;
+	assert(encryption->enciphering == 0);
+	bounce_pool_close(&encryption->bounces);
+	for (unsigned i = 0; i < MILLS_MAX; i++)
+		slot_cipher_destroy(encryption->ciphers[i]);
+	crypto_memory_destroy(encryption->keyrings, keyrings_bytes(daemon));
+	free(encryption);
+	daemon->encryption = NULL;
+}
+
+bool encryption_can_write(const struct daemon *daemon, const struct tenant *tenant,
+			  uint64_t slot_bytes)
+{
+	return tenant->keyring == NULL ||
+	       (tenant->keyring->count > 0 && slot_bytes <= daemon->encryption->bounces.bytes);
+}
+
+enum frame_reason encryption_refused(struct tenant *tenant, bool is_in_clear)
+{
+	if (is_in_clear) {
+		tenant->in_clear_blocks++;
+		return FRAME_REASON_IN_CLEAR;
+	}
+	tenant->key_missing_blocks++;
+	return FRAME_REASON_KEY_MISSING;
+}
+
+bool encryption_refuses(struct daemon *daemon, uint32_t tenant, uint32_t key_id,
+			const uint8_t *space, const uint8_t *hash)
+{
+	struct tenant *owner = daemon_tenant(daemon, tenant);
+
+	assert(owner != NULL);
+	if (owner->keyring == NULL ? key_id == 0 : keyring_find(owner->keyring, key_id) != NULL)
+		return false;
+	graveyard_bury(daemon->graveyard, space, hash, encryption_refused(owner, key_id == 0),
+		       daemon->now_us);
+	return true;
+}
+
+void encryption_log_refused(const struct daemon *daemon)
+{
+	bool is_ephemeral = strcmp(daemon->settings.encryption, "ephemeral") == 0;
+	const char *reason = is_ephemeral ? "the key of an earlier life is gone"
+			     : is_from_files(daemon)
+				     ? "their key is not in the key_file, or they are in the clear"
+				     : "encryption is off";
+
+	for (unsigned i = 0; i < daemon->tenants_count; i++) {
+		const struct tenant *tenant = &daemon->tenants[i];
+
+		if (tenant->key_missing_blocks + tenant->in_clear_blocks > 0)
+			log_line(is_ephemeral ? LOG_INFO : LOG_WARNING, "blocks_unreadable",
+				 "tenant=%s key_missing=%llu in_clear=%llu reason=\"%s\"",
+				 tenant->name, (unsigned long long)tenant->key_missing_blocks,
+				 (unsigned long long)tenant->in_clear_blocks, reason);
+	}
+}
+
+uint32_t encryption_newest_key(const struct tenant *tenant)
+{
+	return tenant->keyring == NULL ? 0 : keyring_newest(tenant->keyring)->id;
+}
+
+const char *encryption_key_name(const struct tenant *tenant)
+{
+	return tenant->keyring == NULL ? "" : tenant->keyring->names[0];
+}
+
+enum slot_verdict encryption_decipher(const struct daemon *daemon, const struct tenant *tenant,
+				      unsigned mill, struct slot_header *memory)
+{
+	uint32_t key_id = memory->identity.key_id;
+	const struct slot_key *key;
+
+	if (tenant->keyring == NULL)
+		return key_id == 0 ? SLOT_GOOD : SLOT_KEYLESS;
+	if (key_id == 0)
+		return SLOT_IN_CLEAR;
+	key = keyring_find(tenant->keyring, key_id);
+	return key == NULL ? SLOT_KEYLESS
+			   : slot_decipher(daemon->encryption->ciphers[mill], key, memory);
+}

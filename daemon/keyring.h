@@ -1,0 +1,44 @@
+/*
+ * daemon/keyring.h: a tenant's keys for what lies on nvme: from its file, or random for this life.
+ *
+ * A key file has a line `ID:HEX64` a key, the newest first; '#' begins a comment. The first key
+ * writes, all of them read. ID is a name for people; what stands in headers follows from the key's
+ * bytes. The data key is derived (HKDF-SHA256) from the line's bytes, the tenant's name and the ID,
+ * so that one file may serve several tenants.
+ * Runs on: main, before any thread; then read by mills, and never changed but by keyring_nonce(),
+ * on the loop. Lives in memory of crypto_memory_create().
+ */
+#ifndef KVTIER_DAEMON_KEYRING_H
+#define KVTIER_DAEMON_KEYRING_H
+
+#include "base/error.h"
+#include "transfer/slot_cipher.h"
+
+#define KEYRING_KEYS_MAX 16u
+#define KEYRING_NAME_BYTES 33u
+#define KEYRING_FILE_BYTES_MAX 4096u
+
+struct keyring {
+	unsigned count;
+	struct slot_key keys[KEYRING_KEYS_MAX];
+	char names[KEYRING_KEYS_MAX][KEYRING_NAME_BYTES];
+	uint8_t life[SLOT_LIFE_BYTES];   /* random, of this keyring */
+	uint64_t nonces;                 /* given out in it */
+	char file[KEYRING_FILE_BYTES_MAX + 1];   /* while it is read; then wiped */
+};
+
+/* Both fill a zeroed keyring. The error says what to do, with the line where there is one, and
+ * never what stands in it. */
+must_check int keyring_read(struct keyring *keyring, const char *path, const char *tenant,
+			    struct error *error);
+void keyring_random(struct keyring *keyring);
+/* For checking settings: reads the file as above and keeps nothing of it. */
+must_check int keyring_check(const char *path, struct error *error);
+
+/* NULL: no such key. Any thread. */
+const struct slot_key *keyring_find(const struct keyring *keyring, uint32_t key_id);
+/* The one that writes, and its next nonce. */
+const struct slot_key *keyring_newest(const struct keyring *keyring);
+struct slot_nonce keyring_nonce(struct keyring *keyring);
+
+#endif
