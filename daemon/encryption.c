@@ -123,6 +123,12 @@ bool encryption_refuses(struct daemon *daemon, uint32_t tenant, uint32_t key_id,
 	return true;
 }
 
+void encryption_count_anew(struct daemon *daemon)
+{
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		daemon->tenants[i].key_missing_blocks = daemon->tenants[i].in_clear_blocks = 0;
+}
+
 void encryption_log_refused(const struct daemon *daemon)
 {
 	bool is_ephemeral = strcmp(daemon->settings.encryption, "ephemeral") == 0;

@@ -36,6 +36,8 @@ bool encryption_refuses(struct daemon *daemon, uint32_t tenant, uint32_t key_id,
 			const uint8_t *space, const uint8_t *hash);
 /* Counts one that a read has found, and says why it is gone. */
 enum frame_reason encryption_refused(struct tenant *tenant, bool is_in_clear);
+/* What was counted of the catalogue counts no more, as headers tell it again. */
+void encryption_count_anew(struct daemon *daemon);
 /* Once: how many blocks of earlier lives could not be read, and why. */
 void encryption_log_refused(const struct daemon *daemon);
 /* 0: in the clear. */

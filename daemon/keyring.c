@@ -2,6 +2,7 @@
 #include "daemon/keyring.h"
 
 #include "base/random.h"
+#include "base/trusted_path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,6 +24,9 @@ static int file_check(int fd, const char *path, struct error *error)
 		return error_set(error, -errno, "%.120s: %s", path, strerror(errno));
 	if (!S_ISREG(status.st_mode))
 		return error_set(error, -EINVAL, "%.120s: a key file is a regular file", path);
+	if (status.st_uid != 0 && status.st_uid != geteuid())
+		return error_set(error, -EPERM, "%.120s: belongs to another user (%u): chown it",
+				 path, (unsigned)status.st_uid);
 	if ((status.st_mode & 077) != 0)
 		return error_set(error, -EACCES,
 				 "%.100s: others than its owner may use this key file (mode %04o): chmod 600 %.80s",
@@ -39,12 +43,14 @@ static int file_read(const char *path, char file[KEYRING_FILE_BYTES_MAX + 1],
 	/* A pipe must not hang the start. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	ssize_t bytes = 0;
-	int result;
+	int result = 0;
 
 	if (fd < 0)
 		return error_set(error, -errno, "cannot open the key file %.120s: %s", path,
 				 strerror(errno));
 	result = file_check(fd, path, error);
+	if (result == 0)
+		result = trusted_parents(path, error);
 	if (result == 0)
 		bytes = pread(fd, file, KEYRING_FILE_BYTES_MAX, 0);
 	if (bytes < 0)
@@ -132,11 +138,12 @@ static const char *line_read(struct keyring *keyring, const char *line, size_t l
 	return NULL;
 }
 
-static int file_parse(struct keyring *keyring, const char *path, const char *tenant,
-		      struct error *error)
+int keyring_read_text(struct keyring *keyring, const char *text, const char *path,
+		      const char *tenant, struct error *error)
 {
-	const char *line = keyring->file;
+	const char *line = text;
 
+	random_system(keyring->life, sizeof(keyring->life));
 	for (unsigned number = 1; *line != '\0'; number++) {
 		size_t whole = strcspn(line, "\n"), blanks = strspn(line, " \t");
 		const char *begin = line + (blanks < whole ? blanks : whole);
@@ -164,9 +171,8 @@ int keyring_read(struct keyring *keyring, const char *path, const char *tenant,
 	int result = file_read(path, keyring->file, error);
 
 	if (result == 0)
-		result = file_parse(keyring, path, tenant, error);
+		result = keyring_read_text(keyring, keyring->file, path, tenant, error);
 	crypto_wipe(keyring->file, sizeof(keyring->file));
-	random_system(keyring->life, sizeof(keyring->life));
 	return result;
 }
 

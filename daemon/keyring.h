@@ -32,6 +32,9 @@ struct keyring {
 must_check int keyring_read(struct keyring *keyring, const char *path, const char *tenant,
 			    struct error *error);
 void keyring_random(struct keyring *keyring);
+/* The same of a text in memory, NUL-terminated; `path` stands in messages. */
+must_check int keyring_read_text(struct keyring *keyring, const char *text, const char *path,
+				 const char *tenant, struct error *error);
 /* For checking settings: reads the file as above and keeps nothing of it. */
 must_check int keyring_check(const char *path, struct error *error);
 

@@ -282,6 +282,8 @@ static void on_scanned(void *owner, const struct catalog_scan_end *end)
 	if (is_complete) {
 		catalog_link_mark_complete(daemon->catalog);
 		encryption_log_refused(daemon);
+	} else {
+		encryption_count_anew(daemon);
 	}
 	serving_begins(restore);
 }

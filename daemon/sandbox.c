@@ -159,6 +159,9 @@ static int grants_make(struct landlock *landlock, const struct settings *setting
 		result = grant_storage(landlock, settings->devices[i].path, error);
 	if (result == 0)
 		result = grant_config(landlock, config_path, error);
+	for (unsigned i = 0; result == 0 && i < settings->tenants_count; i++)
+		if (settings->tenants[i].key_file[0] != '\0')
+			result = grant_config(landlock, settings->tenants[i].key_file, error);
 	if (result == 0)
 		result = grant_program(landlock, error);
 	if (result == 0)

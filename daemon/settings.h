@@ -34,7 +34,7 @@ struct tenant_settings {
 	uint64_t nvme_bytes;                /* default: an equal part of all devices */
 	char cpu_file[SETTINGS_PATH_BYTES]; /* a file on tmpfs or hugetlbfs: the arena survives a
 					       restart */
-	char key_file[SETTINGS_PATH_BYTES]; /* encryption: key_file: ID:HEX64 a line, newest first */
+	char key_file[SETTINGS_PATH_BYTES]; /* a line ID:HEX64 a key, newest first */
 	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
 

@@ -94,12 +94,13 @@ static void keyless_drop(struct daemon *daemon, uint32_t slot, enum slot_verdict
 	uint32_t number = cache_slot(daemon->cache, TIER_NVME, slot)->entry;
 
 	assert(daemon->gone_reason == FRAME_REASON_EVICTED);
-	if (number != ENTRY_NONE)
-		daemon->gone_reason = encryption_refused(
-			daemon_tenant(daemon,
-				      cache_space_tenant(daemon->cache,
-							 cache_entry(daemon->cache, number)->space)),
-			verdict == SLOT_IN_CLEAR);
+	if (number != ENTRY_NONE) {
+		uint32_t space = cache_entry(daemon->cache, number)->space;
+		uint32_t tenant = cache_space_tenant(daemon->cache, space);
+
+		daemon->gone_reason = encryption_refused(daemon_tenant(daemon, tenant),
+							 verdict == SLOT_IN_CLEAR);
+	}
 	cache_slot_drop(daemon->cache, TIER_NVME, slot);
 	daemon->gone_reason = FRAME_REASON_EVICTED;
 }

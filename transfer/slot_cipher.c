@@ -77,7 +77,7 @@ void slot_cipher_destroy(struct slot_cipher *cipher)
 	free(cipher);
 }
 
-/* The cipher of this key and life: a kept one, or the one unused for longest with its key derived. */
+/* The cipher of this key and life: a kept one, or the one unused for longest, its key derived. */
 static struct cipher *cipher_of_life(struct slot_cipher *cipher, const struct slot_key *key,
 				     const uint8_t *bytes)
 {

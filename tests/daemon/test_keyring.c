@@ -130,6 +130,21 @@ static void a_file_that_others_may_read_is_refused_with_the_remedy(void **unused
 	assert_int_equal(keyring_check(path, &error), 0);
 }
 
+static void a_file_of_another_user_is_refused(void **unused)
+{
+	(void)unused;
+	if (geteuid() != 0) {
+		print_message("SKIP a_file_of_another_user_is_refused: only root can give a file away\n");
+		skip();
+	}
+	assert_int_equal(read_text("a:" ONES "\n", "t"), 0);
+	assert_int_equal(chown(path, 12345, 12345), 0);
+	assert_int_equal(keyring_check(path, &error), -EPERM);
+	assert_non_null(strstr(error.text, "another user (12345)"));
+	assert_int_equal(chown(path, 0, 0), 0);
+	assert_int_equal(keyring_check(path, &error), 0);
+}
+
 static void what_is_no_small_regular_file_is_refused(void **unused)
 {
 	(void)unused;
@@ -293,6 +308,7 @@ int main(void)
 		cmocka_unit_test(a_key_is_another_for_another_tenant_name_or_bytes),
 		cmocka_unit_test(wrong_lines_are_named_by_number_and_never_quoted),
 		cmocka_unit_test(a_file_that_others_may_read_is_refused_with_the_remedy),
+		cmocka_unit_test(a_file_of_another_user_is_refused),
 		cmocka_unit_test(what_is_no_small_regular_file_is_refused),
 		cmocka_unit_test(no_nonce_comes_twice_in_a_life_or_after_a_restart),
 		cmocka_unit_test(random_keys_are_others_each_time),

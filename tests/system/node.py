@@ -112,6 +112,7 @@ class Node:
                          # What the tests count is what their clients did; the scrubber's own tests turn it on.
                          'scrub_bytes_second': 0, 'readback_every': 0, **settings}
         self.tenants = tenants
+        self.key_files = {}   # tenant: path
         self.warm = warm
         self.cpu_mib, self.nvme_mib = cpu_mib, nvme_mib
         self.process = None
@@ -138,6 +139,8 @@ class Node:
             lines += [f'  - name: {tenant}', f'    cpu_bytes: {self.cpu_mib}MiB']
             if tenant in self.warm:
                 lines.append(f'    cpu_file: {self.arena_file(tenant)}')
+            if tenant in self.key_files:
+                lines.append(f'    key_file: {self.key_files[tenant]}')
         if self.nvme:
             lines += ['nvme:', f'  - path: {self.nvme}', f'    bytes: {self.nvme_mib}MiB']
         with open(self.config, 'w', encoding='utf-8') as file:
