@@ -51,6 +51,12 @@ void digest_end(struct digest *digest, uint8_t out_bytes[CRYPTO_DIGEST_BYTES])
 	EVP_MD_CTX_free(context_of(digest));
 }
 
+void crypto_base64(const void *bytes, size_t count, char *out_text)
+{
+	assert(count <= MOVE_BYTES_MAX);
+	(void)EVP_EncodeBlock((uint8_t *)out_text, bytes, (int)count);
+}
+
 void crypto_derive(struct crypto_bytes key, struct crypto_bytes salt, struct crypto_bytes info,
 		   void *out_key, size_t out_bytes)
 {

@@ -28,6 +28,9 @@ struct digest *digest_begin(void);
 void digest_put(struct digest *digest, const void *bytes, size_t count);
 void digest_end(struct digest *digest, uint8_t out_bytes[CRYPTO_DIGEST_BYTES]);
 
+/* Base64 with padding; `out_text` has room for 4 letters for each 3 bytes begun, and a NUL. */
+void crypto_base64(const void *bytes, size_t count, char *out_text);
+
 struct crypto_bytes {
 	const void *start;
 	size_t count;

@@ -1,8 +1,7 @@
 /* daemon/page.c: takes daemon/page.html into the program, and says what it may load. */
 #include "daemon/page.h"
 
-#include <openssl/evp.h>
-#include <openssl/sha.h>
+#include "base/crypto.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -29,15 +28,17 @@ void page_write(struct text *text)
 /* Of what stands between the first `open` and the `close` behind it. */
 static void digest_write(const char *open, const char *close, char out[DIGEST_TEXT_BYTES])
 {
-	uint8_t digest[SHA256_DIGEST_LENGTH];
+	struct digest *digest = digest_begin();
+	uint8_t bytes[CRYPTO_DIGEST_BYTES];
 	const char *start = strstr(page_html, open), *end;
 
 	assert(start != NULL);
 	start += strlen(open);
 	end = strstr(start, close);
 	assert(end != NULL);
-	SHA256((const uint8_t *)start, (size_t)(end - start), digest);
-	EVP_EncodeBlock((uint8_t *)out, digest, sizeof(digest));
+	digest_put(digest, start, (size_t)(end - start));
+	digest_end(digest, bytes);
+	crypto_base64(bytes, sizeof(bytes), out);
 }
 
 const char *page_policy(void)
