@@ -13,16 +13,14 @@ __asm__(".section .rodata\n"
 	".type page_html, @object\n"
 	"page_html:\n"
 	".incbin \"daemon/page.html\"\n"
-	"page_html_end:\n"
 	".byte 0\n"
 	".size page_html, . - page_html\n"
 	".previous\n");
 extern const char page_html[] __attribute__((visibility("hidden")));
-extern const char page_html_end[] __attribute__((visibility("hidden")));
 
 void page_write(struct text *text)
 {
-	text_append(text, page_html, (size_t)(page_html_end - page_html));
+	text_add(text, page_html);
 }
 
 /* Of what stands between the first `open` and the `close` behind it. */

@@ -148,7 +148,8 @@ class Engine:
     # ---- requests ----
 
     def add(self, name: str, tokens: list[int], count: int = 1, *, kvtier: Any = None,
-            salt: str | None = None, lora: Any = None, priority: int = 0) -> Request:
+            salt: str | None = None, lora: Any = None, priority: int = 0,
+            trace_headers: dict[str, str] | None = None) -> Request:
         """A request for `count` generated tokens; kvtier: its kv_transfer_params["kvtier"]."""
         extra = None if kvtier is None else {'kv_transfer_params': {'kvtier': kvtier}}
         parameters = SamplingParams(max_tokens=count, ignore_eos=True, temperature=0.0,
@@ -157,6 +158,7 @@ class Engine:
         request = Request(
             request_id=name, prompt_token_ids=tokens, sampling_params=parameters,
             pooling_params=None, cache_salt=salt, lora_request=lora, priority=priority,
+            trace_headers=trace_headers,
             block_hasher=kv_cache_utils.get_request_block_hasher(BLOCK, self.hash_function))
         self._chains[name] = Chain(self.seed_of(salt, lora))
         self._requests[name] = request

@@ -8,6 +8,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import (BLOCK, Case, adapter_folder, kv_cache_utils, link_module,   # noqa: E402
                      prompt)
 import frames   # noqa: E402
+from kvtier.vllm.requests import tag_of   # noqa: E402
 from vllm.lora.request import LoRARequest   # noqa: E402
 
 END, RETAIN = 0, 1
@@ -238,6 +239,17 @@ class Controls(Case):
                 self.assert_same_as_cold(engine, f'request {number}', tokens)
         engine.settle()
         self.assertEqual(len(self.daemon.stored()), 2 * len(nonsense))
+
+    def test_a_request_is_known_by_its_trace_where_the_engine_passes_it_on(self):
+        trace = '4bf92f3577b34da6a3ce929d0e0e4736'
+        tokens = prompt(62, 100)
+        self.warm(tokens)
+        engine = self.engine()
+        engine.run('traced', tokens, trace_headers={'traceparent': f'00-{trace}-00f067aa0ba902b7-01'})
+        self.assertEqual(self.daemon.lookups[-1].tag.hex(), trace)
+        self.assertEqual([load.tag.hex() for load in engine.loads_sent], [trace])
+        engine.run('not traced', prompt(63, 100))
+        self.assertEqual(self.daemon.lookups[-1].tag, tag_of('not traced'))
 
     def test_loading_and_storing_can_be_switched_off(self):
         tokens = prompt(60, 100)
