@@ -29,7 +29,7 @@ static const struct option_row rows[] = {
 	{ "json", OPTION_TEXT, "FILE", "write the measures there",
 	  offsetof(struct micro_options, json), 0, 0, false },
 	{ "only", OPTION_TEXT, "NAME",
-	  "one part: nvme_1m, nvme_64k, cpu, call, lookup, restart, simulate, fair, idle",
+	  "one part: nvme_1m, nvme_64k, nvme_enciphered, cipher, cpu, call, lookup, restart, simulate, fair, idle",
 	  offsetof(struct micro_options, only), 0, 0, false },
 	{ "pairs", OPTION_COUNT, "N", "interleaved pairs of each measure (default 11)",
 	  offsetof(struct micro_options, pairs), MEASURE_PAIRS_MIN, MEASURE_PAIRS_MAX - 1, false },
@@ -47,11 +47,26 @@ static int nvme_64k(struct micro *micro, struct error *error)
 	return micro_nvme(micro, UINT64_C(1) << 16, "64k", error);
 }
 
+/* The same with encryption: what is above it in the same run is without. */
+static int nvme_enciphered(struct micro *micro, struct error *error)
+{
+	int result;
+
+	micro->encryption = "ephemeral";
+	result = micro_nvme(micro, UINT64_C(1) << 20, "1m_enciphered", error);
+	if (result == 0)
+		result = micro_nvme(micro, UINT64_C(1) << 16, "64k_enciphered", error);
+	micro->encryption = NULL;
+	return result;
+}
+
 static const struct part {
 	const char *name;
 	int (*run)(struct micro *micro, struct error *error);
 } parts[] = {
-	{ "nvme_1m", nvme_1m },         { "nvme_64k", nvme_64k },   { "cpu", micro_cpu },
+	{ "nvme_1m", nvme_1m },         { "nvme_64k", nvme_64k },
+	{ "nvme_enciphered", nvme_enciphered },
+	{ "cipher", micro_cipher },     { "cpu", micro_cpu },
 	{ "call", micro_call },         { "lookup", micro_lookup }, { "restart", micro_restart },
 	{ "simulate", micro_simulate }, { "fair", micro_fair },     { "idle", micro_idle },
 };

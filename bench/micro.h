@@ -18,6 +18,7 @@ struct micro {
 	char directory[200]; /* ours, made and removed by micro_command() */
 	uint64_t pairs;
 	uint64_t restart_blocks;
+	const char *encryption; /* of daemons that are started from now on; NULL: off */
 	struct measures measures;
 };
 
@@ -66,6 +67,7 @@ double micro_now(void);
 int micro_nvme(struct micro *micro, uint64_t block_bytes, const char *size_name,
 	       struct error *error);
 int micro_cpu(struct micro *micro, struct error *error);
+int micro_cipher(struct micro *micro, struct error *error);
 int micro_call(struct micro *micro, struct error *error);
 int micro_lookup(struct micro *micro, struct error *error);
 int micro_restart(struct micro *micro, struct error *error);

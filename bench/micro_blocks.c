@@ -6,6 +6,7 @@
 #include "bench/raw_io.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -123,7 +124,10 @@ int micro_nvme(struct micro *micro, uint64_t block_bytes, const char *size_name,
 					   error);
 	if (result == 0)
 		result = nvme_pairs(micro, &node, &engine, size_name,
-				    block_bytes >= (1u << 20) ? 0.90 : 0.85, error);
+				    micro->encryption != NULL ? NAN
+				    : block_bytes >= (1u << 20) ? 0.90
+								: 0.85,
+				    error);
 	micro_engine_close(&engine);
 	micro_node_stop(&node);
 	return result;

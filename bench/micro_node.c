@@ -49,6 +49,8 @@ static int config_write(const struct micro_node *node, struct error *error)
 				 strerror(errno));
 	fprintf(file, "run_directory: %s/run\nstate_directory: %s/state\nhttp_listen: \"\"\n",
 		node->micro->directory, node->micro->directory);
+	if (node->micro->encryption != NULL)
+		fprintf(file, "encryption: %s\n", node->micro->encryption);
 	fprintf(file,
 		"extent_bytes: %" PRIu64 "\nblock_bytes_min: %" PRIu64
 		"\ntenants:\n  - name: default\n"
