@@ -43,6 +43,8 @@ static void fold_head(struct meaning *meaning, const struct http_parser *parser)
 	fold_slice(meaning, parser, parser->target);
 	fold_slice(meaning, parser, parser->path);
 	fold_slice(meaning, parser, parser->query);
+	fold_slice(meaning, parser, parser->authority);
+	fold(meaning, &(unsigned){ http_accept_quality(parser, "text/plain") }, sizeof(unsigned));
 	for (unsigned i = 0; i < parser->fields_count; i++) {
 		fold_slice(meaning, parser, parser->fields[i].name);
 		fold_slice(meaning, parser, parser->fields[i].value);

@@ -3,6 +3,7 @@
 Pictures of what was checked are in build/tests/page/. At each size: nothing in the console, nothing wider than the
 window, no box over another, and every text can be told from its ground.
 """
+import http.client
 import os
 import re
 import sys
@@ -11,7 +12,6 @@ import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import browser   # noqa: E402
-import frames    # noqa: E402
 import node      # noqa: E402
 
 PAGE_BYTES_MAX = 50000
@@ -24,7 +24,6 @@ LAYOUT, CONTRAST = (f'(() => {{ {CHECKS} return {check}(); }})()' for check in (
 
 
 def policy_of(daemon):
-    import http.client
     link = http.client.HTTPConnection('127.0.0.1', daemon.port, timeout=10)
     link.request('GET', '/')
     answer = link.getresponse()
@@ -55,9 +54,9 @@ class Load(threading.Thread):
         self.join()
 
 
-def start(**options):
+def start(failpoint=None, **options):
     daemon = node.Node(http_listen='127.0.0.1:0', **options)
-    daemon.start()
+    daemon.start(failpoint)
     daemon.port = int(re.search(r'event=http_listen .*port=(\d+)', daemon.log()).group(1))
     daemon.url = f'http://127.0.0.1:{daemon.port}/'
     return daemon
@@ -133,13 +132,7 @@ class Page(unittest.TestCase):
             self.assertEqual(self.browser.value('document.querySelectorAll("#tenants tbody tr").length'), 16)
 
     def test_what_is_wrong_stands_first_in_words(self):
-        with start(stall_max='1s') as daemon:
-            with frames.Connection(os.path.join(daemon.run, 'admin.sock')):
-                pass
-            daemon.kill()
-            daemon.start('mill_took=hang')
-            daemon.port = int(re.search(r'event=http_listen .*port=(\d+)', daemon.log()).group(1))
-            daemon.url = f'http://127.0.0.1:{daemon.port}/'
+        with start('mill_took=hang', stall_max='1s') as daemon:
             self.look(daemon, 'wrong', 'document.querySelector("#health li.bad") !== null')
             self.assertRegex(self.text('#health li.bad'), r'not ready: mill \d does not answer')
 
