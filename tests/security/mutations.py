@@ -100,9 +100,10 @@ MUTATIONS = {
                     'system/test_paths.py Planted'),
     'socket-mode': ("another user on a tenant's socket (B4.2)", 'daemon/server.c:listener_add',
                     'tenant != NULL ? 0660 : 0600', '0666', 'system/test_paths.py Modes'),
-    'floor': ('a block that was forgotten (B2)', 'index/table.c:cache_find_any',
-              'if (entry == ENTRY_NONE || entry_is_forgotten(cache, &cache->entries[entry]))', 'if (entry == ENTRY_NONE)',
-              'index/test_spaces'),
+    'floor': ('a block that was forgotten (B2)', 'index/cache_parts.h:entry_is_forgotten',
+              'return entry->epoch < cache_floor(cache, entry->space);',
+              'return entry->epoch == 0 && cache_floor(cache, entry->space) == 1;',
+              'system/test_forget.py Forget'),
 }
 
 

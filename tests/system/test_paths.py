@@ -1,6 +1,7 @@
 """Row 29: another user of the node puts something of his in the place of ours: folders, sockets, lock, journal, catalogue,
 memory and disk files. The daemon refuses with one sentence that names it, or goes on untouched; it never follows a link
-out, writes to what it did not make, or changes the mode of it. How many cases of which end is in build/tests/paths.json.
+out, writes to what it did not make, or changes the mode of it. All of it without the sandbox, which would hide what is
+missing. How many cases of which end is in build/tests/paths.json.
 """
 import collections
 import contextlib
@@ -87,7 +88,7 @@ class Place:
         config = os.path.join(self.folder, 'kvtierd.yaml')
         with open(config, 'w', encoding='utf-8') as file:
             file.write(f'run_directory: {self.path(run)}\nstate_directory: {self.path(state)}\nextent_bytes: 1MiB\n'
-                       f'http_listen: ""\nmills: 1\nblock_bytes_min: 4KiB\nrestart_wait: 50ms\ntenants:\n'
+                       f'http_listen: ""\nsandbox: off\nmills: 1\nblock_bytes_min: 4KiB\nrestart_wait: 50ms\ntenants:\n'
                        f'  - name: default\n    cpu_bytes: 2MiB\n    cpu_file: {self.path("memory")}\n'
                        f'nvme:\n  - path: {self.path("disk/nvme")}\n    bytes: 8MiB\n')
         process = subprocess.Popen([node.program('kvtierd'), '--config', config], stdout=subprocess.DEVNULL,
