@@ -251,6 +251,7 @@ help:
 	@echo 'make tidy       layers, lengths, cppcheck, docs     make fuzz       SECONDS=60 for each fuzzer; needs clang'
 	@echo 'make reliability   the long programme; MINUTES=60 PARTS=kills,soak'
 	@echo 'make docs       write what is generated from tables make config     flags, and which libraries were found'
+	@echo 'make SMALL=1 sim     the simulator: BUILD/tests/sim/sim --help'
 	@echo 'make tests      build the unit tests                make deps       install what is missing (Debian)'
 	@echo 'make wheel      the Python package, with libkvtier   make test-vllm  the plugin inside vLLM, on the CPU'
 	@echo 'make demo-vllm  vLLM asked twice across its restart  make bench-vllm what a hit saves, what the connector costs'

@@ -16,8 +16,11 @@ JOBS = min(os.cpu_count() or 1, 8)
 
 def seeds_needed(program):
     """(how many seeds, what was seen), or (None, the output) when it was not found."""
-    process = subprocess.run([program, '--count', str(SEEDS_MAX), '--jobs', str(JOBS), '--no-shrink'],
-                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS_MAX, check=False)
+    try:
+        process = subprocess.run([program, '--count', str(SEEDS_MAX), '--jobs', str(JOBS), '--no-shrink'],
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=SECONDS_MAX, check=False)
+    except subprocess.TimeoutExpired:
+        return None, f'not done after {SECONDS_MAX} s'
     output = process.stdout.decode('utf-8', 'replace')
     failed = re.search(r'^sim: seed (\d+) failed', output, re.M)
     if process.returncode == 0 or not failed:
