@@ -94,7 +94,7 @@ bool daemon_step(struct daemon *daemon)
 static bool deadlines_are_running(const struct daemon *daemon)
 {
 	return batches_count(daemon) > 0 || mover_moves_count(daemon) > 0 || daemon->is_sweeping ||
-	       purge_holds_sweep(daemon) ||
+	       purge_is_under_way(daemon) ||
 	       (drain_is_on(&daemon->drain) && daemon->drain.state != DRAIN_DONE) ||
 	       daemon_leases_count(daemon) > 0 || daemon->phase != DAEMON_SERVING;
 }

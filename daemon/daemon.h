@@ -92,6 +92,7 @@ struct tenant {
 	enum frame_bypass_mode bypass;
 	struct list slotless;                  /* moves that wait for a cpu slot */
 	uint32_t batches_count;                /* under way, over all its connections */
+	uint32_t downs_count;                  /* of its blocks, being or to be written down */
 	struct tenant_counters counters;
 	struct keyring *keyring;               /* NULL: its blocks lie on nvme in the clear */
 	/* on nvme, and dropped: enciphered by no key of ours; in the clear with encryption on */
@@ -184,6 +185,7 @@ struct daemon {
 
 	struct drain drain;
 	struct pins pins;
+	unsigned shown_count;                  /* listings whose headers are being read */
 	struct purge_room *purge;
 
 	struct mills mills;

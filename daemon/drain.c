@@ -47,14 +47,15 @@ void drain_end(struct daemon *daemon)
 	log_line(LOG_INFO, "drain", "state=off");
 }
 
-bool drain_stores_are_running(const struct daemon *daemon)
+bool drain_stores_are_running(const struct daemon *daemon, const struct tenant *tenant)
 {
 	struct session *session = NULL;
 
 	while ((session = server_session_after(daemon, session)) != NULL)
 		for (struct list_node *node = list_first(&session->batches); node != NULL;
 		     node = list_after(&session->batches, node))
-			if (list_item(node, struct batch, link)->is_store)
+			if (list_item(node, struct batch, link)->is_store &&
+			    (tenant == NULL || session->tenant == tenant))
 				return true;
 	return false;
 }
@@ -98,7 +99,7 @@ bool drain_step(struct daemon *daemon)
 			drain_become(drain, DRAIN_WRITING);
 		return true;
 	case DRAIN_WRITING:
-		if (mover_pending_down(daemon) > 0 || drain_stores_are_running(daemon))
+		if (mover_pending_down(daemon) > 0 || drain_stores_are_running(daemon, NULL))
 			return false;
 		drain_become(drain, DRAIN_COUNTING);
 		return true;

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 struct daemon;
+struct tenant;
 
 enum drain_state {
 	DRAIN_OFF,
@@ -37,8 +38,9 @@ void drain_begin(struct daemon *daemon);
 void drain_end(struct daemon *daemon);
 /* Returns whether it did anything. */
 bool drain_step(struct daemon *daemon);
-/* A store that has begun goes on, and its blocks are written down as always. */
-bool drain_stores_are_running(const struct daemon *daemon);
+/* A store that has begun goes on, and its blocks are written down as always. `tenant` NULL: of
+ * anybody. */
+bool drain_stores_are_running(const struct daemon *daemon, const struct tenant *tenant);
 const char *drain_state_name(enum drain_state state);
 
 #endif

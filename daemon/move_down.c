@@ -20,10 +20,11 @@ bool mover_lower_is_wanted(struct daemon *daemon, uint64_t bytes)
 	       budget_allows(&daemon->write_budget, daemon->now_us, bytes);
 }
 
-static void down_ended(struct mover *mover)
+static void down_ended(struct mover *mover, struct tenant *tenant)
 {
-	assert(mover->stores_down > 0);
+	assert(mover->stores_down > 0 && tenant->downs_count > 0);
 	mover->stores_down--;
+	tenant->downs_count--;
 }
 
 /* The nvme slot of this block: what admission reserved, or one taken now; false: it stays above
@@ -88,6 +89,7 @@ static void down_line_up(struct daemon *daemon, struct down *down)
 	cache_slot_set_lower(daemon->cache, down->cpu_slot, LOWER_PENDING);
 	mover->downs[mover->downs_end++ % DOWNS_MAX] = *down;
 	mover->stores_down++;
+	daemon->tenants[down->tenant].downs_count++;
 }
 
 void move_down_start(struct move *move)
@@ -147,7 +149,7 @@ static bool down_is_void(struct daemon *daemon, const struct down *down)
 	if (is_above)
 		cache_slot_set_lower(daemon->cache, down->cpu_slot, LOWER_NONE);
 	daemon->counters.down_void++;
-	down_ended(daemon->mover);
+	down_ended(daemon->mover, &daemon->tenants[down->tenant]);
 	return true;
 }
 
@@ -198,7 +200,7 @@ static void encipher_done(struct mill_op *op)
 		nvme_slot_give_back(daemon, &down);
 		if (move_cpu_is_readable(move))
 			cache_slot_set_lower(daemon->cache, move->cpu_slot, LOWER_NONE);
-		down_ended(daemon->mover);
+		down_ended(daemon->mover, move->tenant);
 	}
 	bounce_end(move);
 	move_give(move);
@@ -314,6 +316,6 @@ void move_down_done(struct tier_op *op)
 		bounce_end(move);
 	else
 		cache_slot_release(daemon->cache, TIER_CPU, move->cpu_slot);
-	down_ended(daemon->mover);
+	down_ended(daemon->mover, move->tenant);
 	move_give(move);
 }

@@ -8,18 +8,31 @@
 
 struct shown *shown_create(const struct operation *operation, void (*answer)(struct shown *))
 {
-	struct shown *shown = calloc(1, sizeof(*shown)); /* a rare call: not the data path */
+	struct daemon *daemon = operation->session->daemon;
+	struct shown *shown = NULL;
 
+	if (daemon->shown_count < SHOWN_MAX)
+		shown = calloc(1, sizeof(*shown)); /* a rare call: not the data path */
 	if (shown == NULL) {
-		operate_refuse(operation->session, operation->frame->header.request, -ENOMEM,
-			       "no memory");
+		operate_refuse(operation->session, operation->frame->header.request, -EAGAIN,
+			       "too many blocks are being listed at once: try again");
 		return NULL;
 	}
+	daemon->shown_count++;
 	shown->session = operation->session;
 	shown->request = operation->frame->header.request;
 	shown->answer = answer;
-	shown->wall_us = clock_wall_us(operation->session->daemon->clock);
+	shown->wall_us = clock_wall_us(daemon->clock);
 	return shown;
+}
+
+void shown_destroy(struct shown *shown)
+{
+	struct daemon *daemon = shown->session->daemon;
+
+	assert(daemon->shown_count > 0);
+	daemon->shown_count--;
+	free(shown);
 }
 
 static void header_take(struct shown_block *block, const struct slot_header *header)
@@ -108,7 +121,7 @@ static void shown_done(struct mill_op *op)
 
 	shown->answer(shown);
 	session_unuse(shown->session);
-	free(shown);
+	shown_destroy(shown);
 }
 
 void shown_go(struct shown *shown)

@@ -9,6 +9,7 @@
 #include "daemon/operate.h"
 
 #define SHOWN_BLOCKS_MAX 100u /* of one page */
+#define SHOWN_MAX 4u          /* pages at once, over all sessions: mills have other work, too */
 
 /* What a header says, for people. */
 struct shown_header {
@@ -49,12 +50,14 @@ struct shown {
 	struct slot_header page; /* the mill's */
 };
 
-/* NULL: no memory, and it was refused. */
+/* NULL: SHOWN_MAX are under way, or no memory, and it was refused. */
 struct shown *shown_create(const struct operation *operation, void (*answer)(struct shown *));
 /* Adds what the index knows of an entry. */
 void shown_add(struct shown *shown, uint32_t entry);
 /* Reads the headers that are on nvme only, then answers, once, and frees it. */
 void shown_go(struct shown *shown);
+/* Instead. */
+void shown_destroy(struct shown *shown);
 /* The members that every block has, of an object that is begun. */
 void shown_write(struct json_text *json, const struct shown *shown,
 		 const struct shown_block *block);

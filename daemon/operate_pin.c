@@ -165,6 +165,22 @@ static void unpin(const struct operation *operation, uint32_t space, struct json
 	json_text_unsigned(json, "unpinned_blocks", ended);
 }
 
+/* Each tenant has an equal part of pins, as of leases. */
+static bool pin_is_left(const struct daemon *daemon, uint32_t space)
+{
+	uint32_t tenant = cache_space_tenant(daemon->cache, space);
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < daemon->pins.count; i++) {
+		uint32_t other = daemon->pins.pins[i].space;
+
+		count += cache_space_is_known(daemon->cache, other) &&
+			 cache_space_tenant(daemon->cache, other) == tenant;
+	}
+	return count < PINS_MAX / daemon->tenants_count &&
+	       lease_is_left(daemon, daemon_tenant((struct daemon *)daemon, tenant));
+}
+
 void operate_pin(const struct operation *operation)
 {
 	struct session *session = operation->session;
@@ -181,10 +197,10 @@ void operate_pin(const struct operation *operation)
 			       "the longest pin is 7 days");
 		return;
 	}
-	if (frame->value > 0 && daemon->pins.count == PINS_MAX) {
+	if (frame->value > 0 && !pin_is_left(daemon, space)) {
 		operate_refuse(session, frame->header.request, -EAGAIN,
 			       "%u pins of up to %u blocks are there already: unpin something",
-			       PINS_MAX, PIN_BLOCKS_MAX);
+			       PINS_MAX / daemon->tenants_count, PIN_BLOCKS_MAX);
 		return;
 	}
 	operate_answer_begin(daemon, &json);

@@ -1,7 +1,6 @@
 /* daemon/operate_stat.c: STAT: everything that is known of one block, in each space that has it. */
 #include "daemon/operate_blocks.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static const char *const tier_names[TIERS] = { "cpu", "nvme" };
@@ -154,5 +153,5 @@ void operate_stat(const struct operation *operation)
 		return;
 	}
 	absent_answer(operation);
-	free(shown);
+	shown_destroy(shown);
 }

@@ -1,12 +1,11 @@
 /* daemon/purge.c: forgets, then overwrites. */
-#include "daemon/purge.h"
+#include "daemon/purge_parts.h"
 
 #include "base/log.h"
 #include "daemon/batch.h"
 #include "daemon/drain.h"
 #include "daemon/forget.h"
 #include "daemon/mover.h"
-#include "daemon/operate.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,41 +14,9 @@
 
 #define LOOKS_A_STEP 4096u /* entries looked at in one pass */
 
-/* A slot that is ours alone as soon as nobody else holds it. */
-struct purge_slot {
-	enum tier_id tier;
-	uint32_t slot;
-	bool is_under_way;
-};
-
-struct wipe {
-	struct purge_slot *slot; /* NULL: free */
-	struct daemon *daemon;
-	struct mill_op mill;
-	struct tier_op io;
-	uint8_t *memory; /* cpu: what is overwritten */
-	uint64_t bytes, bytes_done;
-};
-
-struct purge_room {
-	enum purge_state state; /* written by one function */
-	struct tenant *tenant;  /* NULL: all */
-	struct journal_record record;
-	struct session *session; /* that waits for the journal; NULL: none */
-	uint64_t request;
-	uint64_t began_us, ended_us;
-	uint32_t cursor;
-	uint64_t blocks, slots, bytes, overwritten_bytes, failed_bytes;
-	bool was_quiet; /* nothing was on its way when the floor went up */
-	struct purge_slot held[PURGE_HELD_MAX];
-	unsigned held_count;
-	struct wipe wipes[PURGE_OPS_MAX];
-	uint8_t *zeros; /* PURGE_PIECE_BYTES */
-};
-
-static void purge_become(struct purge_room *purge, enum purge_state next)
+void purge_become(struct purge_room *purge, enum purge_state next)
 {
-	assert(next == purge->state + 1 ||
+	assert((unsigned)next == purge->state + 1u ||
 	       (next == PURGE_WAITING && purge->state == PURGE_DONE));
 	purge->state = next;
 }
@@ -85,14 +52,26 @@ const char *purge_state_name(const struct daemon *daemon)
 	return names[daemon->purge->state];
 }
 
-bool purge_holds_stores(const struct daemon *daemon)
+bool purge_holds_stores(const struct daemon *daemon, const struct tenant *tenant)
 {
-	return daemon->purge->state == PURGE_WAITING;
+	const struct purge_room *purge = daemon->purge;
+
+	return purge->state == PURGE_WAITING &&
+	       (purge->tenant == NULL || purge->tenant == tenant);
 }
 
 bool purge_holds_sweep(const struct daemon *daemon)
 {
-	return daemon->purge->state == PURGE_WAITING || daemon->purge->state == PURGE_OVERWRITING;
+	const struct purge_room *purge = daemon->purge;
+
+	return purge->state == PURGE_WAITING ||
+	       (purge->state == PURGE_OVERWRITING &&
+		purge->cursor < cache_entries_end(daemon->cache));
+}
+
+bool purge_is_under_way(const struct daemon *daemon)
+{
+	return daemon->purge->state != PURGE_NONE && daemon->purge->state != PURGE_DONE;
 }
 
 void purge_unfilled(struct daemon *daemon, void *memory, uint64_t bytes)
@@ -328,7 +307,14 @@ static bool overwrite_step(struct daemon *daemon)
 
 /* ---- from one state to the next ---- */
 
-static void purge_answer(struct daemon *daemon, struct session *session, uint64_t request);
+/* Nothing of its tenant is on its way into a slot. */
+static bool is_quiet(const struct daemon *daemon)
+{
+	const struct tenant *tenant = daemon->purge->tenant;
+
+	return (tenant == NULL ? mover_pending_down(daemon) : tenant->downs_count) == 0 &&
+	       !drain_stores_are_running(daemon, tenant);
+}
 
 /* The floor is on disk. */
 static void forgotten(struct session *session, uint64_t request, int result)
@@ -346,7 +332,7 @@ static void forget_now(struct daemon *daemon)
 {
 	struct purge_room *purge = daemon->purge;
 
-	purge->was_quiet = mover_pending_down(daemon) == 0 && !drain_stores_are_running(daemon);
+	purge->was_quiet = is_quiet(daemon);
 	for (uint32_t space = 0; space < cache_spaces_end(daemon->cache); space++) {
 		bool is_its = cache_space_is_known(daemon->cache, space) &&
 			      (purge->tenant == NULL ||
@@ -390,8 +376,7 @@ bool purge_step(struct daemon *daemon)
 
 	switch (purge->state) {
 	case PURGE_WAITING:
-		if ((mover_pending_down(daemon) > 0 || drain_stores_are_running(daemon)) &&
-		    daemon->now_us < purge->began_us + PURGE_QUIET_US)
+		if (!is_quiet(daemon) && daemon->now_us < purge->began_us + PURGE_QUIET_US)
 			return false;
 		forget_now(daemon);
 		return true;
@@ -402,84 +387,4 @@ bool purge_step(struct daemon *daemon)
 	default:
 		return false;
 	}
-}
-
-/* ---- PURGE ---- */
-
-static void purge_answer(struct daemon *daemon, struct session *session, uint64_t request)
-{
-	const struct purge_room *purge = daemon->purge;
-	uint64_t until_us = purge->state == PURGE_DONE ? purge->ended_us : daemon->now_us;
-	struct json_text json;
-
-	operate_answer_begin(daemon, &json);
-	json_text_object_begin(&json, NULL);
-	json_text_string(&json, "state", purge_state_name(daemon));
-	json_text_bool(&json, "done", purge->state == PURGE_DONE);
-	json_text_unsigned(&json, "floor", purge->record.floor);
-	json_text_unsigned(&json, "entries_looked_at", purge->cursor);
-	json_text_unsigned(&json, "entries", cache_entries_end(daemon->cache));
-	json_text_unsigned(&json, "blocks", purge->blocks);
-	json_text_unsigned(&json, "slots", purge->slots);
-	json_text_unsigned(&json, "bytes", purge->bytes);
-	json_text_unsigned(&json, "overwritten_bytes", purge->overwritten_bytes);
-	json_text_unsigned(&json, "failed_bytes", purge->failed_bytes);
-	json_text_unsigned(&json, "held_slots", purge->held_count);
-	json_text_bool(&json, "was_quiet", purge->was_quiet);
-	json_text_unsigned(&json, "elapsed_us",
-			   purge->state == PURGE_NONE ? 0 : until_us - purge->began_us);
-	json_text_object_end(&json);
-	operate_answer_end(session, request, &json);
-}
-
-static void purge_begin(const struct operation *operation)
-{
-	static const uint8_t any[SPACE_ID_BYTES];
-	struct session *session = operation->session;
-	struct purge_room *purge = session->daemon->purge;
-	const struct frame_operate *frame = operation->frame;
-	bool is_of_space = memcmp(frame->fingerprint, any, SPACE_ID_BYTES) != 0;
-
-	if (purge->state != PURGE_NONE && purge->state != PURGE_DONE) {
-		operate_refuse(session, frame->header.request, -EBUSY,
-			       "another purge is under way: wait until it has ended");
-		return;
-	}
-	if (is_of_space && operation->tenant == NULL) {
-		operate_refuse(session, frame->header.request, -EINVAL,
-			       "on the admin socket a space needs its tenant, too");
-		return;
-	}
-	purge->state = PURGE_DONE; /* also of the first one */
-	purge_become(purge, PURGE_WAITING);
-	purge->tenant = operation->tenant;
-	memset(&purge->record, 0, sizeof(purge->record));
-	purge->record.kind = is_of_space		 ? JOURNAL_SPACE
-			     : operation->tenant != NULL ? JOURNAL_TENANT
-							 : JOURNAL_ALL;
-	if (operation->tenant != NULL)
-		memcpy(purge->record.tenant, operation->tenant->digest, TENANT_DIGEST_BYTES);
-	memcpy(purge->record.space, frame->fingerprint, SPACE_ID_BYTES);
-	purge->session = session;
-	purge->request = frame->header.request;
-	session->users++;
-	purge->began_us = session->daemon->now_us;
-	purge->cursor = 0;
-	purge->blocks = purge->slots = purge->bytes = 0;
-	purge->overwritten_bytes = purge->failed_bytes = 0;
-}
-
-void operate_purge(const struct operation *operation)
-{
-	const struct purge_room *purge = operation->session->daemon->purge;
-
-	if (operation->frame->value == 0)
-		purge_begin(operation);
-	else if (purge->state != PURGE_NONE && operation->tenant != NULL &&
-		 operation->tenant != purge->tenant)
-		operate_refuse(operation->session, operation->frame->header.request, -EPERM,
-			       "the purge under way is not this tenant's");
-	else
-		purge_answer(operation->session->daemon, operation->session,
-			     operation->frame->header.request);
 }

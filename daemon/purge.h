@@ -33,10 +33,11 @@ void purge_destroy(struct daemon *daemon);
 bool purge_step(struct daemon *daemon);
 /* "none", "waiting", "overwriting", "settling", "done". */
 const char *purge_state_name(const struct daemon *daemon);
-/* While it waits, no store begins; while it overwrites, the sweep leaves what is forgotten to
- * it. */
-bool purge_holds_stores(const struct daemon *daemon);
+/* While it waits, no store of its tenant begins. */
+bool purge_holds_stores(const struct daemon *daemon, const struct tenant *tenant);
+/* Until it has taken all that it is about, the sweep leaves what is forgotten to it. */
 bool purge_holds_sweep(const struct daemon *daemon);
+bool purge_is_under_way(const struct daemon *daemon);
 /* A cpu slot was filled for a block that had gone meanwhile, and is free again. */
 void purge_unfilled(struct daemon *daemon, void *memory, uint64_t bytes);
 

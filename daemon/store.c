@@ -213,7 +213,7 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	}
 	if (daemon_bypass_of(daemon, session->tenant, frame->space) == FRAME_BYPASS_ON ||
 	    daemon->phase == DAEMON_DRAINING || drain_is_on(&daemon->drain) ||
-	    purge_holds_stores(daemon))
+	    purge_holds_stores(daemon, session->tenant))
 		daemon->counters.refused_bypass += frame->count;
 	else
 		batch = batch_take(session, frame->space, frame->batch, frame->count);

@@ -173,6 +173,37 @@ static void a_purge_waits_for_the_block_that_is_being_read(void **unused)
 	rig_finish(&rig);
 }
 
+static void a_purge_that_waits_costs_other_tenants_nothing(void **unused)
+{
+	const struct rig_blocks more = { .first = 100, .count = 4, .version = VERSION };
+	struct rig rig;
+	struct rig_client *client, *other;
+	struct frame_operate *frame;
+
+	(void)unused;
+	rig_init(&rig, &(struct rig_config){ .tenants = 2 });
+	client = rig_register(&rig, NULL);
+	other = rig_register(&rig, &(struct rig_engine){ .name = "other", .tenant = 1 });
+	rig.disk.latency_us = RIG_SECOND; /* its way down takes a while, and the clock stands */
+	assert_int_equal(rig_store(client, &all), BLOCKS);
+	frame = rig_frame(client, FRAME_OPERATE, sizeof(*frame));
+	frame->verb = FRAME_OPERATE_PURGE;
+	rig_send(client, FRAME_CONTROL);
+	rig_settle(&rig);
+	assert_true(purge_is_under_way(rig.daemon));
+	assert_int_equal(rig_store(client, &more), 0);
+	assert_int_equal(rig_store(other, &more), 4);
+	assert_int_equal(rig_load(other, &more), 4);
+	for (unsigned i = 0; i < 100 && purge_is_under_way(rig.daemon); i++)
+		rig_pass_time(&rig, RIG_SECOND);
+	assert_int_equal(left_bytes(&rig, client), 0);
+	assert_int_equal(rig_store(client, &more), 4);
+	assert_int_equal(rig_load(other, &more), 4);
+	rig.disk.latency_us = 0;
+	rig_pass_time(&rig, 3 * RIG_SECOND);
+	rig_finish(&rig);
+}
+
 /* Each write of zeros fails once: the purge ends, says so, and nothing is found all the same. */
 static void a_write_that_fails_is_counted_and_the_purge_ends(void **unused)
 {
@@ -272,6 +303,7 @@ int main(void)
 		cmocka_unit_test(a_purge_overwrites_every_block_in_both_tiers),
 		cmocka_unit_test(a_purge_at_any_step_of_a_store_leaves_none_of_its_bytes),
 		cmocka_unit_test(a_purge_waits_for_the_block_that_is_being_read),
+		cmocka_unit_test(a_purge_that_waits_costs_other_tenants_nothing),
 		cmocka_unit_test(a_write_that_fails_is_counted_and_the_purge_ends),
 		cmocka_unit_test(a_pin_keeps_its_blocks_until_its_time_and_a_purge_ends_it),
 		cmocka_unit_test(more_pins_than_there_is_room_for_are_refused),
