@@ -114,6 +114,7 @@ MINUTES ?= 60
 PARTS   ?=
 reliability:
 	@$(MAKE) --no-print-directory -s BUILD=build/test/unit WERROR=1 FAILPOINTS=1 all tests
+	@$(MAKE) --no-print-directory -s BUILD=build/test/sim WERROR=1 SMALL=1 sim
 	tests/reliability.py --minutes $(MINUTES) $(if $(PARTS),--parts $(PARTS))
 
 # Fuzzers need clang: make fuzz SECONDS=60. Their own runs are tests/run's.

@@ -8,7 +8,7 @@
 
 Each run of a part is kept with its date, commit and minutes; totals add up over runs. A part ends by itself at its share,
 between two of its steps. A failure is recorded with the command that shows it again, and the exit status is 1. Needs the
-programs and unit tests of build/test/unit (make reliability builds them).
+programs and unit tests of build/test/unit, and the simulator of build/test/sim (make reliability builds them).
 """
 import argparse
 import datetime
@@ -225,7 +225,7 @@ def run_corruptions(part):
 
 def run_sim(part):
     """seeds of the simulator of the real code"""
-    program = os.path.join(node.BUILD, 'tests/sim/sim')
+    program = os.path.join(TOP, 'build/test/sim/tests/sim/sim')
     if not os.path.exists(program):
         raise Skip(f'{program} is not built')
     first = total_of(load(), 'sim').get('seeds', 0) + 1   # seeds that no recorded run had
