@@ -33,7 +33,7 @@ static const char *catalog_path(const struct rig *rig)
 {
 	static char path[2 * SETTINGS_PATH_BYTES];
 
-	snprintf(path, sizeof(path), "%s/catalog", rig->settings.state_directory);
+	snprintf(path, sizeof(path), "%s/catalog/db", rig->settings.state_directory);
 	return path;
 }
 
