@@ -112,6 +112,8 @@ bool process_free(void *memory); /* false: not of a process */
 size_t process_bytes_of(const void *memory);
 bool process_owns(const void *memory);
 void process_memory_reset(struct process *process);
+/* OpenSSL's part of its ciphers is the C library's memory, and goes before its own. */
+void process_ciphers_end(struct process *process);
 
 /* ---- descriptors ---- */
 

@@ -121,6 +121,7 @@ bool process_free(void *memory)
 
 void process_memory_reset(struct process *process)
 {
+	process_ciphers_end(process);
 	if (process->heap != NULL && process->big_bytes > 0)
 		__real_madvise(process->heap + BIG_START, process->big_bytes, MADV_DONTNEED);
 	process->small_bytes = process->big_bytes = 0;

@@ -145,3 +145,9 @@ int __wrap_madvise(void *memory, size_t bytes, int advice)
 		return 0;
 	return __real_madvise(memory, bytes, advice);
 }
+
+/* Locked pages could not be given back when their process ends. */
+int __wrap_mlock(const void *memory, size_t bytes)
+{
+	return process_owns(memory) ? 0 : __real_mlock(memory, bytes);
+}

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define CIPHERS_MAX 256u
+
 bool kernel_is_verbose;
 
 int __wrap_clock_gettime(clockid_t clock, struct timespec *out_now)
@@ -180,6 +182,40 @@ void __wrap_fork_watch(struct kvtier_client *client)
 void __wrap_fork_unwatch(struct kvtier_client *client)
 {
 	(void)client;
+}
+
+static struct owned_cipher {
+	struct process *process; /* NULL: free */
+	struct cipher *cipher;
+} ciphers[CIPHERS_MAX];
+
+int __wrap_cipher_create(struct cipher **out_cipher, struct error *error)
+{
+	unsigned place = 0;
+	int result = __real_cipher_create(out_cipher, error);
+
+	if (result < 0 || kernel.process == NULL)
+		return result;
+	while (place < CIPHERS_MAX && ciphers[place].process != NULL)
+		place++;
+	assert(place < CIPHERS_MAX);
+	ciphers[place] = (struct owned_cipher){ kernel.process, *out_cipher };
+	return 0;
+}
+
+void __wrap_cipher_destroy(struct cipher *cipher)
+{
+	for (unsigned i = 0; cipher != NULL && i < CIPHERS_MAX; i++)
+		if (ciphers[i].cipher == cipher)
+			ciphers[i] = (struct owned_cipher){ NULL, NULL };
+	__real_cipher_destroy(cipher);
+}
+
+void process_ciphers_end(struct process *process)
+{
+	for (unsigned i = 0; i < CIPHERS_MAX; i++)
+		if (ciphers[i].process == process)
+			__wrap_cipher_destroy(ciphers[i].cipher);
 }
 
 /* Nobody else has files here. */

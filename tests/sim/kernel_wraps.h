@@ -32,6 +32,7 @@ WRAPPED(void, free, void *memory)
 WRAPPED(void *, mmap, void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
 WRAPPED(int, munmap, void *memory, size_t bytes)
 WRAPPED(int, madvise, void *memory, size_t bytes, int advice)
+WRAPPED(int, mlock, const void *memory, size_t bytes)
 WRAPPED(void *, map_shared_aligned, int fd, uint64_t bytes, int protection)
 WRAPPED(int, memfd_create, const char *name, unsigned flags)
 
@@ -112,6 +113,9 @@ WRAPPED(void, copy_away_with_checksums, void *target, const void *source, size_t
 WRAPPED(uint32_t, copy_with_checksum_more, uint32_t crc, void *target, const void *source,
 	size_t bytes)
 struct error;
+struct cipher;
+WRAPPED(int, cipher_create, struct cipher **out_cipher, struct error *error)
+WRAPPED(void, cipher_destroy, struct cipher *cipher)
 WRAPPED(int, trusted_parents, const char *path, struct error *error)
 WRAPPED(int, trusted_folder_make, const char *path, mode_t mode, const char *key,
 	struct error *error)

@@ -107,15 +107,25 @@ void model_hash(unsigned chain, unsigned position, uint8_t out_hash[FRAME_HASH_B
 	}
 }
 
+static uint64_t payload_word(const struct stretch *at, uint64_t first_word, unsigned position)
+{
+	return mix(first_word ^ (uint64_t)position << 48 ^ (uint64_t)at->group << 40);
+}
+
+static uint64_t payload_next(uint64_t word)
+{
+	return word * UINT64_C(6364136223846793005) + 1442695040888963407u;
+}
+
 void model_payload(uint32_t number, unsigned position, uint8_t *target, uint64_t bytes)
 {
 	const struct version *version = &model.versions[number - 1];
 	uint64_t word = (uint64_t)number << 16 | version->at.shard;
-	uint64_t state = mix(word ^ (uint64_t)position << 48 ^ (uint64_t)version->at.group << 40);
+	uint64_t state = payload_word(&version->at, word, position);
 
 	for (uint64_t at = 0; at < bytes; at += sizeof(word)) {
 		memcpy(target + at, &word, bytes - at < sizeof(word) ? bytes - at : sizeof(word));
-		word = state = state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+		word = state = payload_next(state);
 	}
 }
 
@@ -125,4 +135,22 @@ uint32_t model_version_of(const uint8_t *payload)
 
 	memcpy(&word, payload, sizeof(word));
 	return word >> 16 <= model.count ? (uint32_t)(word >> 16) : 0;
+}
+
+bool model_is_payload(const uint8_t *bytes)
+{
+	uint32_t number = model_version_of(bytes);
+	const struct stretch *at;
+	uint64_t words[2];
+
+	if (number == 0)
+		return false;
+	at = &model.versions[number - 1].at;
+	memcpy(words, bytes, sizeof(words));
+	if ((words[0] & 0xffff) != at->shard)
+		return false;
+	for (unsigned i = at->first; i < at->first + (unsigned)at->count; i++)
+		if (words[1] == payload_next(payload_word(at, words[0], i)))
+			return true;
+	return false;
 }

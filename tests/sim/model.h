@@ -62,5 +62,7 @@ void model_hash(unsigned chain, unsigned position, uint8_t out_hash[FRAME_HASH_B
 void model_payload(uint32_t version, unsigned position, uint8_t *target, uint64_t bytes);
 /* Which version the bytes say they are; 0: none. */
 uint32_t model_version_of(const uint8_t *payload);
+/* Whether the 16 bytes there begin a block of some version. */
+bool model_is_payload(const uint8_t *bytes);
 
 #endif

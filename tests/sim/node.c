@@ -55,6 +55,7 @@ static void settings_set_all(struct node *node)
 	settings->load_window_blocks = shape->load_window_blocks;
 	settings->write_bytes_day_max = shape->write_bytes_day_max;
 	settings->queue_depth = shape->queue_depth;
+	settings->encryption_buffer_bytes = shape->encryption_buffer_bytes;
 	tenants_set(node);
 	for (unsigned i = 0; i < shape->devices; i++) {
 		struct device_settings *device = &settings->devices[i];
@@ -160,6 +161,7 @@ void node_start(struct node *node)
 	node->state = NODE_STARTING;
 	node->must_stop = false;
 	node->lives++;
+	node_keys_set(node);
 	node->process = process_start("kvtierd", node_live, node);
 }
 

@@ -8,10 +8,20 @@
 #include "daemon/daemon.h"
 #include "daemon/threads.h"
 #include "tests/sim/disk.h"
+#include "tests/sim/model.h"
 
+#define NODE_KEYS_MAX 3u
+#define NODE_KEY_LINE_BYTES 96u
 #define NODE_DRAIN_US (UINT64_C(10) * SECOND_US)
 
 enum node_state { NODE_DOWN, NODE_STARTING, NODE_SERVING, NODE_STOPPING };
+
+enum node_encryption {
+	ENCRYPTION_OFF,
+	ENCRYPTION_EPHEMERAL,
+	ENCRYPTION_KEY_FILE,
+	ENCRYPTIONS
+};
 
 /* What differs between seeds. */
 struct node_shape {
@@ -20,6 +30,10 @@ struct node_shape {
 	unsigned batches_max, load_window_blocks, leases_max, spaces_max, connections_max;
 	unsigned queue_depth;
 	bool has_cpu_file;
+	enum node_encryption encryption;
+	/* How likely a life has another one, and a tenant other keys. */
+	unsigned encryption_change_percent, key_change_percent;
+	uint64_t encryption_buffer_bytes;
 };
 
 struct node {
@@ -32,6 +46,11 @@ struct node {
 	struct disk *disks[NVME_DEVICES_MAX];
 	char folder[32], catalog_path[64];
 	bool must_stop;
+	bool was_in_clear; /* in some life */
+	struct node_keys {
+		unsigned count, made;
+		char lines[NODE_KEYS_MAX][NODE_KEY_LINE_BYTES];
+	} keys[TENANTS_MAX];
 	char refused[256]; /* why the last start failed; "" */
 	uint64_t lives, kills, power_cuts, stops, starts_failed;
 };
@@ -48,6 +67,13 @@ const char *node_socket(const struct node *node, unsigned tenant);
 void node_look(struct node *node);
 /* Nothing is held and nothing is under way; NULL, or what is not so. */
 const char *node_unrest(struct node *node);
+
+/* ---- keys.c: encryption at rest ---- */
+
+/* Before a life: what it enciphers with. */
+void node_keys_set(struct node *node);
+/* Whether a block of an engine can be read on a disk, though no life wrote in the clear. */
+bool node_is_in_clear(const struct node *node);
 
 /* ---- catalog.c: the simulated catalogue, which fails and is lost ---- */
 

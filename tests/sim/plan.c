@@ -98,6 +98,16 @@ static void node_draw(struct node_shape *shape)
 		shape->write_bytes_day_max = between(1, 20) << 20;
 }
 
+static void encryption_draw(struct node_shape *shape)
+{
+	shape->encryption = below(2) == 0 ? ENCRYPTION_OFF
+					  : (enum node_encryption)below(ENCRYPTIONS);
+	shape->encryption_change_percent = below(3) == 0 ? (unsigned)between(10, 60) : 0;
+	shape->key_change_percent = below(3) == 0 ? 0 : (unsigned)between(10, 60);
+	/* For the largest block, and a few. */
+	shape->encryption_buffer_bytes = (32 * KIB) << below(4);
+}
+
 static void groups_draw(struct engine_shape *shape, unsigned engine)
 {
 	static const uint64_t payloads[] = { 4096, 5000, 8192, 12288, 20000 };
@@ -245,6 +255,8 @@ void plan_make(uint64_t seed, unsigned operations_count)
 	random_init(&dice, seed);
 	node_draw(&plan.node);
 	engines_draw();
+	random_init(&dice, seed ^ UINT64_C(0xc1f4e5));
+	encryption_draw(&plan.node);
 	random_init(&dice, seed ^ UINT64_C(0x5eed));
 	weights_draw();
 	plan.preemption_percent = (unsigned)below(50);

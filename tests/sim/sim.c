@@ -1,8 +1,7 @@
 /* tests/sim/sim.c: one seed: boot, operations, and the end in which everything works again. */
 #include "tests/sim/sim.h"
 
-#include "tests/sim/engine_parts.h"
-#include "tests/sim/raw.h"
+#include "tests/sim/sim_parts.h"
 
 #include <assert.h>
 #include <stdarg.h>
@@ -10,27 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LOOK_US 2000u
 #define DOWN_US_MAX (UINT64_C(300) * 1000)
-/* All deadlines and leases are shorter; a device that hangs is fenced after 30 s. */
-#define REST_US (UINT64_C(60) * SECOND_US)
-#define REST_STEP_US (UINT64_C(200) * 1000)
-#define RECOVERY_US (UINT64_C(90) * SECOND_US)
 #define RESUMES_MAX UINT64_C(20000000)
 #define DAMAGE_WALL_US (UINT64_C(3600) * SECOND_US)
-#define FRESH_CHAIN 100u
-#define FRESH_BLOCKS 3u
-#define FRESH_TRIES_MAX 20u
 
-static struct sim {
-	const struct sim_options *options;
-	struct node node;
-	struct engine engines[ENGINES_MAX];
-	struct liar liars[LIARS_MAX];
-	struct operator operator;
-	uint64_t start_at_us; /* of a node that is down */
-	bool is_ending;
-} sim;
+struct sim sim;
 
 void sim_tell(const char *format, ...)
 {
@@ -90,7 +73,7 @@ static void all_look(void)
 		sim_fail("it does not come to rest");
 }
 
-static void run_for(uint64_t for_us)
+void sim_run_for(uint64_t for_us)
 {
 	uint64_t until_us = kernel.now_us + for_us;
 
@@ -287,160 +270,9 @@ static void operations_run(volatile unsigned *out_at)
 				printf("%12.6f %4u %s\n", (double)kernel.now_us / 1e6, i, text);
 			operation_do(operation);
 		}
-		run_for(operation->gap_us);
+		sim_run_for(operation->gap_us);
 	}
 	*out_at = plan.operations_count;
-}
-
-/* ---- the end ---- */
-
-static void faults_end(void)
-{
-	kernel.file_error_permille = kernel.file_full_permille = 0;
-	catalogs_set_fault(0);
-	for (unsigned i = 0; i < sim.node.shape.devices; i++)
-		disk_heal(sim.node.disks[i]);
-	for (unsigned i = 0; i < LIARS_MAX; i++)
-		liar_kill(&sim.liars[i]);
-	operator_kill(&sim.operator);
-	for (unsigned i = 0; i < PROCESSES_MAX; i++)
-		kernel.processes[i].stalled_until_us = 0;
-}
-
-/* Until nothing is held and nothing is under way. */
-static void rest_await(const char *when)
-{
-	uint64_t until_us = kernel.now_us + REST_US;
-	const char *unrest;
-
-	while ((unrest = node_unrest(&sim.node)) != NULL) {
-		if (kernel.now_us > until_us)
-			sim_fail("%s, %u s after the last fault: %s%s%s", when,
-				 (unsigned)(REST_US / SECOND_US), unrest,
-				 sim.node.refused[0] != '\0' ? ": " : "", sim.node.refused);
-		run_for(REST_STEP_US);
-	}
-	cache_check(sim.node.daemon->cache);
-}
-
-/* A fenced device, a journal that failed and a bypass stay until the next start. */
-static void node_renew(void)
-{
-	rest_await("at the end");
-	node_stop(&sim.node);
-	run_for(REST_STEP_US);
-	rest_await("after a clean restart");
-}
-
-static void fresh_one(struct engine *engine, bool is_store)
-{
-	struct order order = {
-		.kind = is_store ? ORDER_STORE : ORDER_LOAD,
-		.at = { .chain = (uint16_t)(FRESH_CHAIN + engine->shape.model),
-			.shard = engine->shape.shard,
-			.count = FRESH_BLOCKS },
-		.wait_us = SECOND_US,
-		.deadline_us = 5 * SECOND_US,
-	};
-	uint64_t until_us = kernel.now_us + RECOVERY_US;
-
-	while (!engine_order(engine, &order)) {
-		if (kernel.now_us > until_us)
-			sim_fail("%s is not open", engine->shape.name);
-		run_for(LOOK_US);
-	}
-}
-
-static bool all_are_idle(void)
-{
-	for (unsigned i = 0; i < plan.engines_count; i++)
-		if (!engine_is_idle(&sim.engines[i]) || !sim.engines[i].is_open)
-			return false;
-	return true;
-}
-
-static void engines_await(const char *what)
-{
-	uint64_t until_us = kernel.now_us + RECOVERY_US;
-
-	do {
-		if (kernel.now_us > until_us)
-			sim_fail("%s: jobs are left after %u s", what,
-				 (unsigned)(RECOVERY_US / SECOND_US));
-		run_for(LOOK_US);
-	} while (!all_are_idle());
-}
-
-static void connections_await(void)
-{
-	uint64_t until_us = kernel.now_us + RECOVERY_US;
-
-	for (unsigned i = 0; i < plan.engines_count; i++)
-		while (!sim.engines[i].is_open ||
-		       kvtier_is_connected(sim.engines[i].client) == 0) {
-			if (kernel.now_us > until_us)
-				sim_fail("%s has not connected %u s after the last fault",
-					 sim.engines[i].shape.name,
-					 (unsigned)(RECOVERY_US / SECOND_US));
-			run_for(REST_STEP_US);
-		}
-}
-
-/* Whether every one of them has stored, or loaded, fresh blocks: the head of the chain at least, as
- * the smallest caches keep no more beside what is there. */
-static bool fresh_round(unsigned first, unsigned count, bool is_store)
-{
-	bool is_good = true;
-
-	for (unsigned i = first; i < first + count; i++) {
-		struct engine *engine = &sim.engines[i];
-
-		fresh_one(engine, is_store);
-		engines_await(is_store ? "fresh stores" : "fresh loads");
-		is_good = is_good && (is_store ? engine->last_stored : engine->last_loaded) > 0;
-	}
-	return is_good;
-}
-
-/* A block of several ranks, which stand together, is there when all have stored it. The smallest
- * caches may be full of what is still on its way down. */
-static void fresh_ranks(unsigned first)
-{
-	unsigned count = sim.engines[first].shape.world;
-
-	for (unsigned tries = 0; tries < FRESH_TRIES_MAX; tries++) {
-		if (fresh_round(first, count, true) && fresh_round(first, count, false))
-			return;
-		run_for(REST_STEP_US);
-	}
-	sim_fail("%s: fresh blocks are not stored and loaded in %u tries: %llu and %llu of %u",
-		 sim.engines[first].shape.name, FRESH_TRIES_MAX,
-		 (unsigned long long)sim.engines[first].last_stored,
-		 (unsigned long long)sim.engines[first].last_loaded, FRESH_BLOCKS);
-}
-
-/* Every engine stores and loads, and nvme takes what was stored. */
-static void fresh_life(void)
-{
-	uint64_t down_blocks = sim.node.daemon->counters.down_blocks;
-
-	for (unsigned i = 0; i < plan.engines_count; i += sim.engines[i].shape.world)
-		fresh_ranks(i);
-	rest_await("after fresh stores");
-	if (sim.node.shape.devices > 0 && sim.node.shape.write_bytes_day_max == 0 &&
-	    sim.node.daemon->counters.down_blocks == down_blocks)
-		sim_fail("nvme took none of the fresh blocks");
-}
-
-static void end_well(void)
-{
-	sim.is_ending = true;
-	faults_end();
-	run_for(REST_STEP_US);
-	node_renew();
-	connections_await();
-	engines_await("at the end");
-	fresh_life();
 }
 
 static void figures_add(struct sim_figures *figures, uint64_t began_us)
@@ -490,9 +322,10 @@ void sim_run(const struct sim_options *options, struct sim_figures *figures,
 		sim.engines[i].node = &sim.node;
 	}
 	node_start(&sim.node);
-	run_for(LOOK_US);
+	sim_run_for(LOOK_US);
 	operations_run(out_at);
 	if (options->mode != SIM_SAFETY)
-		end_well();
+		sim_end_well();
+	sim_disks_check();
 	figures_add(figures, began_us);
 }
