@@ -245,6 +245,8 @@ static bool down_begin(struct daemon *daemon, const struct down *down)
 	move->nvme_slot = down->nvme_slot;
 	move->nvme_generation = down->nvme_generation;
 	cache_slot_place(daemon->cache, TIER_NVME, move->nvme_slot, &move->nvme_place);
+	/* Or the write would reach into the next slot. */
+	assert(move->nvme_place.slot_bytes == move->slot_bytes);
 	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
 	       DEVICE_ID_BYTES);
 	/* A move that was taken and has gone nowhere is still the first of the free. */
