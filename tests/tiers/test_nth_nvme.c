@@ -1,6 +1,7 @@
-/* tests/tiers/test_nth_nvme.c: a device over a real file, by psync, while every
+/* tests/tiers/test_nth_nvme.c: a device over a real file, by psync and by io_uring, while every
  * allocation, every call of the kernel and every function below the seam fails in turn: an open is
- * refused with a sentence, an op ends with an error, and what is said to be there is there. */
+ * refused with a sentence, an op ends with an error, and what is said to be there is there. By
+ * io_uring, what the ring itself does never fails: reads of an open do while writes succeed. */
 #include "tests/nth/nth.h"
 #include "tests/tiers/nvme_rig.h"
 
@@ -167,10 +168,29 @@ static void every_call_of_psync_fails_in_turn(void **unused)
 	fail_all("psync", "nvme by psync: calls");
 }
 
+static void every_call_of_io_uring_fails_in_turn(void **unused)
+{
+	struct nvme_rig rig;
+	int result;
+
+	(void)unused;
+	nvme_rig_init(&rig);
+	if (block_io_find("io_uring") != NULL)
+		rig.fault.inner = block_io_find("io_uring");
+	result = nvme_rig_open(&rig);
+	nvme_rig_finish(&rig);
+	if (result < 0) {
+		printf("SKIP io_uring: %s\n", rig.error.text);
+		skip();
+	}
+	fail_all("io_uring", "nvme by io_uring: calls");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_call_of_psync_fails_in_turn),
+		cmocka_unit_test(every_call_of_io_uring_fails_in_turn),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -221,6 +221,27 @@ static void a_failed_read_of_both_superblocks_makes_nothing_anew(void **unused)
 	nvme_rig_finish(&rig);
 }
 
+/* Taken for empty, it would get a table that is older than the one that nobody could read. */
+static void tables_that_cannot_be_read_are_not_taken_for_empty(void **unused)
+{
+	struct nvme_rig rig;
+
+	(void)unused;
+	nvme_rig_init(&rig);
+	assert_int_equal(nvme_rig_open(&rig), 0);
+	assert_int_equal(nvme_rig_write_table(&rig, 3), 0);
+	assert_int_equal(nvme_rig_write_table(&rig, 4), 0);
+	nvme_rig_close(&rig);
+	/* open, lock, is_at, two superblocks; then the two tables. */
+	block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_ALL, 6, 2);
+	assert_int_equal(nvme_rig_open(&rig), -EIO);
+	assert_non_null(strstr(rig.error.text, "tables cannot be read"));
+	rig.fault.fault = BLOCK_FAULT_NONE;
+	assert_int_equal(nvme_rig_open(&rig), 0);
+	assert_int_equal(nvme_rig_table_generation(&rig), 4);
+	nvme_rig_finish(&rig);
+}
+
 static void a_device_in_use_is_refused_with_words(void **unused)
 {
 	struct nvme_rig rig;
@@ -341,6 +362,7 @@ int main(void)
 		cmocka_unit_test(
 			a_failed_read_of_both_superblocks_moves_nothing_aside_without_room),
 		cmocka_unit_test(a_failed_read_of_both_superblocks_makes_nothing_anew),
+		cmocka_unit_test(tables_that_cannot_be_read_are_not_taken_for_empty),
 		cmocka_unit_test(a_device_in_use_is_refused_with_words),
 		cmocka_unit_test(a_torn_table_keeps_the_older_one),
 		cmocka_unit_test(a_failed_table_write_is_tried_again_at_the_same_place),

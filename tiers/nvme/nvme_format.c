@@ -163,29 +163,40 @@ static int superblock_fits(const struct nvme_device *device, const struct nvme_c
 	return 0;
 }
 
-/* Reads both tables. None readable: an empty one; every slot is then a miss, which a cache may do.
- */
+/* Reads both tables. None of them true: an empty one; every slot is then a miss, which a cache may
+ * do. What a sick disk does not give is not taken for empty: the table that it may give the next
+ * time would be newer than all that are written meanwhile. */
 static int tables_read(struct nvme_device *device, struct error *error)
 {
 	uint64_t bytes = device->table_bytes;
 	bool is_valid[2] = { false, false };
 	uint64_t sequence[2] = { 0, 0 };
 	uint8_t *images;
-	int chosen, rows;
+	int chosen, rows, failed = 0;
 
 	images = aligned_alloc(SLOT_ALIGN_BYTES, 2 * bytes);
 	if (images == NULL)
 		return error_set(error, -ENOMEM, "no memory for two extent tables of %llu bytes",
 				 (unsigned long long)bytes);
 	for (unsigned i = 0; i < 2; i++) {
-		if (device->io_ops->disk_read(device->io_ops, &device->disk, images + i * bytes,
-					      bytes, TABLES_OFFSET + i * TABLE_STRIDE_BYTES) < 0)
+		int result = device->io_ops->disk_read(device->io_ops, &device->disk,
+						       images + i * bytes, bytes,
+						       TABLES_OFFSET + i * TABLE_STRIDE_BYTES);
+
+		if (result < 0) {
+			failed = result;
 			continue;
+		}
 		is_valid[i] = extent_table_is_valid(images + i * bytes, bytes,
 						    device->superblock.device);
 		sequence[i] = is_valid[i] ? extent_table_sequence(images + i * bytes) : 0;
 	}
 	chosen = copy_choose(is_valid, sequence);
+	if (chosen < 0 && failed < 0) {
+		free(images);
+		return error_set(error, failed, "%s: its extent tables cannot be read: %s",
+				 device->path, strerror(-failed));
+	}
 	rows = chosen < 0 ? -EUCLEAN
 			  : extent_table_decode(images + chosen * bytes,
 						device->superblock.units_count, device->extents,
