@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -33,6 +34,17 @@ def need(program):
 def need_root():
     if os.geteuid() != 0:
         raise unittest.SkipTest('needs root')
+
+
+def need_reach(*paths):
+    """That somebody who owns nothing here gets to `paths`: every folder above them lets others pass."""
+    need_root()
+    for path in paths:
+        above = os.path.dirname(os.path.abspath(path))
+        while above != '/':
+            if not os.stat(above).st_mode & stat.S_IXOTH:
+                raise unittest.SkipTest(f'{above} lets nobody but its owner pass')
+            above = os.path.dirname(above)
 
 
 def command(*words):

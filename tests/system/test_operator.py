@@ -153,8 +153,8 @@ class Operator(unittest.TestCase):
     # ---- rights and folders ----
 
     def test_a_folder_without_rights_is_named(self):
-        faulty.need_root()
         cache = self.node()
+        faulty.need_reach(node.program('kvtierd'), cache.folder)
         for path in (cache.folder, cache.run, cache.shm):
             os.chmod(path, 0o755)
         cache.wrapper = [faulty.need('setpriv'), f'--reuid={NOBODY}', f'--regid={NOBODY}', '--clear-groups']
@@ -242,8 +242,8 @@ class Operator(unittest.TestCase):
     # ---- what it can do without ----
 
     def test_missing_locked_memory_costs_speed_and_is_said(self):
-        faulty.need_root()
         cache = self.node()
+        faulty.need_reach(node.program('kvtierd'), cache.folder)
         for path in (cache.folder, cache.run, cache.shm, cache.state):
             os.chown(path, NOBODY, NOBODY)
         cache.wrapper = faulty.limited(memlock=65536) + [
