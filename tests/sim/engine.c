@@ -200,6 +200,9 @@ static void job_is_over(struct engine_job *job, const struct kvtier_completion *
 			 completion->good_count, good);
 	if (job->is_store) {
 		model_stored(job->version);
+		if (good > 0 && model.drained != 0 && model.drained <= job->began)
+			sim_fail("%s: %u blocks were stored while the node is drained",
+				 engine->shape.name, good);
 		engine->last_stored = good;
 		model.stored += good;
 	} else {

@@ -3,6 +3,7 @@
 
 #include "daemon/batch.h"
 #include "daemon/mover.h"
+#include "daemon/purge.h"
 #include "daemon/server.h"
 
 #include <assert.h>
@@ -248,5 +249,7 @@ const char *node_unrest(struct node *node)
 		return "a lease is left";
 	if (!list_is_empty(&daemon->forgettings))
 		return "a FORGET is left";
+	if (purge_is_under_way(daemon))
+		return "a purge is under way";
 	return tenants_unrest(daemon);
 }

@@ -32,6 +32,10 @@ const char *const operation_names[OPERATIONS] = {
 	[OP_ENGINE_STALL] = "engine-stall",
 	[OP_LIAR] = "liar",
 	[OP_BYPASS] = "bypass",
+	[OP_DRAIN] = "drain",
+	[OP_PURGE] = "purge",
+	[OP_PIN] = "pin",
+	[OP_LOOK] = "look",
 	[OP_NODE_KILL] = "kill",
 	[OP_POWER_CUT] = "power-cut",
 	[OP_NODE_STOP] = "stop",
@@ -55,7 +59,8 @@ static const unsigned weights_usual[OPERATIONS] = {
 	[OP_NODE_KILL] = 3,   [OP_POWER_CUT] = 3,    [OP_NODE_STOP] = 2,     [OP_NODE_STALL] = 2,
 	[OP_CLOCK_JUMP] = 2,  [OP_DISK_FAULT] = 6,   [OP_DISK_ROT] = 6,	     [OP_MEMORY_ROT] = 5,
 	[OP_FILE_FAULT] = 2,  [OP_CATALOG_FAULT] = 2, [OP_CATALOG_LOSS] = 1,
-	[OP_JOURNAL_DAMAGE] = 1,
+	[OP_JOURNAL_DAMAGE] = 1, [OP_DRAIN] = 2,     [OP_PURGE] = 3,	     [OP_PIN] = 3,
+	[OP_LOOK] = 3,
 };
 
 static uint64_t below(uint64_t limit)

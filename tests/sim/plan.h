@@ -28,7 +28,11 @@ enum operation_kind {
 	OP_ENGINE_KILL,
 	OP_ENGINE_STALL,
 	OP_LIAR,
-	OP_BYPASS,
+	OP_BYPASS, /* from here on as operator_task */
+	OP_DRAIN,
+	OP_PURGE,
+	OP_PIN,
+	OP_LOOK,
 	OP_NODE_KILL,
 	OP_POWER_CUT,
 	OP_NODE_STOP,

@@ -1,4 +1,4 @@
-/* tests/sim/raw.c: clients that lie, and the operator. */
+/* tests/sim/raw.c: clients that lie. */
 #include "tests/sim/raw.h"
 
 #include "base/checksum.h"
@@ -20,7 +20,7 @@
 #define FOREIGN_BATCH UINT64_C(0xf0000000)
 #define REPLY_US (UINT64_C(300) * 1000)
 
-static int raw_connect(const char *path)
+int raw_connect(const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct timeval wait = { .tv_usec = REPLY_US };
@@ -344,76 +344,4 @@ void liar_kill(struct liar *liar)
 {
 	process_release(liar->process);
 	liar->process = NULL;
-}
-
-/* ---- the operator ---- */
-
-static bool operator_ask(struct operator *operator, int fd)
-{
-	const struct frame_header *header = (const struct frame_header *)operator->frame;
-	uint64_t request = header->request;
-
-	if (send(fd, operator->frame, header->bytes, MSG_NOSIGNAL) < 0)
-		return false;
-	while (recv(fd, operator->frame, sizeof(operator->frame), 0) > 0)
-		if (header->request == request)
-			return header->result == 0 && header->type != FRAME_ERROR;
-	return false;
-}
-
-static bool bypass_set(struct operator *operator, int fd, enum frame_bypass_mode mode)
-{
-	struct frame_bypass *frame = (struct frame_bypass *)operator->frame;
-
-	memset(frame, 0, sizeof(*frame));
-	frame_start(&frame->header, FRAME_BYPASS, sizeof(*frame), ++operator->request, 0);
-	snprintf(frame->tenant, sizeof(frame->tenant), "tenant-%u", operator->tenant);
-	frame->mode = mode;
-	return operator_ask(operator, fd);
-}
-
-static void *operator_live(void *argument)
-{
-	struct operator *operator = argument;
-	struct frame_hello *frame = (struct frame_hello *)operator->frame;
-	struct timespec pause = { .tv_sec = (time_t)(operator->for_us / SECOND_US),
-				  .tv_nsec = (long)(operator->for_us % SECOND_US) * 1000 };
-	char path[SETTINGS_PATH_BYTES + 32];
-	int fd;
-
-	snprintf(path, sizeof(path), "%s/admin.sock", operator->node->settings.run_directory);
-	fd = raw_connect(path);
-	memset(frame, 0, sizeof(*frame));
-	frame_start(&frame->header, FRAME_HELLO, sizeof(*frame), ++operator->request, 0);
-	frame->version_min = FRAME_VERSION_MIN;
-	frame->version_max = FRAME_VERSION_MAX;
-	if (fd < 0 || !operator_ask(operator, fd) || !bypass_set(operator, fd, FRAME_BYPASS_ON))
-		process_exit();
-	model.bypassed[operator->tenant] = model_now();
-	sim_tell("operator: tenant %u is bypassed", operator->tenant);
-	nanosleep(&pause, NULL);
-	model.bypassed[operator->tenant] = 0;
-	for (unsigned tries = 0; tries < 100 && !bypass_set(operator, fd, FRAME_BYPASS_OFF);
-	     tries++)
-		nanosleep(&(struct timespec){ .tv_nsec = 100000000 }, NULL);
-	process_exit();
-}
-
-void operator_bypass(struct operator *operator, struct node *node, unsigned tenant,
-		     uint64_t for_us)
-{
-	if (operator->process != NULL && operator->process->is_alive)
-		return;
-	operator_kill(operator);
-	memset(operator, 0, offsetof(struct operator, frame));
-	operator->node = node;
-	operator->tenant = tenant;
-	operator->for_us = for_us;
-	operator->process = process_start("operator", operator_live, operator);
-}
-
-void operator_kill(struct operator *operator)
-{
-	process_release(operator->process);
-	operator->process = NULL;
 }

@@ -1,5 +1,6 @@
 /*
- * tests/sim/raw.h: processes that speak the protocol by hand: clients that lie, and the operator.
+ * tests/sim/raw.h: processes that speak the protocol by hand: clients that lie (raw.c), and the
+ * operator (operator.c).
  * Runs on: one thread.
  */
 #ifndef KVTIER_TESTS_SIM_RAW_H
@@ -29,17 +30,33 @@ struct liar {
 void liar_start(struct liar *liar, struct node *node, unsigned tenant, uint64_t seed);
 void liar_kill(struct liar *liar);
 
-/* Turns a tenant's bypass on for a while, by the admin socket. */
+/* What an operator does, by the admin socket. */
+enum operator_task {
+	OPERATOR_BYPASS, /* of a tenant, for a while */
+	OPERATOR_DRAIN,  /* for a while */
+	OPERATOR_PURGE,  /* all, a tenant or a space; and looks on */
+	OPERATOR_PIN,    /* a space or some blocks of it, and perhaps no longer */
+	OPERATOR_LOOK    /* lists, a block, the settings, requests */
+};
+
 struct operator {
 	struct process *process;
 	struct node *node;
+	enum operator_task task;
 	unsigned tenant;
 	uint64_t for_us, request;
-	uint8_t frame[FRAME_BYTES_MAX] __attribute__((aligned(8)));
+	struct random random;
+	int fd;
+	uint8_t space[16]; /* of those that were listed */
+	uint8_t frame[FRAME_BYTES_MAX + 1] __attribute__((aligned(8)));
 };
 
-void operator_bypass(struct operator *operator, struct node *node, unsigned tenant,
-		     uint64_t for_us);
+/* One at a time: while it is there, nothing happens. */
+void operator_start(struct operator *operator, struct node *node, enum operator_task task,
+		    uint64_t seed);
 void operator_kill(struct operator *operator);
+
+/* -1: nobody answers. */
+int raw_connect(const char *path);
 
 #endif

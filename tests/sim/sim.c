@@ -51,6 +51,7 @@ static void node_keep_up(void)
 		return;
 	}
 	memset(model.bypassed, 0, sizeof(model.bypassed));
+	model.drained = 0;
 	if (sim.start_at_us == 0)
 		sim.start_at_us = kernel.now_us + 1000 + kernel_below(DOWN_US_MAX);
 	if (sim.node.refused[0] != '\0' && sim.is_ending)
@@ -244,9 +245,12 @@ static void operation_do(const struct operation *operation)
 		liar_send(operation);
 		break;
 	case OP_BYPASS:
-		operator_bypass(&sim.operator, &sim.node,
-				(unsigned)(operation->choice % sim.node.shape.tenants),
-				operation->amount % (3 * SECOND_US));
+	case OP_DRAIN:
+	case OP_PURGE:
+	case OP_PIN:
+	case OP_LOOK:
+		operator_start(&sim.operator, &sim.node,
+			       operation->kind - OP_BYPASS + OPERATOR_BYPASS, operation->seed);
 		break;
 	case OP_CLOCK_JUMP:
 		clock_jump(operation);
