@@ -25,6 +25,7 @@ struct engine {
 	uint8_t (*hashes)[KVTIER_HASH_BYTES];
 	struct kvtier_block *blocks; /* of one chunk */
 	int *results;                /* of one chunk, over all shards */
+	uint8_t tag[16];             /* of the request that is served */
 	bool is_away, has_returned;
 	char boot[32];          /* of the daemon that we know */
 	uint64_t boot_check_us; /* when to look again */

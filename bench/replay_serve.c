@@ -1,6 +1,8 @@
 /* bench/replay_serve.c: one request, from lookup to store, as an engine does it. */
 #include "bench/replay_parts.h"
 
+#include "base/random.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -172,6 +174,7 @@ static uint32_t chunk_load(struct engine *engine, const uint32_t *blocks, uint32
 	chunk_poison(engine, count);
 	struct kvtier_transfer transfer = { .count = count,
 					    .blocks = engine->blocks,
+					    .tag = engine->tag,
 					    .lease = lease,
 					    .deadline_us = engine->options->deadline_us };
 	transfer_run(engine, &transfer, false, &us);
@@ -216,6 +219,7 @@ static int chain_lookup(struct engine *engine, uint32_t count, struct kvtier_fou
 				    .hashes = (const uint8_t(*)[KVTIER_HASH_BYTES])engine->hashes };
 	struct kvtier_lookup lookup = { .sections_count = 1,
 					.sections = &keys,
+					.tag = engine->tag,
 					.lease_us = LEASE_US };
 	uint64_t started_us = now_us();
 
@@ -281,6 +285,7 @@ static bool chunk_store(struct engine *engine, const uint32_t *blocks, uint32_t 
 	struct kvtier_transfer transfer = { .first_position = first,
 					    .count = count,
 					    .blocks = engine->blocks,
+					    .tag = engine->tag,
 					    .parent = first > 0 ? engine->hashes[first - 1] : NULL,
 					    .deadline_us = engine->options->deadline_us };
 	transfer_run(engine, &transfer, true, &us);
@@ -330,6 +335,8 @@ uint32_t engine_serve(struct engine *engine, const struct trace_request *request
 		payload_hash(engine->trace->identities[blocks[i]], engine->hashes[i]);
 	figures->input_tokens += request->input_tokens;
 	figures->input_blocks += request->blocks_count;
+	/* As an engine would: `kvtier requests` tells them apart. */
+	random_system(engine->tag, sizeof(engine->tag));
 	engine_boot_check(engine);
 	if (request->blocks_count > 0 && chain_lookup(engine, request->blocks_count, &found) == 0)
 		delivered = chain_load(engine, request, &found);
