@@ -82,6 +82,7 @@ static void find_socket(struct cli *cli, enum cli_door door)
 static enum cli_exit cli_run_command(struct cli *cli, const char *name)
 {
 	const struct cli_command *command = cli_command_find(name);
+	enum cli_exit result;
 	unsigned wrong;
 
 	if (command == NULL)
@@ -99,8 +100,10 @@ static enum cli_exit cli_run_command(struct cli *cli, const char *name)
 	if (cli->words_count < command->words_min || cli->words_count > command->words_max)
 		return cli_usage_error(cli, "%s: %d words follow; right is: kvtier %s %s", name,
 				       cli->words_count, name, command->arguments);
-	find_socket(cli, command->door);
-	return command->run(cli);
+	/* Requests are listed for whoever may see all; so is one of them. */
+	find_socket(cli, (cli->given & CLI_REQUEST) != 0 ? CLI_DOOR_ANY : command->door);
+	result = cli_prefixes_resolve(cli);
+	return result == CLI_DONE ? command->run(cli) : result;
 }
 
 /* What a person's terminal can do. */

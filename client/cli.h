@@ -59,6 +59,7 @@ struct cli {
 	enum cli_form form;
 	uint64_t timeout_us;
 	bool has_space;
+	const char *space_prefix, *tag_prefix; /* until they are resolved; NULL: given in full */
 	uint8_t space[16];
 	uint32_t group;
 	const char *tenant;
@@ -124,6 +125,17 @@ __attribute__((format(printf, 2, 3))) enum cli_exit cli_usage_error(struct cli *
 /* Hexadecimal digits to exactly `bytes` bytes. */
 bool cli_parse_hex(const char *text, uint8_t *out, size_t bytes);
 
+/* ---- cli_prefix.c: --space and --request by their first digits ---- */
+
+#define CLI_SHORT_DIGITS 12
+
+/* Enough digits, and not all of them. */
+bool cli_is_prefix(const char *text);
+/* Asks the daemon what begins so. */
+enum cli_exit cli_prefixes_resolve(struct cli *cli);
+/* As many leading digits of the items' 32 as tell them apart; where no person looks, all. */
+int cli_short_digits(const struct cli *cli, const json_t *items, const char *key);
+
 /* ---- cli_ask.c ---- */
 
 /* Connects, asks one thing, and closes. CLI_DONE: the reply is in link->incoming; link_finish() in
@@ -160,6 +172,9 @@ __attribute__((format(printf, 3, 4))) void cli_line(struct cli *cli, enum cli_co
 						    const char *format, ...);
 /* As many lines as it takes, broken between words. */
 void cli_words(struct cli *cli, enum cli_colour colour, const char *indent, const char *text);
+/* The same; before its first line stands `first`, as long as `indent`. */
+void cli_words_behind(struct cli *cli, enum cli_colour colour, const char *first,
+		      const char *indent, const char *text);
 
 /* ---- cli_health.c ---- */
 
@@ -172,6 +187,13 @@ unsigned cli_health_print(struct cli *cli, const json_t *health);
 double cli_tier_size(const json_t *stats, const char *tier);
 /* Sums of all tenants. */
 double cli_tier_sum(const json_t *stats, const char *tier, const char *name);
+
+/* ---- cli_blocks.c, cli_requests.c ---- */
+
+/* What each reason of EXPLAIN means for whoever looks something up. */
+const char *cli_reason_words(const char *reason);
+/* explain --request. */
+enum cli_exit cli_explain_request(struct cli *cli);
 
 /* ---- cli_units.c ---- */
 
@@ -216,6 +238,7 @@ enum cli_exit cli_top(struct cli *cli);
 enum cli_exit cli_ls(struct cli *cli);
 enum cli_exit cli_stat(struct cli *cli);
 enum cli_exit cli_explain(struct cli *cli);
+enum cli_exit cli_requests(struct cli *cli);
 enum cli_exit cli_bypass(struct cli *cli);
 enum cli_exit cli_pin(struct cli *cli);
 enum cli_exit cli_unpin(struct cli *cli);
@@ -227,8 +250,6 @@ enum cli_exit cli_config(struct cli *cli);
 enum cli_exit cli_verify(struct cli *cli);
 /* Becomes `kvtierd --verify` with these words; returns only if there is none. */
 enum cli_exit cli_verify_run(int count, char **words, FILE *error);
-/* The kvtierd beside this program, or "": the one in PATH then. */
-void cli_find_daemon(char *path, size_t path_bytes);
 /* The kvtierd beside this program, or "": the one in PATH then. */
 void cli_find_daemon(char *path, size_t path_bytes);
 enum cli_exit cli_doctor(struct cli *cli);

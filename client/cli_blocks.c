@@ -6,9 +6,18 @@
 
 #define LS_LIMIT_DEFAULT 100u
 #define SPACES_LIMIT 65536u
+#define SPACE_DIGITS 32
+#define SPACE_COLUMNS 57 /* between the space and its last engine */
+#define ENGINE_BYTES 64
+#define HASH_DIGITS 64
+#define HASH_DIGITS_MIN 16
+/* What stands beside the hash. */
+#define BLOCK_COLUMNS 53
 
 static void spaces_print(struct cli *cli, const json_t *value)
 {
+	int digits = cli_short_digits(cli, cli_get(value, "spaces"), "space");
+	int room = cli->is_tty ? cli->columns - digits - SPACE_COLUMNS : ENGINE_BYTES;
 	size_t i;
 	json_t *space;
 
@@ -16,27 +25,29 @@ static void spaces_print(struct cli *cli, const json_t *value)
 		cli_line(cli, CLI_PLAIN, "no spaces: no engine has registered yet");
 		return;
 	}
-	cli_line(cli, CLI_BOLD, "%-32s %-10s %9s %9s %7s %7s %7s %-9s %s", "SPACE", "TENANT", "CPU",
-		 "NVME", "BLOCKS", "PINNED", "ENGINES", "USED", "LAST ENGINE");
+	cli_line(cli, CLI_BOLD, "%-*s %-10s %8s %8s %6s %6s %3s %8s %s", digits, "SPACE", "TENANT",
+		 "CPU", "NVME", "BLOCKS", "PINNED", "ENG", "USED", "LAST ENGINE");
 	json_array_foreach(cli_get(value, "spaces"), i, space)
 	{
 		const json_t *bytes = cli_get(space, "bytes"), *blocks = cli_get(space, "blocks");
 		double cpu = cli_number(blocks, "cpu"), nvme = cli_number(blocks, "nvme");
 		bool was_used = json_is_integer(cli_get(space, "last_used_us"));
 		char a[CLI_UNIT_BYTES], b[CLI_UNIT_BYTES], c[CLI_UNIT_BYTES], d[CLI_UNIT_BYTES];
-		char ago[CLI_UNIT_BYTES + 8] = "-";
+		char e[CLI_UNIT_BYTES];
 
-		if (was_used)
-			snprintf(ago, sizeof(ago), "%s",
-				 cli_duration((uint64_t)cli_number(space, "last_used_us"), d));
-		cli_line(cli, CLI_PLAIN, "%-32.32s %-10.10s %9s %9s %7s %7.0f %7.0f %-9s %.32s",
-			 cli_string(space, "space"), cli_string(space, "tenant"),
+		cli_line(cli, CLI_PLAIN, "%-*.*s %-10.10s %8s %8s %6s %6s %3.0f %8s %.*s", digits,
+			 digits, cli_string(space, "space"), cli_string(space, "tenant"),
 			 cli_bytes(cli_number(bytes, "cpu"), a),
 			 cli_bytes(cli_number(bytes, "nvme"), b),
-			 cli_count(cpu > nvme ? cpu : nvme, c), cli_number(space, "pinned_blocks"),
-			 cli_number(space, "engines_now"), ago, cli_string(space, "last_engine"));
+			 cli_count(cpu > nvme ? cpu : nvme, c),
+			 cli_count(cli_number(space, "pinned_blocks"), e),
+			 cli_number(space, "engines_now"),
+			 was_used ? cli_duration((uint64_t)cli_number(space, "last_used_us"), d) : "-",
+			 room, cli_string(space, "last_engine"));
 	}
-	cli_line(cli, CLI_PLAIN, "BLOCKS: of the tier that has most; USED: how long ago, since the daemon started");
+	cli_line(cli, CLI_PLAIN, "BLOCKS of the tier that has most; ENG: engines here now; USED so long ago");
+	if (digits < SPACE_DIGITS)
+		cli_line(cli, CLI_PLAIN, "--space takes these first digits; -o json has all of them");
 }
 
 enum cli_exit cli_spaces(struct cli *cli)
@@ -67,16 +78,27 @@ static const char *tiers_words(const json_t *block, char *text, size_t bytes)
 	return text[0] != 0 ? text : "incomplete";
 }
 
+/* Whole, but on a screen that has no room. */
+static int hash_digits(const struct cli *cli)
+{
+	int room = cli->columns - BLOCK_COLUMNS;
+
+	if (!cli->is_tty || room > HASH_DIGITS)
+		return HASH_DIGITS;
+	return room < HASH_DIGITS_MIN ? HASH_DIGITS_MIN : room;
+}
+
 static void blocks_print(struct cli *cli, const json_t *value)
 {
 	size_t i, count = json_array_size(cli_get(value, "blocks"));
+	int digits = hash_digits(cli);
 	json_t *block;
 
 	if (count == 0) {
 		cli_line(cli, CLI_PLAIN, "no blocks");
 		return;
 	}
-	cli_line(cli, CLI_BOLD, "%-64s %5s %8s %6s %9s %-10s %5s %s", "HASH", "GROUP", "POSITION",
+	cli_line(cli, CLI_BOLD, "%-*s %5s %7s %6s %8s %-8s %4s %s", digits, "HASH", "GROUP", "PLACE",
 		 "TOKENS", "BYTES", "TIERS", "HELD", "AGE");
 	json_array_foreach(cli_get(value, "blocks"), i, block)
 	{
@@ -85,8 +107,8 @@ static void blocks_print(struct cli *cli, const json_t *value)
 
 		if (is_known)
 			snprintf(position, sizeof(position), "%.0f", cli_number(block, "position"));
-		cli_line(cli, CLI_PLAIN, "%-64.64s %5.0f %8s %6.0f %9s %-10s %5.0f %s%s",
-			 cli_string(block, "hash"), cli_number(block, "group"), position,
+		cli_line(cli, CLI_PLAIN, "%-*.*s %5.0f %7s %6.0f %8s %-8s %4.0f %s%s",
+			 digits, digits, cli_string(block, "hash"), cli_number(block, "group"), position,
 			 cli_number(block, "tokens"), cli_bytes(cli_number(block, "bytes"), a),
 			 tiers_words(block, tiers, sizeof(tiers)), cli_number(block, "holds"),
 			 is_known ? cli_duration((uint64_t)cli_number(block, "age_us"), b) : "-",
@@ -96,6 +118,9 @@ static void blocks_print(struct cli *cli, const json_t *value)
 		cli_line(cli, CLI_YELLOW, "%zu blocks, and there are more: --limit says how many", count);
 	else
 		cli_line(cli, CLI_PLAIN, "%zu blocks", count);
+	if (digits < HASH_DIGITS)
+		cli_line(cli, CLI_PLAIN, "PLACE in its prefix; hashes are whole in -o json, or in %d columns",
+			 HASH_DIGITS + BLOCK_COLUMNS);
 }
 
 enum cli_exit cli_ls(struct cli *cli)
@@ -127,8 +152,7 @@ static bool take_hash(struct cli *cli, const char *word, uint8_t *out)
 	return false;
 }
 
-/* What each reason means for whoever looks something up. */
-static const char *reason_words(const char *reason)
+const char *cli_reason_words(const char *reason)
 {
 	static const struct {
 		const char *name, *words;
@@ -136,13 +160,15 @@ static const char *reason_words(const char *reason)
 		{ "hit-cpu", "a lookup finds it, in memory" },
 		{ "hit-nvme", "a lookup finds it, on nvme" },
 		{ "never-stored", "never stored here, or gone so long ago that nothing is known" },
-		{ "evicted", "evicted: others were used more recently" },
-		{ "forgotten", "forgotten: by forget or purge" },
+		{ "evicted", "others were used more recently" },
+		{ "forgotten", "by forget or purge" },
 		{ "filling", "being stored right now" },
 		{ "shards-missing", "some ranks' shards are missing" },
 		{ "damaged", "its checksum was wrong, so it was dropped" },
 		{ "refused", "its store was refused" },
 		{ "bypassed", "the bypass is on" },
+		{ "key-missing", "on nvme, enciphered with a key that the tenant's key_file no longer has" },
+		{ "in-clear", "on nvme in the clear, from before encryption was turned on: not believed" },
 		{ "no-such-space", "there is no such space: no engine has registered in it" },
 	};
 
@@ -184,7 +210,8 @@ static void stat_print(struct cli *cli, const json_t *value)
 		cli_line(cli, CLI_PLAIN, "  space      %s of tenant %s, group %.0f",
 			 cli_string(block, "space"), cli_string(block, "tenant"),
 			 cli_number(block, "group"));
-		cli_line(cli, CLI_PLAIN, "  why        %s", reason_words(cli_string(block, "reason")));
+		cli_line(cli, CLI_PLAIN, "  why        %s: %s", cli_string(block, "reason"),
+			 cli_reason_words(cli_string(block, "reason")));
 		cli_line(cli, CLI_PLAIN, "  is in      %s; %.0f of %.0f shards",
 			 tiers_words(block, tiers, sizeof(tiers)),
 			 cli_number(block, "shards_present"), cli_number(block, "shards"));
@@ -202,7 +229,8 @@ static void stat_print(struct cli *cli, const json_t *value)
 		slots_print(cli, block);
 	}
 	if (json_array_size(cli_get(value, "blocks")) == 0)
-		cli_line(cli, CLI_PLAIN, "not here: %s", reason_words(cli_string(value, "reason")));
+		cli_line(cli, CLI_PLAIN, "not here: %s: %s", cli_string(value, "reason"),
+			 cli_reason_words(cli_string(value, "reason")));
 }
 
 enum cli_exit cli_stat(struct cli *cli)
@@ -237,8 +265,9 @@ static void explain_print(struct cli *cli, const json_t *value)
 		double age_us = cli_number(item, "age_us");
 		char ago[CLI_UNIT_BYTES];
 
-		cli_line(cli, CLI_PLAIN, "%.64s  %-14s  %s%s%s", cli_string(item, "hash"), reason,
-			 reason_words(reason), age_us > 0 ? ", since " : "",
+		cli_line(cli, CLI_BOLD, "%.64s", cli_string(item, "hash"));
+		cli_line(cli, CLI_PLAIN, "  %s: %s%s%s", reason, cli_reason_words(reason),
+			 age_us > 0 ? ", since " : "",
 			 age_us > 0 ? cli_duration((uint64_t)age_us, ago) : "");
 	}
 }
@@ -281,18 +310,6 @@ static enum cli_exit explain_hashes(struct cli *cli, struct frame_explain *frame
 	return result;
 }
 
-static enum cli_exit explain_request(struct cli *cli)
-{
-	struct frame_operate frame;
-	json_t *answer = NULL;
-	enum cli_exit result;
-
-	cli_operate_start(cli, &frame, FRAME_OPERATE_REQUESTS);
-	memcpy(frame.tag, cli->tag, sizeof(frame.tag));
-	result = cli_operate(cli, &frame, &answer);
-	return result == CLI_DONE ? cli_show(cli, answer, NULL) : result;
-}
-
 enum cli_exit cli_explain(struct cli *cli)
 {
 	struct frame_explain *frame;
@@ -300,7 +317,7 @@ enum cli_exit cli_explain(struct cli *cli)
 	enum cli_exit result;
 
 	if ((cli->given & CLI_REQUEST) != 0 && cli->words_count == 0 && !cli->has_space)
-		return explain_request(cli);
+		return cli_explain_request(cli);
 	if ((cli->given & CLI_REQUEST) != 0)
 		return cli_usage_error(cli, "explain: --request stands alone");
 	if (!cli->has_space)

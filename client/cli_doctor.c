@@ -209,13 +209,15 @@ static void check_numa(struct doctor *doctor)
 }
 
 static void (*const checks[])(struct doctor *doctor) = {
-	check_socket,	check_versions, check_kernel, check_io_uring,	   check_limits,
-	check_memory,	check_huge_pages, check_disks,  check_seccomp, check_numa,
-	check_clock,	check_checksum, check_shared_memory,
+	check_socket, check_parts,	check_versions, check_kernel,	check_io_uring,
+	check_limits, check_memory,	check_huge_pages, check_disks,	check_encryption,
+	check_sandbox, check_seccomp,	check_numa, check_clock,	check_checksum,
+	check_shared_memory,
 };
 
 static void doctor_print(struct cli *cli, const json_t *findings)
 {
+	static const char indent[] = "                     ";
 	static const enum cli_colour colours[] = { CLI_GREEN, CLI_YELLOW, CLI_RED };
 	size_t i;
 	json_t *finding;
@@ -223,15 +225,16 @@ static void doctor_print(struct cli *cli, const json_t *findings)
 	json_array_foreach(findings, i, finding)
 	{
 		const char *level = cli_string(finding, "level");
+		char first[24];
 		unsigned number = 0;
 
 		while (number + 1 < 3 && strcmp(level_names[number], level) != 0)
 			number++;
-		cli_line(cli, colours[number], "%-5s %-14s %s", level,
-			 cli_string(finding, "check"), cli_string(finding, "found"));
+		snprintf(first, sizeof(first), "%-5.5s %-14.14s ", level,
+			 cli_string(finding, "check"));
+		cli_words_behind(cli, colours[number], first, indent, cli_string(finding, "found"));
 		if (cli_string(finding, "advice")[0] != 0)
-			cli_words(cli, CLI_PLAIN, "                     ",
-				  cli_string(finding, "advice"));
+			cli_words(cli, CLI_PLAIN, indent, cli_string(finding, "advice"));
 	}
 }
 

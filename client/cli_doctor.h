@@ -35,4 +35,9 @@ void check_memory(struct doctor *doctor);
 void check_seccomp(struct doctor *doctor);
 void check_versions(struct doctor *doctor);
 
+/* cli_doctor_state.c: what the running daemon says of itself. */
+void check_encryption(struct doctor *doctor);
+void check_parts(struct doctor *doctor);
+void check_sandbox(struct doctor *doctor);
+
 #endif

@@ -117,6 +117,23 @@ static void look_at_clients(const json_t *stats, json_t *health)
 	}
 }
 
+static void add_waiting(json_t *health, const json_t *changes)
+{
+	char names[WORDS_BYTES - 64] = "";
+	size_t i;
+	json_t *change;
+
+	json_array_foreach(changes, i, change)
+	{
+		size_t used = strlen(names);
+
+		snprintf(names + used, sizeof(names) - used, "%s%.64s", i > 0 ? ", " : "",
+			 cli_string(change, "key"));
+	}
+	add(health, "warn", "Restart kvtierd when it suits.",
+	    "Changed, and waiting for a restart: %s.", names);
+}
+
 static void look_at_reload(const json_t *stats, json_t *health)
 {
 	const json_t *reload = cli_get(stats, "reload");
@@ -127,8 +144,7 @@ static void look_at_reload(const json_t *stats, json_t *health)
 		    "The last reload was refused, the old settings are in force: %s.",
 		    cli_string(reload, "reason"));
 	else if (waiting > 0)
-		add(health, "warn", "Restart kvtierd when it suits.",
-		    "%zu changed settings wait for a restart.", waiting);
+		add_waiting(health, cli_get(reload, "needs_restart"));
 }
 
 json_t *cli_health(const json_t *stats)

@@ -72,6 +72,17 @@ static enum cli_exit take_name(struct cli *cli, const char *argument)
 	return CLI_DONE;
 }
 
+/* 32 digits, or the first of them. */
+static enum cli_exit take_digits(struct cli *cli, const char *option, const char *argument,
+				 uint8_t out[16], const char **out_prefix)
+{
+	*out_prefix = cli_is_prefix(argument) ? argument : NULL;
+	if (*out_prefix == NULL && !cli_parse_hex(argument, out, 16))
+		return cli_usage_error(cli, "--%s %s: 32 hexadecimal digits are right, or the first 6 or more",
+				       option, argument);
+	return CLI_DONE;
+}
+
 /* Takes one option's argument. */
 static enum cli_exit cli_take(struct cli *cli, enum cli_option option, const char *argument)
 {
@@ -90,10 +101,7 @@ static enum cli_exit cli_take(struct cli *cli, enum cli_option option, const cha
 		return take_name(cli, argument);
 	case CLI_SPACE:
 		cli->has_space = true;
-		if (!cli_parse_hex(argument, cli->space, sizeof(cli->space)))
-			return cli_usage_error(cli, "--space %s: 32 hexadecimal digits are right",
-					       argument);
-		break;
+		return take_digits(cli, "space", argument, cli->space, &cli->space_prefix);
 	case CLI_GROUP:
 		if (!parse_number(argument, FRAME_GROUPS_MAX - 1, &number))
 			return cli_usage_error(cli, "--group %s: 0 to %u is right", argument,
@@ -112,11 +120,7 @@ static enum cli_exit cli_take(struct cli *cli, enum cli_option option, const cha
 				argument);
 		break;
 	case CLI_REQUEST:
-		if (!cli_parse_hex(argument, cli->tag, sizeof(cli->tag)))
-			return cli_usage_error(cli,
-					       "--request %s: 32 hexadecimal digits are right",
-					       argument);
-		break;
+		return take_digits(cli, "request", argument, cli->tag, &cli->tag_prefix);
 	case CLI_DESCRIBE:
 		return cli_describe(argument, cli->out)
 			       ? CLI_DONE

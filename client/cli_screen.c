@@ -35,6 +35,12 @@ void cli_line(struct cli *cli, enum cli_colour colour, const char *format, ...)
 
 void cli_words(struct cli *cli, enum cli_colour colour, const char *indent, const char *text)
 {
+	cli_words_behind(cli, colour, indent, indent, text);
+}
+
+void cli_words_behind(struct cli *cli, enum cli_colour colour, const char *first,
+		      const char *indent, const char *text)
+{
 	int width = cli->columns - (int)strlen(indent) - 1;
 
 	while (*text != 0) {
@@ -45,7 +51,8 @@ void cli_words(struct cli *cli, enum cli_colour colour, const char *indent, cons
 				;
 		if (bytes == 0)
 			bytes = width;
-		cli_line(cli, colour, "%s%.*s", indent, bytes, text);
+		cli_line(cli, colour, "%s%.*s", first, bytes, text);
+		first = indent;
 		text += bytes;
 		text += strspn(text, " ");
 	}

@@ -26,6 +26,7 @@ static void tiers_print(struct cli *cli, const json_t *stats)
 			 used / size * 100, of,
 			 cli_count(cli_tier_sum(stats, tiers[i], "blocks"), c));
 	}
+	cli_line(cli, CLI_PLAIN, "a full tier is normal: what was not used for longest makes room");
 }
 
 /* "87 %", or "-" where nothing was asked for. */

@@ -17,7 +17,7 @@ const struct cli_command cli_commands[] = {
 	  "the names that they gave.",
 	  CLI_TENANT, 0, 0, NULL, CLI_DOOR_ANY, cli_spaces },
 	{ "ls", "--space FINGERPRINT [--tenant NAME] [--limit N]", "the blocks of a space",
-	  "Hash, group, position in its prefix, tokens, bytes, tiers, readers that hold it now, and age. 100 blocks unless --limit "
+	  "Hash, group, place in its prefix, tokens, bytes, tiers, readers that hold it now, and age. 100 blocks unless --limit "
 	  "says how many.",
 	  CLI_SPACE | CLI_TENANT | CLI_LIMIT, 0, 0, NULL, CLI_DOOR_ANY, cli_ls },
 	{ "stat", "HASH [--space FINGERPRINT] [--group N] [--tenant NAME]",
@@ -28,9 +28,14 @@ const struct cli_command cli_commands[] = {
 	{ "explain", "--space FINGERPRINT [--group N] HASH... | --request TAG",
 	  "why each block hit or missed",
 	  "For each block hash (64 hexadecimal digits) of the space: in which tier it is, or why it is not there and since when. "
-	  "With --request, what became of the lookups, stores and loads that an engine tagged so.",
+	  "With --request, what became of the lookups, loads and stores that an engine tagged so, and what it means; requests lists "
+	  "the tags.",
 	  CLI_SPACE | CLI_GROUP | CLI_REQUEST, 0, (int)FRAME_KEYS_MAX, NULL, CLI_DOOR_TENANT,
 	  cli_explain },
+	{ "requests", "[--tenant NAME] [--limit N]", "the last requests of engines: found, loaded, stored",
+	  "The newest first, of the last 4,096 that carry a tag (vLLM's do: the W3C trace id, or a digest of the request's name). 20 "
+	  "unless --limit says how many. explain --request says all about one.",
+	  CLI_TENANT | CLI_LIMIT, 0, 0, NULL, CLI_DOOR_ANY, cli_requests },
 	{ "bypass", "on|off|observe [--tenant NAME] [--space FINGERPRINT]",
 	  "turns the cache off, on, or into an observer",
 	  "on: every lookup misses and every store is refused; observe: stores and lookups are done, but lookups answer a "
@@ -53,11 +58,12 @@ const struct cli_command cli_commands[] = {
 	  "forgets, and overwrites the bytes",
 	  "As forget; then the bytes are overwritten with zeros in memory and on nvme, the catalogue's records are deleted, and a "
 	  "listing proves that nothing is left. Blocks that an engine reads at this moment are overwritten when it lets go. What "
-	  "was evicted or forgotten before is not touched. Asks first on a terminal, unless --yes is given.",
+	  "was evicted or forgotten before is not touched. Asks first on a terminal, unless --yes is given. With -o json a line "
+	  "each look, \"done\": false until the last.",
 	  CLI_SPACE | CLI_TENANT | CLI_ALL | CLI_YES, 0, 0, NULL, CLI_DOOR_TENANT, cli_purge },
 	{ "drain", "[--off]", "before the node is stopped: writes everything down",
 	  "Takes no new blocks, writes to nvme what is in memory only, and ends when the daemon may be stopped without loss. --off "
-	  "takes new blocks again.",
+	  "takes new blocks again. With -o json a line each look, \"done\": false until the last.",
 	  CLI_OFF, 0, 0, NULL, CLI_DOOR_ADMIN, cli_drain },
 	{ "reload", "", "reads the daemon's configuration again",
 	  "Waits until it is in force, and says what changed and what needs a restart. A wrong file changes nothing.",
@@ -95,15 +101,17 @@ const struct cli_option_row cli_options[] = {
 	  "table json yaml" },
 	{ "timeout", 't', "SECONDS", "how long to wait for the daemon (default: 5)", CLI_TIMEOUT,
 	  NULL },
-	{ "space", 0, "FINGERPRINT", "a space: 32 hexadecimal digits, as spaces prints them",
+	{ "space", 0, "FINGERPRINT", "a space: 32 hexadecimal digits, as spaces prints them, or the first 6 or more",
 	  CLI_SPACE, NULL },
 	{ "group", 0, "N", "a KV group of the space (default: 0)", CLI_GROUP, NULL },
 	{ "tenant", 0, "NAME", "one tenant", CLI_TENANT, NULL },
 	{ "all", 0, NULL, "everything that the socket may touch", CLI_ALL, NULL },
-	{ "limit", 'n', "N", "how many at most (default: 100)", CLI_LIMIT, NULL },
+	{ "limit", 'n', "N", "how many at most", CLI_LIMIT, NULL },
 	{ "for", 0, "DURATION", "how long, such as 90s, 30m, 8h or 7d (default: 1h)", CLI_FOR,
 	  NULL },
-	{ "request", 0, "TAG", "a request's tag: 32 hexadecimal digits", CLI_REQUEST, NULL },
+	{ "request", 0, "TAG",
+	  "a request's tag: 32 hexadecimal digits, as requests prints them, or the first 6 or more",
+	  CLI_REQUEST, NULL },
 	{ "once", 0, NULL, "prints one screen and stops", CLI_ONCE, NULL },
 	{ "off", 0, NULL, "ends it", CLI_OFF, NULL },
 	{ "yes", 'y', NULL, "does not ask first", CLI_YES, NULL },

@@ -96,7 +96,7 @@ static void tenants_draw(const struct top *top)
 
 	cli_line(top->cli, CLI_PLAIN, "%s", "");
 	cli_line(top->cli, CLI_BOLD, "%-14s %9s %6s %8s %8s %10s %10s %7s", "TENANT", "LOOKUPS/S",
-		 "HITS", "LOADS/S", "MISS/S", "LOADED/S", "STORED/S", "LEASES");
+		 "HITS", "LOADS/S", "LOST/S", "LOADED/S", "STORED/S", "LEASES");
 	json_array_foreach(cli_get(top->now, "tenants"), i, tenant)
 	{
 		const char *name = cli_string(tenant, "name");
@@ -116,6 +116,36 @@ static void tenants_draw(const struct top *top)
 			 cli_bytes(rate(top, now, before, "stored_bytes"), e),
 			 cli_number(tenant, "leases"));
 	}
+	cli_line(top->cli, CLI_PLAIN, "HITS: share of the tokens looked up; LOST: blocks gone before they were loaded");
+}
+
+/* What an engine or a person wants with it. */
+static const char *call_words(const char *name)
+{
+	static const struct {
+		const char *name, *words;
+	} rows[] = {
+		{ "HELLO", "a client comes" },
+		{ "REGISTER", "an engine, its model" },
+		{ "ATTACH", "its second connection" },
+		{ "LOOKUP", "which blocks are there" },
+		{ "STORE", "blocks are offered" },
+		{ "COMMIT", "their bytes have come" },
+		{ "CANCEL", "no longer wanted" },
+		{ "HINT", "what to keep or drop" },
+		{ "SPACE", "an adapter" },
+		{ "LOAD", "blocks are wanted" },
+		{ "RELEASE", "blocks are given back" },
+		{ "CANARY", "an engine's self test" },
+		{ "STATS", "status, top" },
+		{ "OPERATE", "the kvtier command" },
+		{ "EXPLAIN", "kvtier explain" },
+	};
+
+	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		if (strcmp(rows[i].name, name) == 0)
+			return rows[i].words;
+	return "";
 }
 
 /* Which of the calls still to be shown is the slowest, by p99. */
@@ -146,19 +176,19 @@ static void calls_draw(const struct top *top)
 	const char *name;
 
 	cli_line(top->cli, CLI_PLAIN, "%s", "");
-	cli_line(top->cli, CLI_BOLD, "%-14s %9s %9s %9s %9s   %s", "CALL", "COUNT/S", "P50", "P99",
-		 "MAX", "(slowest first)");
+	cli_line(top->cli, CLI_BOLD, "%-14s %9s %9s %9s %9s  %s", "CALL", "COUNT/S", "MEDIAN", "99 %",
+		 "LONGEST", "(since the start)");
 	for (unsigned i = 0; i < CALLS_SHOWN && (name = slowest(calls, shown, i)) != NULL; i++) {
 		const json_t *now = cli_get(calls, name);
 		const json_t *before = cli_get(cli_get(top->before, "calls"), name);
 		char a[CLI_UNIT_BYTES], b[CLI_UNIT_BYTES], c[CLI_UNIT_BYTES], d[CLI_UNIT_BYTES];
 
 		strcpy(shown[i], name); /* slowest() passes longer ones over */
-		cli_line(top->cli, CLI_PLAIN, "%-14.14s %9s %9s %9s %9s", name,
+		cli_line(top->cli, CLI_PLAIN, "%-14.14s %9s %9s %9s %9s  %s", name,
 			 cli_count(rate(top, now, before, "count"), a),
 			 cli_duration((uint64_t)cli_number(now, "p50_us"), b),
 			 cli_duration((uint64_t)cli_number(now, "p99_us"), c),
-			 cli_duration((uint64_t)cli_number(now, "max_us"), d));
+			 cli_duration((uint64_t)cli_number(now, "max_us"), d), call_words(name));
 	}
 }
 
@@ -171,7 +201,7 @@ static void devices_draw(const struct top *top)
 		return;
 	cli_line(top->cli, CLI_PLAIN, "%s", "");
 	cli_line(top->cli, CLI_BOLD, "%-28s %10s %10s %8s %8s %6s", "DEVICE", "READ/S", "WRITE/S",
-		 "READ", "WRITE", "ERRORS");
+		 "A READ", "A WRITE", "ERRORS");
 	json_array_foreach(cli_get(top->now, "nvme"), i, now)
 	{
 		const char *path = cli_string(now, "path");
@@ -191,6 +221,8 @@ static void devices_draw(const struct top *top)
 			 cli_bytes(rate(top, now, before, "write_bytes"), b), c, d,
 			 cli_number(now, "read_errors") + cli_number(now, "write_errors"));
 	}
+	cli_line(top->cli, CLI_PLAIN, "%.0f blocks wait to be written down",
+		 cli_number(top->now, "pending_down"));
 }
 
 static void top_draw(const struct top *top)
@@ -199,13 +231,12 @@ static void top_draw(const struct top *top)
 	json_t *health = cli_health(top->now);
 	char up[CLI_UNIT_BYTES];
 
-	cli_line(cli, CLI_BOLD, "kvtierd %s  %s  up %s  engines %zu  connections %.0f  to nvme %.0f",
+	cli_line(cli, CLI_BOLD, "kvtierd %s  %s  up %s  engines %zu  connections %.0f",
 		 cli_string(top->now, "version"), cli_string(top->now, "state"),
 		 cli_duration((uint64_t)cli_number(top->now, "uptime_seconds") * 1000000, up),
-		 json_array_size(cli_get(top->now, "engines")), cli_number(top->now, "connections"),
-		 cli_number(top->now, "pending_down"));
+		 json_array_size(cli_get(top->now, "engines")), cli_number(top->now, "connections"));
 	if (cli_health_print(cli, health) == 0)
-		cli_line(cli, CLI_GREEN, "nothing is wrong");
+		cli_line(cli, CLI_GREEN, "Nothing is wrong.");
 	json_decref(health);
 	cli_line(cli, CLI_PLAIN, "%s", "");
 	tiers_draw(top);

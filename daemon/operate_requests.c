@@ -11,6 +11,23 @@
 
 static const char *const tier_names[TIERS] = { "cpu", "nvme" };
 
+/* What a lookup was answered as, when not by what it found. */
+static const char *looked_words(int result)
+{
+	switch (result) {
+	case 0:
+		return "answered";
+	case -ENOENT:
+		return "the bypass was on";
+	case -EAGAIN:
+		return "not all ranks of the engine were there yet";
+	case -EBUSY:
+		return "too many long lookups at once";
+	default:
+		return strerror(-result);
+	}
+}
+
 static void looked_write(struct daemon *daemon, const struct request *request,
 			 struct json_text *json)
 {
@@ -19,7 +36,7 @@ static void looked_write(struct daemon *daemon, const struct request *request,
 	json_text_object_begin(json, "lookup");
 	json_text_unsigned(json, "times", request->lookups);
 	json_text_unsigned(json, "refused_times", request->lookups_refused);
-	json_text_string(json, "last", looked->result == 0 ? "answered" : strerror(-looked->result));
+	json_text_string(json, "last", looked_words(looked->result));
 	json_text_unsigned(json, "keys", looked->keys);
 	for (unsigned tier = 0; tier < TIERS; tier++)
 		json_text_unsigned(json, tier_names[tier], looked->found[tier]);
@@ -40,7 +57,7 @@ static void looked_write(struct daemon *daemon, const struct request *request,
 				    &item);
 		json_text_hex(json, "first_missing", looked->missing, BLOCK_HASH_BYTES);
 		json_text_string(json, "first_missing_now",
-				 is_here ? frame_reason_name(item.reason) : "its space has gone");
+				 is_here ? frame_reason_name(item.reason) : "no-such-space");
 	}
 	json_text_object_end(json);
 }

@@ -134,7 +134,7 @@ static void explain_says_why_for_each_block(void **unused)
 	assert_int_equal(run("-s", fake.path, "explain", "--space", SPACE, HASH, HASH, HASH, HASH),
 			 CLI_DONE);
 	assert_said(out_text, "hit-cpu");
-	assert_said(out_text, "evicted         evicted: others were used more recently, since 4.5 s");
+	assert_said(out_text, "evicted: others were used more recently, since 4.5 s");
 	assert_int_equal(run("-s", fake.path, "explain", "-o", "json", "--space", SPACE, HASH),
 			 CLI_DONE);
 	root = json_loads(out_text, 0, NULL);

@@ -105,8 +105,8 @@ class Command(unittest.TestCase):
         return done.stdout + done.stderr
 
     def answer(self, *words, status=0):
-        """The same as JSON; the YAML is made from the same value, and a table is printed too."""
-        return json.loads(self.kvtier(*words, '-o', 'json', status=status))
+        """The same as JSON, of several lines the last; the YAML is made from the same value."""
+        return json.loads(self.kvtier(*words, '-o', 'json', status=status).splitlines()[-1])
 
     def assert_keys(self, value, *keys):
         self.assertEqual([key for key in keys if key not in value], [], f'missing in {value}')
@@ -151,10 +151,33 @@ class Command(unittest.TestCase):
         """The command in a terminal of its own: (process id, the terminal's other end)."""
         child, terminal = pty.fork()
         if child == 0:
-            os.environ.update(KVTIER_SOCKET=self.cache.socket(), COLUMNS='', **{'TERM': 'xterm', **variables})
+            os.environ.update({'KVTIER_SOCKET': self.cache.socket(), 'COLUMNS': '', 'TERM': 'xterm', **variables})
             os.execv(node.program('kvtier'), ['kvtier', *words])
         self.addCleanup(os.close, terminal)
         return child, terminal
+
+    def on_screen(self, columns, *words):
+        """What a person sees on a terminal so wide."""
+        child, terminal = self.on_terminal(*words, COLUMNS=str(columns), NO_COLOR='1')
+        shown = b''
+        with contextlib.suppress(OSError):
+            while part := os.read(terminal, 65536):
+                shown += part
+        os.waitpid(child, 0)
+        return shown.decode().replace('\r', '')
+
+    def test_tables_fit_a_screen_and_their_short_names_are_taken(self):
+        self.engine.tag = node.hash_of(self.id())[:16]
+        self.engine.lookup(self.hashes)
+        for words in (('status',), ('spaces',), ('requests',), ('ls', '--space', self.space), ('doctor',),
+                      ('explain', '--request', self.engine.tag.hex())):
+            for columns in (80, 100):
+                long = [line for line in self.on_screen(columns, *words).splitlines() if len(line) > columns]
+                self.assertEqual(long, [], f'{words} in {columns} columns')
+        shown = self.on_screen(80, 'spaces')
+        self.assertNotIn(self.space, shown)
+        short = next(word for word in shown.split() if len(word) > 5 and self.space.startswith(word))
+        self.assertEqual(len(self.answer('ls', '--space', short)['blocks']), self.BLOCKS)
 
     def test_colours_are_for_terminals_that_want_them(self):
         for variables, wanted in (({}, True), ({'NO_COLOR': '1'}, False), ({'TERM': 'dumb'}, False)):
@@ -240,6 +263,47 @@ class Command(unittest.TestCase):
         self.assertEqual([row['reason'] for row in rows], ['hit-cpu', 'never-stored'])
         self.assertIn('a lookup finds it, in memory', self.kvtier('explain', '--space', self.space, self.hashes[0].hex()))
 
+    def test_explain_of_a_request_says_what_it_got_and_what_that_means(self):
+        tag = node.hash_of(self.id())[:16]
+        self.engine.tag = tag
+        self.engine.lookup([*self.hashes, node.hash_of(self.id(), 'new')])
+        self.engine.load(self.hashes[:2] + [node.hash_of(self.id(), 'gone')])
+        shown = ' '.join(self.kvtier('explain', '--request', tag.hex()).split())
+        for words in (f'request {tag.hex()}', f'space {self.space}', '41 blocks: 40 in memory, 0 on nvme, 1 not there',
+                      '656 asked for, 640 usable', 'loads 3 blocks in 1 batch: 2 delivered, 1 no longer there',
+                      'stores none', 'Of 656 tokens the first 640 were there; the rest had to be computed.',
+                      'Blocks to load were no longer there'):
+            self.assertIn(words, shown)
+        one, = self.answer('explain', '--request', tag.hex()[:10])['requests']
+        self.assertEqual((one['trace'], one['loads']['delivered'], one['lookup']['usable_tokens']), (tag.hex(), 2, 640))
+        self.assertIn('no request with this tag', self.kvtier('explain', '--request', '99' * 16, status=1))
+
+    def test_requests_lists_the_last_ones_page_by_page(self):
+        tags = [node.hash_of(self.id(), i)[:16] for i in range(130)]   # of more than one page
+        for tag in tags:
+            self.engine.tag = tag
+            self.engine.lookup(self.hashes[:1])
+        listed = self.answer('requests', '--limit', '130')['requests']
+        self.assertEqual([one['trace'] for one in listed], [tag.hex() for tag in reversed(tags)])
+        few = self.answer('requests', '-n', '3')
+        self.assertEqual((len(few['requests']), few['is_all']), (3, False))
+        shown = self.kvtier('requests')
+        self.assertEqual(sum(tag.hex() in shown for tag in tags), 20)
+        self.assertEqual(self.answer('requests', '--tenant', 'other'), {'requests': [], 'is_all': True})
+
+    def test_the_first_digits_of_a_space_are_enough(self):
+        self.assertEqual(len(self.answer('ls', '--space', self.space[:6])['blocks']), self.BLOCKS)
+        pinned = self.answer('pin', '--space', self.space[:9].upper())
+        self.assertGreater(pinned['pinned_blocks'], 0)
+        self.kvtier('unpin', '--space', self.space[:9])
+        self.assertIn('the first 6 or more', self.kvtier('ls', '--space', self.space[:5], status=2))
+        self.assertIn('begins so', self.kvtier('purge', '--space', self.other_than(self.space), status=1))
+        self.assertEqual(self.engine.load(self.hashes), self.payloads)
+
+    @staticmethod
+    def other_than(space):
+        return space[:7] + ('0' if space[7] != '0' else '1')
+
     # ---- keeping ----
 
     def test_a_pin_outlives_its_connection_and_ends_by_unpin(self):
@@ -306,7 +370,9 @@ class Command(unittest.TestCase):
             self.assertEqual(self.engine.payload(offset), self.payloads[0])
             self.assertIsNone(purge.poll())
             self.engine.data.send(frames.RELEASE, frames.release_body(1000, [(0, 0)]))
-            self.assertEqual(json.loads(purge.communicate(timeout=30)[0])['left_blocks'], 0)
+            looks = [json.loads(line) for line in purge.communicate(timeout=30)[0].splitlines()]
+            self.assertEqual([look['done'] for look in looks], [False] * (len(looks) - 1) + [True])
+            self.assertEqual((looks[-1]['left_blocks'], 'left_blocks' in looks[0]), (0, False))
         self.assertNotEqual(self.engine.payload(offset), self.payloads[0])
 
     def answer_of_purge(self):
@@ -359,7 +425,7 @@ class Command(unittest.TestCase):
     def test_doctor_looks_at_everything(self):
         findings = self.answer('doctor')
         names = {finding['check'] for finding in findings}
-        self.assertLessEqual({'socket', 'versions', 'kernel', 'io_uring', 'memlock', 'nofile', 'nproc', 'as', 'memory',
+        self.assertLessEqual({'socket', 'part', 'encryption', 'sandbox', 'versions', 'kernel', 'io_uring', 'memlock', 'nofile', 'nproc', 'as', 'memory',
                               'huge-pages', 'disk', 'seccomp', 'numa', 'clock', 'checksum', 'shared-memory'}, names)
         for finding in findings:
             self.assertEqual(finding['advice'] is None, finding['level'] == 'ok')
