@@ -54,7 +54,9 @@ enum slot_verdict slot_claim_check(const struct daemon *daemon, const struct slo
 	};
 	enum slot_verdict verdict = slot_header_check(header, claim->tier, &expected);
 
-	if (verdict == SLOT_GOOD && header->identity.epoch != claim->epoch)
+	/* The entry's is the oldest of its shards' epochs. */
+	if (verdict == SLOT_GOOD && header->identity.shards_count == 1 &&
+	    header->identity.epoch != claim->epoch)
 		return SLOT_STALE;
 	if (verdict == SLOT_GOOD && claim->tier == TIER_NVME)
 		verdict = encryption_decipher(daemon, claim->tenant, mill, header);

@@ -343,6 +343,30 @@ static void a_device_that_lies_about_writes_is_fenced(void **unused)
 	}
 }
 
+/* A FORGET of anything, or a restart, lies between the stores of two ranks. */
+static void a_shard_that_is_newer_than_its_block_is_not_stale(void **unused)
+{
+	struct rig_blocks one = { .first = 1, .count = 1 };
+	struct rig rig;
+	uint32_t adapter;
+
+	(void)unused;
+	rig_init(&rig, &(struct rig_config){ .cpu_units = 4, .readback_every = 1 });
+	struct rig_client *first = rig_register(&rig, &(struct rig_engine){ .world = 2 });
+	struct rig_client *second = rig_register(&rig,
+						 &(struct rig_engine){ .world = 2, .shard = 1 });
+	assert_int_equal(rig_store(first, &one), 1);
+	assert_int_equal(rig_client_adapter(first, 1, &adapter), 0);
+	assert_int_equal(rig_forget(first, adapter), 0);
+	assert_int_equal(rig_store(second, &one), 1);
+	rig_settle(&rig);
+	assert_int_equal(figures_of(&rig).readbacks[READBACK_BAD], 0);
+	assert_int_equal(figures_of(&rig).readbacks[READBACK_GOOD], 2);
+	rig_drop_cpu(second, 0, 1, 1);
+	assert_int_equal(rig_load(second, &one), 1);
+	rig_finish(&rig);
+}
+
 static void a_few_wrong_ones_far_apart_fence_nothing(void **unused)
 {
 	struct rig rig;
@@ -397,6 +421,7 @@ int main(void)
 		cmocka_unit_test(a_slot_that_cannot_be_read_is_not_offered_again),
 		cmocka_unit_test(one_write_in_so_many_is_read_back),
 		cmocka_unit_test(a_device_that_lies_about_writes_is_fenced),
+		cmocka_unit_test(a_shard_that_is_newer_than_its_block_is_not_stale),
 		cmocka_unit_test(a_few_wrong_ones_far_apart_fence_nothing),
 		cmocka_unit_test(too_many_that_wait_are_skipped),
 	};
