@@ -1,6 +1,8 @@
 /* tests/sim/end.c: the faults stop, and then everything must work again. */
 #include "tests/sim/sim_parts.h"
 
+#include "daemon/scrub.h"
+
 /* All deadlines and leases are shorter; a device that hangs is fenced after 30 s. */
 #define REST_US (UINT64_C(60) * SECOND_US)
 #define RECOVERY_US (UINT64_C(90) * SECOND_US)
@@ -146,6 +148,27 @@ static void fresh_life(void)
 		sim_fail("nvme took none of the fresh blocks");
 }
 
+/* Once the scrubber has been everywhere, what is offered is whole. */
+static void scrub_await(void)
+{
+	struct daemon *daemon = sim.node.daemon;
+	uint64_t passes = scrub_figures(daemon).passes + 2;
+	uint64_t until_us = kernel.now_us + 2 * daemon->settings.scrub_interval_us + RECOVERY_US;
+	const char *damage;
+
+	if (daemon->settings.scrub_bytes_second == 0)
+		return;
+	while (scrub_figures(daemon).passes < passes) {
+		if (kernel.now_us > until_us)
+			sim_fail("the scrubber does not come round");
+		sim_run_for(REST_STEP_US);
+	}
+	rest_await("after the scrubber");
+	damage = node_damage(&sim.node);
+	if (damage != NULL)
+		sim_fail("the scrubber has been round, and a slot that is offered is %s", damage);
+}
+
 /* What the disks have when all is over. */
 void sim_disks_check(void)
 {
@@ -162,4 +185,5 @@ void sim_end_well(void)
 	connections_await();
 	engines_await("at the end");
 	fresh_life();
+	scrub_await();
 }

@@ -57,6 +57,9 @@ static void settings_set_all(struct node *node)
 	settings->write_bytes_day_max = shape->write_bytes_day_max;
 	settings->queue_depth = shape->queue_depth;
 	settings->encryption_buffer_bytes = shape->encryption_buffer_bytes;
+	settings->scrub_bytes_second = shape->scrub_bytes_second;
+	settings->scrub_interval_us = shape->scrub_interval_us;
+	settings->readback_every = shape->readback_every;
 	tenants_set(node);
 	for (unsigned i = 0; i < shape->devices; i++) {
 		struct device_settings *device = &settings->devices[i];

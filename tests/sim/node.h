@@ -34,6 +34,8 @@ struct node_shape {
 	/* How likely a life has another one, and a tenant other keys. */
 	unsigned encryption_change_percent, key_change_percent;
 	uint64_t encryption_buffer_bytes;
+	uint64_t scrub_bytes_second, scrub_interval_us;
+	unsigned readback_every;
 };
 
 struct node {
@@ -67,6 +69,11 @@ const char *node_socket(const struct node *node, unsigned tenant);
 void node_look(struct node *node);
 /* Nothing is held and nothing is under way; NULL, or what is not so. */
 const char *node_unrest(struct node *node);
+
+/* ---- damage.c ---- */
+
+/* NULL, or what is wrong with a slot that is offered. Nothing may be under way. */
+const char *node_damage(struct node *node);
 
 /* ---- keys.c: encryption at rest ---- */
 

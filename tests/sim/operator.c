@@ -1,4 +1,4 @@
-/* tests/sim/operator.c: what an operator does by the admin socket, and what the model learns of it. */
+/* tests/sim/operator.c: what an operator does by the admin socket, and what the model learns. */
 #include "tests/sim/raw.h"
 
 #include "proto/frames_operate.h"

@@ -113,6 +113,16 @@ static void encryption_draw(struct node_shape *shape)
 	shape->encryption_buffer_bytes = (32 * KIB) << below(4);
 }
 
+static void scrub_draw(struct node_shape *shape)
+{
+	static const uint64_t rates[] = { 0, 0, 1 << 20, 16 << 20 };
+	static const unsigned readbacks[] = { 0, 1, 4, 1024 };
+
+	shape->scrub_bytes_second = rates[below(4)];
+	shape->scrub_interval_us = between(1, 20) * SECOND_US;
+	shape->readback_every = readbacks[below(4)];
+}
+
 static void groups_draw(struct engine_shape *shape, unsigned engine)
 {
 	static const uint64_t payloads[] = { 4096, 5000, 8192, 12288, 20000 };
@@ -262,6 +272,7 @@ void plan_make(uint64_t seed, unsigned operations_count)
 	engines_draw();
 	random_init(&dice, seed ^ UINT64_C(0xc1f4e5));
 	encryption_draw(&plan.node);
+	scrub_draw(&plan.node);
 	random_init(&dice, seed ^ UINT64_C(0x5eed));
 	weights_draw();
 	plan.preemption_percent = (unsigned)below(50);
