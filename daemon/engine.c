@@ -168,6 +168,18 @@ void engine_register(struct session *session, const struct frame_register *frame
 	(void)failpoint(register_answered);
 }
 
+/* A client that came back may register before the end of its earlier connection is noticed. */
+static bool rank_is_there(const struct daemon *daemon, const struct engine *engine, uint32_t shard)
+{
+	const struct session *session = NULL;
+
+	while ((session = server_session_after(daemon, session)) != NULL)
+		if (session->state == SESSION_REGISTERED && session->engine == engine &&
+		    session->shard == shard && (session->roles & FRAME_ROLE_WORKER))
+			return true;
+	return false;
+}
+
 void engine_leave(struct session *session)
 {
 	struct engine *engine = session->engine;
@@ -175,8 +187,9 @@ void engine_leave(struct session *session)
 	if (engine == NULL)
 		return;
 	assert(engine->sessions > 0);
-	/* A rank is there while its control connection is. */
-	if (session->connection == FRAME_CONTROL && (session->roles & FRAME_ROLE_WORKER))
+	/* A rank is there while a control connection of it is. */
+	if (session->connection == FRAME_CONTROL && (session->roles & FRAME_ROLE_WORKER) &&
+	    !rank_is_there(session->daemon, engine, session->shard))
 		engine->ranks &= ~(UINT64_C(1) << session->shard);
 	engine->sessions--;
 	/* Batches that are not over still ask for the groups; a closing session keeps its

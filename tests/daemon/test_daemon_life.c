@@ -194,6 +194,28 @@ static void without_one_of_its_ranks_an_engine_is_not_ready(void **unused)
 	rig_finish(&rig);
 }
 
+/* A rank that came back is there, however late the daemon notices that it had gone. */
+static void the_late_end_of_a_ranks_first_connection_does_not_take_the_rank_away(void **unused)
+{
+	struct rig rig;
+	struct rig_client *ranks[2], *again;
+	struct rig_keys keys = { .first = 1, .count = 1 };
+
+	(void)unused;
+	rig_init(&rig, NULL);
+	ranks[0] = rank_open(&rig, 0);
+	ranks[1] = rank_open(&rig, 1);
+	again = rank_open(&rig, 1);
+	assert_int_equal(again->ranks_missing, 0);
+	rig_client_close(ranks[1]);
+	rig_settle(&rig);
+	assert_int_equal(rig_lookup(again, &keys, 1, 0).result, 0);
+	rig_client_close(again);
+	rig_settle(&rig);
+	assert_int_equal(rig_lookup(ranks[0], &keys, 1, 0).result, -EAGAIN);
+	rig_finish(&rig);
+}
+
 /* Its half stays away: the other half is no hit, and both can be stored again. */
 static void a_rank_that_dies_in_a_store_leaves_no_half_hits(void **unused)
 {
@@ -318,6 +340,8 @@ int main(void)
 		cmocka_unit_test(a_tier_without_nvme_serves_from_cpu_alone),
 		cmocka_unit_test(a_block_of_two_shards_is_found_only_when_both_are_there),
 		cmocka_unit_test(without_one_of_its_ranks_an_engine_is_not_ready),
+		cmocka_unit_test(
+			the_late_end_of_a_ranks_first_connection_does_not_take_the_rank_away),
 		cmocka_unit_test(a_rank_that_dies_in_a_store_leaves_no_half_hits),
 		cmocka_unit_test(a_rank_with_another_model_is_refused_and_the_engine_goes_on),
 		cmocka_unit_test(window_and_state_groups_need_their_tail_only),
