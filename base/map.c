@@ -10,9 +10,6 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
 
 void *map_shared_aligned(int fd, uint64_t bytes, int protection)
 {
@@ -39,8 +36,11 @@ void *map_shared_aligned(int fd, uint64_t bytes, int protection)
 	return memory;
 }
 
+/* Never MADV_COLLAPSE, which puts pages together whatever the system's setting: it waits, with the
+ * lock of the whole address space, until a kernel thread has run on every processor. Where all are
+ * busy that took 13 seconds, and an engine could neither attach nor map memory meanwhile. */
 void map_populate(void *memory, uint64_t bytes)
 {
-	if (madvise(memory, bytes, MADV_POPULATE_WRITE) == 0)
-		(void)madvise(memory, bytes, MADV_COLLAPSE);
+	(void)madvise(memory, bytes, MADV_HUGEPAGE);
+	(void)madvise(memory, bytes, MADV_POPULATE_WRITE);
 }

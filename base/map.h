@@ -11,8 +11,8 @@
  * of the file can be huge pages of the mapping. MAP_FAILED with errno. Undone by munmap().
  */
 void *map_shared_aligned(int fd, uint64_t bytes, int protection);
-/* Puts every page of a writable mapping there, in huge pages where the kernel can; best effort, and
- * blocks for as long as that takes (about 1 ms a MiB). */
+/* Puts every page of a writable mapping there, in huge pages where the system's setting allows it;
+ * best effort, and blocks for as long as that takes (about 1 ms a MiB). */
 void map_populate(void *memory, uint64_t bytes);
 
 #endif

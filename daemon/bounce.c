@@ -19,7 +19,6 @@ int bounce_pool_open(struct bounce_pool *pool, uint64_t bytes, struct error *err
 				 (unsigned long long)bytes);
 	pool->memory = memory;
 	pool->bytes = bytes;
-	(void)madvise(memory, bytes, MADV_HUGEPAGE);
 	map_populate(memory, bytes);
 	return 0;
 }

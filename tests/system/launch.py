@@ -6,6 +6,7 @@ landlock_create_ruleset                             the same
 linux-5.0                                           whatever came later: calls (ENOSYS), flags (EINVAL)
 enosys:CALL                                         one system call that this kernel does not know
 huge_pages                                          no transparent huge pages
+collapse                                            asking for MADV_COLLAPSE, which waits for all processors, ends it
 """
 import ctypes
 import os
@@ -25,6 +26,7 @@ MADV_POPULATE_WRITE, MADV_COLLAPSE, F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 23, 25, 1
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_THP_DISABLE = 38, 22, 2, 41
 LOAD, EQUAL, AT_LEAST, HAS_BITS, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 ALLOW, REFUSE_EPERM, REFUSE_EINVAL, REFUSE_ENOSYS = 0x7fff0000, 0x00050001, 0x00050016, 0x00050026
+KILL_PROCESS = 0x80000000
 ARGUMENT_1, ARGUMENT_2 = 24, 32   # their lower halves
 
 
@@ -55,12 +57,12 @@ def refuse(libc, calls, answer):
     filter_set(libc, code + [instruction(RETURN, ALLOW), instruction(RETURN, answer)])
 
 
-def refuse_arguments(libc, call, *tests):
+def refuse_arguments(libc, call, *tests, answer=REFUSE_EINVAL):
     """One call with these arguments: each test is (where an argument lies, how, value), and all must hold."""
     code = [instruction(LOAD, 0), instruction(EQUAL, number_of(call), when_false=2 * len(tests) + 1)]
     for at, (where, how, value) in enumerate(tests):
         code += [instruction(LOAD, where), instruction(how, value, when_false=2 * (len(tests) - at) - 1)]
-    filter_set(libc, code + [instruction(RETURN, REFUSE_EINVAL), instruction(RETURN, ALLOW)])
+    filter_set(libc, code + [instruction(RETURN, answer), instruction(RETURN, ALLOW)])
 
 
 def be_linux_5_0(libc):
@@ -80,6 +82,8 @@ def main():
         raise OSError(ctypes.get_errno(), 'PR_SET_THP_DISABLE')
     refuse(libc, [word for word in what if word in NUMBERS], REFUSE_EPERM)
     refuse(libc, [word.partition(':')[2] for word in what if word.startswith('enosys:')], REFUSE_ENOSYS)
+    if 'collapse' in what:
+        refuse_arguments(libc, 'madvise', (ARGUMENT_2, EQUAL, MADV_COLLAPSE), answer=KILL_PROCESS)
     if 'linux-5.0' in what:
         be_linux_5_0(libc)
     os.execvp(program[0], program)

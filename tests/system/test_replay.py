@@ -7,9 +7,13 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import faulty   # noqa: E402
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.environ.get("KVTIER_BUILD", os.path.join(ROOT, "build"))
@@ -161,6 +165,12 @@ class Replay(unittest.TestCase):
         self.assertEqual(both["requests"], 60)
         self.assertGreater(both["hit_tokens"], 0)
         self.assertEqual(first["wrong_blocks"] + again["wrong_blocks"] + both["wrong_blocks"], 0)
+
+    def test_an_engine_attaches_without_waiting_for_every_processor(self):
+        """MADV_COLLAPSE took 13 s where all processors were busy: longer than an engine waits for its daemon."""
+        self.generate(5)
+        self.run_good([*faulty.without("collapse"), *self.with_daemon()])
+        self.assertEqual(self.figures()["away_requests"], 0)
 
     def test_without_a_daemon_it_says_where_it_looked(self):
         self.generate(5)
