@@ -56,6 +56,12 @@ static bool admin_beside(const char *tenant_socket, char *path)
 		       CLI_PATH_BYTES;
 }
 
+void cli_admin_socket(const struct cli *cli, char *path)
+{
+	if (!admin_beside(cli->path, path))
+		snprintf(path, CLI_PATH_BYTES, "%s", cli->path);
+}
+
 /* Which socket is asked. The one that was named, but for what only the admin socket may do: then
  * the admin socket of the same daemon. */
 static void find_socket(struct cli *cli, enum cli_door door)

@@ -117,6 +117,8 @@ bool cli_describe(const char *form, FILE *out);
 
 /* The whole command; `out` and `error` instead of stdout and stderr for tests. */
 int cli_run(int arguments_count, char **arguments, FILE *out, FILE *error);
+/* The admin socket of the daemon that is asked; CLI_PATH_BYTES. */
+void cli_admin_socket(const struct cli *cli, char *path);
 /* Reads options; the rest stands behind optind. */
 enum cli_exit cli_read_options(struct cli *cli, int count, char **arguments);
 /* Words a usage error on cli->error. */
@@ -180,7 +182,7 @@ void cli_words_behind(struct cli *cli, enum cli_colour colour, const char *first
 
 /* What is wrong, by what the daemon says of itself: an array of {level, what, fix}; "level" is warn
  * or fail. */
-json_t *cli_health(const json_t *stats);
+json_t *cli_health(const struct cli *cli, const json_t *stats);
 /* Prints them; returns how many there are. */
 unsigned cli_health_print(struct cli *cli, const json_t *health);
 /* How much a tier holds: the tenants' shares together, but of nvme not more than there is. */

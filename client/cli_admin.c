@@ -24,6 +24,29 @@ static enum cli_exit ask_done(struct cli *cli, void *frame, const char *done)
 				  : result;
 }
 
+/* Ended for one tenant or space, it may go on for the whole node. */
+static enum cli_exit bypass_off(struct cli *cli, struct frame_bypass *frame, const char *done)
+{
+	struct link link = { .fd = -1 };
+	enum cli_exit result = cli_ask(cli, &link, frame, FRAME_DONE);
+	char admin[CLI_PATH_BYTES], words[CLI_PATH_BYTES + 128];
+	json_t *stats = NULL;
+
+	link_finish(&link);
+	if (result == CLI_DONE)
+		result = cli_stats(cli, &stats);
+	if (result != CLI_DONE)
+		return result;
+	snprintf(words, sizeof(words), "%s", done);
+	cli_admin_socket(cli, admin);
+	if (strcmp(cli_string(stats, "bypass"), "off") != 0 && cli_string(stats, "bypass")[0] != 0)
+		snprintf(words, sizeof(words),
+			 "bypass is off here, but not for the whole node: kvtier bypass off --socket %.240s",
+			 admin);
+	json_decref(stats);
+	return cli_show(cli, json_pack("{s:s}", "done", words), done_print);
+}
+
 enum cli_exit cli_bypass(struct cli *cli)
 {
 	static const char *const modes[FRAME_BYPASS_MODES] = {
@@ -53,6 +76,8 @@ enum cli_exit cli_bypass(struct cli *cli)
 	if (cli->has_space)
 		memcpy(frame.fingerprint, cli->space, sizeof(frame.fingerprint));
 	frame.mode = mode;
+	if (mode == FRAME_BYPASS_OFF)
+		return bypass_off(cli, &frame, done[mode]);
 	return ask_done(cli, &frame, done[mode]);
 }
 

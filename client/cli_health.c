@@ -21,7 +21,7 @@ __attribute__((format(printf, 4, 5))) static void add(json_t *health, const char
 
 static void look_at_state(const json_t *stats, json_t *health)
 {
-	const char *state = cli_string(stats, "state"), *bypass = cli_string(stats, "bypass");
+	const char *state = cli_string(stats, "state");
 	const char *drain = cli_string(stats, "drain"), *catalog = cli_string(stats, "catalog");
 	const char *purge = cli_string(stats, "purge");
 
@@ -31,12 +31,6 @@ static void look_at_state(const json_t *stats, json_t *health)
 	else if (state[0] != 0 && strcmp(state, "serving") != 0)
 		add(health, "fail", "Look at the daemon's log; restart it if that goes on.",
 		    "It does not serve: %s.", state);
-	if (strcmp(bypass, "on") == 0)
-		add(health, "warn", "To turn the cache on: kvtier bypass off",
-		    "The bypass is on: every lookup misses, nothing is stored.");
-	else if (strcmp(bypass, "observe") == 0)
-		add(health, "warn", "To let it serve: kvtier bypass off",
-		    "The bypass observes: blocks are stored, and every lookup misses.");
 	if (drain[0] != 0 && strcmp(drain, "off") != 0)
 		add(health, "warn", "To take new blocks again: kvtier drain --off",
 		    "It is drained: no new blocks are taken.");
@@ -47,6 +41,22 @@ static void look_at_state(const json_t *stats, json_t *health)
 		add(health, "warn", "Nothing is lost; look for worker_ended in the log.",
 		    "The catalogue is %s: the next start reads every header on nvme, which takes longer.",
 		    catalog);
+}
+
+/* Of the whole node: only the admin socket can end it. */
+static void look_at_bypass(const struct cli *cli, const json_t *stats, json_t *health)
+{
+	const char *bypass = cli_string(stats, "bypass");
+	char admin[CLI_PATH_BYTES], fix[WORDS_BYTES];
+
+	cli_admin_socket(cli, admin);
+	snprintf(fix, sizeof(fix), "To end it: kvtier bypass off --socket %.240s", admin);
+	if (strcmp(bypass, "on") == 0)
+		add(health, "warn", fix,
+		    "The bypass is on for the whole node: every lookup misses, nothing is stored.");
+	else if (strcmp(bypass, "observe") == 0)
+		add(health, "warn", fix,
+		    "The bypass observes on the whole node: blocks are stored, and every lookup misses.");
 }
 
 static void look_at_devices(const json_t *stats, json_t *health)
@@ -147,11 +157,12 @@ static void look_at_reload(const json_t *stats, json_t *health)
 		add_waiting(health, cli_get(reload, "needs_restart"));
 }
 
-json_t *cli_health(const json_t *stats)
+json_t *cli_health(const struct cli *cli, const json_t *stats)
 {
 	json_t *health = json_array();
 
 	look_at_state(stats, health);
+	look_at_bypass(cli, stats, health);
 	look_at_devices(stats, health);
 	look_at_counters(stats, health);
 	look_at_clients(stats, health);
@@ -167,11 +178,10 @@ unsigned cli_health_print(struct cli *cli, const json_t *health)
 	json_array_foreach(health, i, finding)
 	{
 		bool is_failure = strcmp(cli_string(finding, "level"), "fail") == 0;
-		char words[WORDS_BYTES + 8];
 
-		snprintf(words, sizeof(words), "%s %s", is_failure ? "FAIL" : "WARN",
-			 cli_string(finding, "what"));
-		cli_words(cli, is_failure ? CLI_RED : CLI_YELLOW, "", words);
+		cli_words_behind(cli, is_failure ? CLI_RED : CLI_YELLOW,
+				 is_failure ? "FAIL " : "WARN ", "     ",
+				 cli_string(finding, "what"));
 		cli_words(cli, CLI_PLAIN, "     ", cli_string(finding, "fix"));
 	}
 	return (unsigned)json_array_size(health);

@@ -137,6 +137,6 @@ enum cli_exit cli_status(struct cli *cli)
 
 	if (result != CLI_DONE)
 		return result;
-	json_object_set_new(stats, "health", cli_health(stats));
+	json_object_set_new(stats, "health", cli_health(cli, stats));
 	return cli_show(cli, stats, status_print);
 }

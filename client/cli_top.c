@@ -140,6 +140,8 @@ static const char *call_words(const char *name)
 		{ "STATS", "status, top" },
 		{ "OPERATE", "the kvtier command" },
 		{ "EXPLAIN", "kvtier explain" },
+		{ "BYPASS", "kvtier bypass" },
+		{ "FORGET", "kvtier forget, or an engine" },
 	};
 
 	for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
@@ -228,7 +230,7 @@ static void devices_draw(const struct top *top)
 static void top_draw(const struct top *top)
 {
 	struct cli *cli = top->cli;
-	json_t *health = cli_health(top->now);
+	json_t *health = cli_health(top->cli, top->now);
 	char up[CLI_UNIT_BYTES];
 
 	cli_line(cli, CLI_BOLD, "kvtierd %s  %s  up %s  engines %zu  connections %.0f",
@@ -292,7 +294,7 @@ static json_t *rates_value(const struct top *top)
 		json_array_append_new(tenants, rates);
 	}
 	json_object_set_new(value, "tenants", tenants);
-	json_object_set_new(value, "health", cli_health(top->now));
+	json_object_set_new(value, "health", cli_health(top->cli, top->now));
 	json_object_set(value, "status", top->now);
 	return value;
 }

@@ -253,7 +253,8 @@ static void numbers_are_for_people(void **unused)
 
 static bool has_finding(const char *stats, const char *level, const char *words)
 {
-	json_t *value = json_loads(stats, 0, NULL), *health = cli_health(value), *finding;
+	const struct cli cli = { .path = "/run/kvtier/admin.sock" };
+	json_t *value = json_loads(stats, 0, NULL), *health = cli_health(&cli, value), *finding;
 	bool is_there = false;
 	size_t i;
 

@@ -147,6 +147,16 @@ class Command(unittest.TestCase):
         self.assert_keys(rates['tenants'][0], 'name', 'lookups_per_second', 'loaded_bytes_per_second')
         self.assertGreater(rates['seconds'], 0.9)
 
+    def test_a_bypass_of_the_whole_node_says_how_to_end_it(self):
+        admin = os.path.join(self.cache.run, 'admin.sock')
+        self.kvtier('bypass', 'on', '-s', admin)
+        self.addCleanup(self.kvtier, 'bypass', 'off', '-s', admin)
+        self.assertIn('but not for the whole node', self.kvtier('bypass', 'off'))
+        finding, = [one for one in self.answer('status')['health'] if 'bypass' in one['what']]
+        self.assertEqual(finding['fix'], f'To end it: kvtier bypass off --socket {admin}')
+        self.assertIn('the cache serves', self.kvtier('bypass', 'off', '-s', admin))
+        self.assertNotIn('bypass', json.dumps(self.answer('status')['health']))
+
     def on_terminal(self, *words, **variables):
         """The command in a terminal of its own: (process id, the terminal's other end)."""
         child, terminal = pty.fork()
