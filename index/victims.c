@@ -65,7 +65,7 @@ uint32_t victim_find(struct cache *cache, struct want *want, bool *out_is_parent
 struct run {
 	uint32_t first_unit;  /* UNIT_NONE: none found */
 	uint64_t touched;     /* of its most recently touched slot; 0: nothing in it */
-	uint32_t class_units; /* of the class of that slot */
+	uint32_t class_units; /* of the class of that slot; 0: nothing in it */
 };
 
 /* What lies at a unit, for a run that `class` would take. False: it may not be taken now. */
@@ -103,7 +103,8 @@ static uint32_t run_weigh(const struct cache *cache, const struct class *class, 
 		last = extent;
 		units_given += extent->units_count;
 		chunks_given += (extent->slots_count + CHUNK_SLOTS - 1) / CHUNK_SLOTS;
-		if (extent->last_touched >= run.touched) {
+		/* Where everything has gone, nobody loses anything. */
+		if (extent->slots_used > 0 && extent->last_touched >= run.touched) {
 			run.touched = extent->last_touched;
 			run.class_units = extent->class->units_count;
 		}
@@ -233,16 +234,18 @@ static void copies_pin(struct cache *cache, const struct want *want, int by)
  * Takes a run from other classes if that is older than the class's own victim, touched at `touched`
  * (UINT64_MAX: it has none). Looking costs a walk over all units, so the oldest tick found is kept:
  * ticks only rise, and until the own victim is younger than that there is nothing to look for.
- * After a look in vain (what is old is held) it waits a few calls.
+ * After a look in vain (what is old is held) it waits a few calls. An extent may become empty,
+ * though, so without a victim of its own (`is_starved`) that is no reason not to look.
  */
-static bool run_steal(struct cache *cache, const struct want *want, uint64_t touched)
+static bool run_steal(struct cache *cache, const struct want *want, uint64_t touched,
+		      bool is_starved)
 {
 	struct class *class = want->class;
 	bool must = class->units_count == 0;
 
 	if (!others_have_units(class))
 		return false;
-	if (!must && touched < class->steal_bound)
+	if (!must && !is_starved && touched < class->steal_bound)
 		return false;
 	if (!must && class->steal_pause > 0) {
 		class->steal_pause--;
@@ -254,14 +257,14 @@ static bool run_steal(struct cache *cache, const struct want *want, uint64_t tou
 	copies_pin(cache, want, -1);
 	if (was_freed)
 		return true;
-	bool is_older = run.touched < touched ||
+	bool is_older = run.touched < touched || run.class_units == 0 ||
 			(run.touched == touched && run.class_units > class->units_count);
 	if (run.first_unit != UNIT_NONE && (must || is_older)) {
 		run_take(cache, class, &run);
 		return true;
 	}
 	class->steal_bound = others_oldest(class);
-	class->steal_pause = class->steal_bound <= touched ? STEAL_PAUSE_CALLS : 0;
+	class->steal_pause = is_starved || class->steal_bound <= touched ? STEAL_PAUSE_CALLS : 0;
 	return false;
 }
 
@@ -276,7 +279,7 @@ int want_slot(struct cache *cache, struct want *want, uint32_t *out_slot)
 		slot = free_list_next(class);
 	if (slot == SLOT_NONE) {
 		uint32_t victim = victim_find(cache, want, &is_parent, &touched);
-		if (!run_steal(cache, want, touched)) {
+		if (!run_steal(cache, want, touched, victim == SLOT_NONE)) {
 			if (victim == SLOT_NONE)
 				return is_parent && want->leaving == 0 ? -ECHILD : -EAGAIN;
 			uint32_t entry = slot_at(cache, class->tier, victim)->entry;

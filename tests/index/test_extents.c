@@ -207,6 +207,27 @@ static void a_new_class_of_longer_extents_is_not_starved(void **unused)
 	rig_finish(&rig);
 }
 
+static void a_chain_takes_the_emptied_extent_of_another_class(void **unused)
+{
+	struct rig rig;
+	uint32_t entry;
+
+	(void)unused;
+	rig_init(&rig, 2, 0, 4);
+	assert_int_equal(store_sized(&rig, 100, 2 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	for (unsigned i = 1; i <= 4; i++)
+		rig_store(&rig, i, i - 1);
+	struct rig_key key = rig_key(100);
+	entry = cache_find_any(rig.cache, rig.space, 0, key.hash);
+	assert_int_not_equal(entry, ENTRY_NONE);
+	cache_entry_drop(rig.cache, entry);
+	/* Its class is full of its own ancestors, and all is of one age. */
+	rig_store(&rig, 5, 4);
+	for (unsigned i = 1; i <= 5; i++)
+		assert_true(rig_has(&rig, i));
+	rig_finish(&rig);
+}
+
 static void a_fenced_device_loses_its_blocks_and_gets_no_more(void **unused)
 {
 	struct rig rig;
@@ -278,6 +299,7 @@ int main(void)
 		cmocka_unit_test(more_sizes_than_classes_push_out_empty_ones),
 		cmocka_unit_test(neighbouring_blocks_lie_on_all_devices),
 		cmocka_unit_test(a_new_class_of_longer_extents_is_not_starved),
+		cmocka_unit_test(a_chain_takes_the_emptied_extent_of_another_class),
 		cmocka_unit_test(a_fenced_device_loses_its_blocks_and_gets_no_more),
 		cmocka_unit_test(wrong_settings_are_refused),
 	};
