@@ -192,6 +192,7 @@ static void calls_draw(const struct top *top)
 			 cli_duration((uint64_t)cli_number(now, "p99_us"), c),
 			 cli_duration((uint64_t)cli_number(now, "max_us"), d), call_words(name));
 	}
+	cli_line(top->cli, CLI_PLAIN, "how long the daemon's loop worked on each; copies and disks are not in it");
 }
 
 static void devices_draw(const struct top *top)
