@@ -48,10 +48,10 @@ static void node_renew(void)
 	rest_await("after a clean restart");
 }
 
-static void fresh_one(struct engine *engine, bool is_store)
+static void fresh_one(struct engine *engine, enum order_kind kind)
 {
 	struct order order = {
-		.kind = is_store ? ORDER_STORE : ORDER_LOAD,
+		.kind = kind,
 		.at = { .chain = (uint16_t)(FRESH_CHAIN + engine->shape.model),
 			.shard = engine->shape.shard,
 			.count = FRESH_BLOCKS },
@@ -102,8 +102,7 @@ static void connections_await(void)
 		}
 }
 
-/* Whether every one of them has stored, or loaded, fresh blocks: the head of the chain at least, as
- * the smallest caches keep no more beside what is there. */
+/* Whether every one of them has stored, or loaded, a whole fresh chain. */
 static bool fresh_round(unsigned first, unsigned count, bool is_store)
 {
 	bool is_good = true;
@@ -111,9 +110,15 @@ static bool fresh_round(unsigned first, unsigned count, bool is_store)
 	for (unsigned i = first; i < first + count; i++) {
 		struct engine *engine = &sim.engines[i];
 
-		fresh_one(engine, is_store);
+		/* As engines do. It is also what tells new from old: time is counted in lookups,
+		 * so without one a new chain is no younger than what a restart has brought back,
+		 * and where it fills its class, its last blocks are refused. */
+		fresh_one(engine, ORDER_LOOKUP);
+		engines_await("fresh lookups");
+		fresh_one(engine, is_store ? ORDER_STORE : ORDER_LOAD);
 		engines_await(is_store ? "fresh stores" : "fresh loads");
-		is_good = is_good && (is_store ? engine->last_stored : engine->last_loaded) > 0;
+		is_good = is_good && (is_store ? engine->last_stored : engine->last_loaded) ==
+					     FRESH_BLOCKS;
 	}
 	return is_good;
 }
