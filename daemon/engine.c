@@ -242,8 +242,14 @@ void engine_attach(struct session *session, const struct frame_attach *frame)
 	struct frame_attached reply = { 0 };
 	int fds[2];
 
+	/* Its control connection ended between the two: the client registers again. */
+	if (control == NULL) {
+		session_refuse(session, frame->header.request, -ESTALE,
+			       "no connection is registered with this token any more: register again");
+		return;
+	}
 	if (session->state != SESSION_OPEN || session->connection != FRAME_DATA ||
-	    control == NULL || !(control->roles & FRAME_ROLE_WORKER)) {
+	    !(control->roles & FRAME_ROLE_WORKER)) {
 		session_refuse(session, frame->header.request, -EINVAL, "ATTACH is said once, on a data connection, "
 			       "with the token of a registered worker");
 		return;

@@ -217,6 +217,24 @@ static void the_late_end_of_a_ranks_first_connection_does_not_take_the_rank_away
 }
 
 /* Its half stays away: the other half is no hit, and both can be stored again. */
+/* -EINVAL would keep libkvtier away for good. */
+static void attaching_to_a_registration_that_has_gone_asks_to_register_again(void **unused)
+{
+	struct rig rig;
+	struct rig_client *client, *other;
+
+	(void)unused;
+	rig_init(&rig, NULL);
+	client = rig_register(&rig, NULL);
+	other = rig_client_open(&rig, NULL);
+	assert_int_equal(rig_client_connect(other, FRAME_DATA), 0);
+	other->token = client->token;
+	rig_client_close(client);
+	rig_settle(&rig);
+	assert_int_equal(rig_client_attach(other), -ESTALE);
+	rig_finish(&rig);
+}
+
 static void a_rank_that_dies_in_a_store_leaves_no_half_hits(void **unused)
 {
 	(void)unused;
@@ -342,6 +360,7 @@ int main(void)
 		cmocka_unit_test(without_one_of_its_ranks_an_engine_is_not_ready),
 		cmocka_unit_test(
 			the_late_end_of_a_ranks_first_connection_does_not_take_the_rank_away),
+		cmocka_unit_test(attaching_to_a_registration_that_has_gone_asks_to_register_again),
 		cmocka_unit_test(a_rank_that_dies_in_a_store_leaves_no_half_hits),
 		cmocka_unit_test(a_rank_with_another_model_is_refused_and_the_engine_goes_on),
 		cmocka_unit_test(window_and_state_groups_need_their_tail_only),
