@@ -55,6 +55,7 @@ bool readback_begin(struct scrub *scrub, bool is_quiet)
 	}
 	scrub->is_readback = true;
 	scrub->written = readback->written;
+	scrub_source_take(scrub);
 	return true;
 }
 
@@ -80,6 +81,10 @@ void readback_ended(struct scrub *scrub, enum readback_result result)
 {
 	assert(scrub->state == SCRUB_IDLE && scrub->is_readback);
 	scrub->figures.readbacks[result]++;
-	if (result == READBACK_BAD)
+	/* Another block's bytes are the device's doing. Damaged ones may have been so in memory
+	 * before they were written; that they were not, only the copy there can show. */
+	if (result == READBACK_BAD &&
+	    (scrub->verdict == SLOT_STALE ||
+	     (scrub->source_was_checked && scrub->source_verdict == SLOT_GOOD)))
 		device_was_wrong(scrub, scrub->claim.place.device);
 }

@@ -108,6 +108,43 @@ static void found_wrong(struct scrub *scrub)
 		rewrite(daemon, entry, shards_count);
 }
 
+static struct slot_header *arena_header(struct daemon *daemon, const struct slot_place *place)
+{
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		if (daemon->tenants[i].cpu_area == place->area)
+			return arena_slot(&daemon->tenants[i].arena, place->offset);
+	return NULL;
+}
+
+void scrub_source_take(struct scrub *scrub)
+{
+	struct daemon *daemon = scrub->daemon;
+	uint32_t entry = cache_slot(daemon->cache, TIER_NVME, scrub->slot)->entry;
+	uint32_t cpu = cache_copy_slot(daemon->cache, entry, TIER_CPU, scrub->claim.shard);
+
+	scrub->source_was_checked = false;
+	scrub->source_slot = SLOT_NONE;
+	if (cpu == SLOT_NONE || cache_slot(daemon->cache, TIER_CPU, cpu)->state != SLOT_READY)
+		return;
+	slot_claim_make(daemon, TIER_CPU, cpu, &scrub->source);
+	scrub->source_header = arena_header(daemon, &scrub->source.place);
+	scrub->source_slot = cpu;
+	cache_slot_hold(daemon->cache, TIER_CPU, cpu);
+}
+
+static void source_give(struct scrub *scrub)
+{
+	struct daemon *daemon = scrub->daemon;
+
+	if (!scrub->is_readback || scrub->source_slot == SLOT_NONE)
+		return;
+	cache_slot_release(daemon->cache, TIER_CPU, scrub->source_slot);
+	if (scrub->source_was_checked && scrub->source_verdict != SLOT_GOOD &&
+	    slot_is_readable(daemon, TIER_CPU, scrub->source_slot,
+			     scrub->source.place.slot_generation))
+		slot_was_wrong(daemon, TIER_CPU, scrub->source_slot, scrub->source_verdict);
+}
+
 /* `result`: 0 it was checked, -EIO it could not be read, -EAGAIN it was not tried to the end. */
 static void check_ended(struct scrub *scrub, int result)
 {
@@ -118,6 +155,7 @@ static void check_ended(struct scrub *scrub, int result)
 	bool is_good = was_read && scrub->verdict == SLOT_GOOD;
 
 	cache_slot_release(daemon->cache, tier, scrub->slot);
+	source_give(scrub);
 	scrub_become(scrub, SCRUB_IDLE);
 	scrub->figures.slots[tier] += was_read;
 	scrub->figures.bytes[tier] += was_read ? place->slot_bytes : 0;
@@ -147,6 +185,11 @@ static void check_work(struct mill_op *op)
 	if (scrub->verdict == SLOT_GOOD && scrub->is_readback &&
 	    memcmp(&scrub->header->identity, &scrub->written, sizeof(scrub->written)) != 0)
 		scrub->verdict = SLOT_STALE;
+	scrub->source_was_checked = scrub->is_readback && scrub->verdict != SLOT_GOOD &&
+				    scrub->source_slot != SLOT_NONE;
+	if (scrub->source_was_checked)
+		scrub->source_verdict = slot_claim_check(scrub->daemon, &scrub->source, op->mill,
+							 scrub->source_header);
 }
 
 static void check_done(struct mill_op *op)
@@ -217,10 +260,7 @@ bool scrub_check_begin(struct scrub *scrub, enum tier_id tier, uint32_t slot)
 		scrub_become(scrub, SCRUB_READING);
 		return true;
 	}
-	for (unsigned i = 0; i < daemon->tenants_count; i++)
-		if (daemon->tenants[i].cpu_area == scrub->claim.place.area)
-			scrub->header = arena_slot(&daemon->tenants[i].arena,
-						   scrub->claim.place.offset);
+	scrub->header = arena_header(daemon, &scrub->claim.place);
 	cache_slot_hold(daemon->cache, tier, slot);
 	check_mill(scrub);
 	return true;

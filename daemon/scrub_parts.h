@@ -27,6 +27,12 @@ struct scrub {
 	enum slot_verdict verdict;
 	bool is_readback;
 	struct slot_identity written;        /* of a read-back */
+	/* of a read-back: the cpu slot that was written from, held; SLOT_NONE: gone */
+	uint32_t source_slot;
+	struct slot_claim source;
+	struct slot_header *source_header;
+	bool source_was_checked;             /* as the read-back was wrong */
+	enum slot_verdict source_verdict;
 	uint64_t read_bytes;
 	struct slot_header *header;          /* in the buffer, or in an arena */
 	struct tier_op io;
@@ -50,10 +56,12 @@ struct scrub {
 /* Takes a READY slot that belongs to an entry: holds it and begins its check. False: it cannot be
  * begun now, or at all; nothing is held. */
 bool scrub_check_begin(struct scrub *scrub, enum tier_id tier, uint32_t slot);
+/* Holds the cpu slot that the slot was written from, where it is there still. */
+void scrub_source_take(struct scrub *scrub);
 /* Begins the read-back that has waited longest, if this is the moment, or it has waited too long.
  * Returns whether one was begun or skipped. */
 bool readback_begin(struct scrub *scrub, bool is_quiet);
-/* The check of a read-back has ended. */
+/* The check of a read-back has ended; what it was written from has been judged. */
 void readback_ended(struct scrub *scrub, enum readback_result result);
 
 #endif

@@ -367,6 +367,32 @@ static void a_shard_that_is_newer_than_its_block_is_not_stale(void **unused)
 	rig_finish(&rig);
 }
 
+/* Bits that flipped in memory before the write down are no fault of the device. */
+static void what_was_damaged_before_its_write_does_not_fence_the_device(void **unused)
+{
+	struct rig rig;
+
+	(void)unused;
+	rig_init(&rig, &(struct rig_config){ .cpu_units = 4, .readback_every = 1 });
+	struct rig_client *client = rig_register(&rig, NULL);
+	for (unsigned i = 0; i < 2 * READBACKS_BAD_MAX; i++) {
+		struct rig_blocks one = { .first = 1 + i, .count = 1, .version = 1 };
+
+		rig_settle(&rig);
+		block_io_fault_hold(&rig.fault);
+		assert_int_equal(rig_store(client, &one), 1);
+		uint32_t slot = rig_slot(client, TIER_CPU, 0, one.first);
+		rig_slot_bytes(&rig, TIER_CPU, slot)[SLOT_HEADER_BYTES + 5] ^= 1;
+		block_io_fault_flow(&rig.fault);
+		rig_settle(&rig);
+		assert_int_equal(figures_of(&rig).readbacks[READBACK_BAD], i + 1);
+		assert_int_equal(rig_load(client, &one), 0);
+	}
+	assert_false(nvme_device_is_fenced(rig.daemon->devices[0].device));
+	assert_int_equal(rig.daemon->counters.damaged[TIER_CPU], 2 * READBACKS_BAD_MAX);
+	rig_finish(&rig);
+}
+
 static void a_few_wrong_ones_far_apart_fence_nothing(void **unused)
 {
 	struct rig rig;
@@ -422,6 +448,7 @@ int main(void)
 		cmocka_unit_test(one_write_in_so_many_is_read_back),
 		cmocka_unit_test(a_device_that_lies_about_writes_is_fenced),
 		cmocka_unit_test(a_shard_that_is_newer_than_its_block_is_not_stale),
+		cmocka_unit_test(what_was_damaged_before_its_write_does_not_fence_the_device),
 		cmocka_unit_test(a_few_wrong_ones_far_apart_fence_nothing),
 		cmocka_unit_test(too_many_that_wait_are_skipped),
 	};
