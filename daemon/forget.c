@@ -18,11 +18,13 @@
 #define SPACE_ALL           UINT32_MAX
 /* under way; each waits for a sync, so they come in faster than they go */
 #define FORGETS_A_SESSION_MAX 4u
+/* with fewer epochs left, more are asked for */
+#define RESERVE_LOW (JOURNAL_RESERVE / 2)
 
 struct forgetting {
 	struct mill_op mill;
 	struct daemon *daemon;
-	struct session *session;
+	struct session *session;               /* NULL: a reservation of epochs */
 	struct journal *journal;
 	struct journal_record record;
 	struct error error;
@@ -68,8 +70,12 @@ static void forget_done(struct mill_op *op)
 	if (op->result < 0)
 		log_line(LOG_ERROR, "forget_failed", "reason=\"%s\"", forgetting->error.text);
 	(void)failpoint(journal_synced);
-	forgetting->done(forgetting->session, forgetting->request, op->result);
-	session_unuse(forgetting->session);
+	if (forgetting->session == NULL && op->result == 0)
+		daemon->epoch_reserved = forgetting->record.floor;
+	if (forgetting->session != NULL) {
+		forgetting->done(forgetting->session, forgetting->request, op->result);
+		session_unuse(forgetting->session);
+	}
 	free(forgetting);
 	forget_next(daemon);
 }
@@ -78,7 +84,7 @@ static void forget_done(struct mill_op *op)
 static void floor_raise(struct daemon *daemon, struct journal_record *record)
 {
 	daemon->epoch++;
-	assert(daemon->epoch <= UINT32_MAX);
+	assert(daemon->epoch <= daemon->epoch_reserved && daemon->epoch <= JOURNAL_FLOOR_MAX);
 	record->floor = daemon->epoch;
 	spaces_floor_raise(daemon, record);
 	daemon->counters.forgets++;
@@ -120,20 +126,62 @@ static unsigned forgettings_of(const struct session *session)
 	return count;
 }
 
-int forget_begin(struct session *session, struct journal_record *record, uint64_t request,
-		 void (*done)(struct session *session, uint64_t request, int result))
+struct journal_record forget_reservation(const struct daemon *daemon)
 {
-	struct daemon *daemon = session->daemon;
+	uint64_t floor = daemon->epoch + JOURNAL_RESERVE;
+
+	return (struct journal_record){
+		.kind = JOURNAL_RESERVED,
+		.floor = floor < JOURNAL_FLOOR_MAX ? floor : JOURNAL_FLOOR_MAX,
+	};
+}
+
+static struct forgetting *forgetting_make(struct daemon *daemon)
+{
 	/* A rare call of an operator: not the data path. */
 	struct forgetting *forgetting = calloc(1, sizeof(*forgetting));
 
 	if (forgetting == NULL)
-		return -ENOMEM;
+		return NULL;
 	forgetting->mill.work = forget_work;
 	forgetting->mill.done = forget_done;
 	forgetting->daemon = daemon;
-	forgetting->session = session;
 	forgetting->journal = daemon->journal;
+	return forgetting;
+}
+
+/* More epochs, if there are few left and nobody asked yet. */
+static void epochs_reserve(struct daemon *daemon)
+{
+	struct list *list = &daemon->forgettings;
+	struct forgetting *forgetting;
+
+	if (daemon->epoch + RESERVE_LOW <= daemon->epoch_reserved)
+		return;
+	for (struct list_node *node = list_first(list); node != NULL; node = list_after(list, node))
+		if (list_item(node, struct forgetting, link)->session == NULL)
+			return;
+	forgetting = forgetting_make(daemon);
+	if (forgetting == NULL)
+		return;
+	forgetting->record = forget_reservation(daemon);
+	list_append(list, &forgetting->link);
+	forget_next(daemon);
+}
+
+int forget_begin(struct session *session, struct journal_record *record, uint64_t request,
+		 void (*done)(struct session *session, uint64_t request, int result))
+{
+	struct daemon *daemon = session->daemon;
+	struct forgetting *forgetting;
+
+	epochs_reserve(daemon);
+	if (daemon->epoch == daemon->epoch_reserved)
+		return -EAGAIN;
+	forgetting = forgetting_make(daemon);
+	if (forgetting == NULL)
+		return -ENOMEM;
+	forgetting->session = session;
 	forgetting->request = request;
 	forgetting->done = done;
 	floor_raise(daemon, record);

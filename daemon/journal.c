@@ -21,7 +21,7 @@
 #define REWRITE_MIN 64u /* records; a smaller file is not worth a rewrite */
 #define FILE_BYTES_MAX                                                                             \
 	((uint64_t)JOURNAL_RECORD_BYTES *                                                          \
-	 (REWRITE_RATIO * (JOURNAL_LIVE_MAX + 1) + REWRITE_MIN + 2))
+	 (REWRITE_RATIO * (JOURNAL_LIVE_MAX + 2) + REWRITE_MIN + 2))
 /* Added to what could be salvaged, or to the seconds since 2020 where these are more: a node raises
  * fewer than one epoch a second, so its lost counter was below. Microseconds would not fit: the
  * index keeps epochs in 31 bits. */
@@ -55,13 +55,18 @@ static int write_all(int fd, const void *memory, size_t bytes, uint64_t offset)
 static int floors_write(struct journal *journal, int fd, const uint8_t id[8])
 {
 	uint8_t bytes[JOURNAL_RECORD_BYTES];
-	struct journal_record all = { .kind = JOURNAL_ALL, .floor = journal->floors.all };
+	const struct journal_record wide[] = {
+		{ .kind = JOURNAL_ALL, .floor = journal->floors.all },
+		{ .kind = JOURNAL_RESERVED, .floor = journal->floors.reserved },
+	};
 	uint64_t number = 0;
 
 	journal_head_pack(bytes, id);
 	int result = write_all(fd, bytes, sizeof(bytes), 0);
-	if (result == 0 && all.floor > 0) {
-		journal_record_pack(bytes, id, ++number, &all);
+	for (unsigned n = 0; result == 0 && n < 2; n++) {
+		if (wide[n].floor == 0)
+			continue;
+		journal_record_pack(bytes, id, ++number, &wide[n]);
 		result = write_all(fd, bytes, sizeof(bytes), number * sizeof(bytes));
 	}
 	for (uint32_t n = 0; result == 0 && n < journal->floors.count; n++) {
@@ -130,7 +135,8 @@ static int append(struct journal *journal, const struct journal_record *record)
 
 static bool has_grown(const struct journal *journal)
 {
-	uint64_t live = journal->floors.count + (journal->floors.all > 0);
+	uint64_t live = journal->floors.count + (journal->floors.all > 0) +
+			(journal->floors.reserved > 0);
 
 	return journal->records_count + 1 > REWRITE_MIN &&
 	       journal->records_count + 1 > REWRITE_RATIO * live;
@@ -141,7 +147,7 @@ int journal_write(struct journal *journal, const struct journal_record *record, 
 	int result;
 
 	assert(record->floor > 0 && record->floor <= JOURNAL_FLOOR_MAX);
-	assert(record->kind <= JOURNAL_ALL);
+	assert(record->kind < JOURNAL_KINDS);
 	journal_floors_raise(&journal->floors, record);
 	if (journal->is_broken || has_grown(journal)) {
 		result = rewrite(journal, error);
@@ -327,8 +333,13 @@ static void floors_tell(const struct journal *journal,
 {
 	struct journal_record all = { .kind = JOURNAL_ALL, .floor = journal->floors.all };
 
+	struct journal_record reserved = { .kind = JOURNAL_RESERVED,
+					   .floor = journal->floors.reserved };
+
 	if (all.floor > 0)
 		tell(owner, &all);
+	if (reserved.floor > 0)
+		tell(owner, &reserved);
 	for (uint32_t n = 0; n < journal->floors.count; n++)
 		tell(owner, &journal->floors.records[n]);
 }

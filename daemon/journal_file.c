@@ -79,7 +79,7 @@ void journal_record_pack(uint8_t bytes[JOURNAL_RECORD_BYTES], const uint8_t id[8
 {
 	assert(number > 0 && record->floor > 0);
 	frame_pack(bytes, record->kind, id, number);
-	if (record->kind != JOURNAL_ALL)
+	if (record->kind == JOURNAL_SPACE || record->kind == JOURNAL_TENANT)
 		memcpy(bytes + AT_TENANT, record->tenant, sizeof(record->tenant));
 	if (record->kind == JOURNAL_SPACE)
 		memcpy(bytes + AT_SPACE, record->space, sizeof(record->space));
@@ -101,7 +101,7 @@ bool journal_record_unpack(const uint8_t bytes[JOURNAL_RECORD_BYTES], const uint
 {
 	uint64_t kind = number_get(bytes + AT_KIND, 2);
 
-	if (!frame_is_good(bytes) || kind > JOURNAL_ALL || number_get(bytes + AT_FLOOR, 8) == 0 ||
+	if (!frame_is_good(bytes) || kind >= JOURNAL_KINDS || number_get(bytes + AT_FLOOR, 8) == 0 ||
 	    number_get(bytes + AT_FLOOR, 8) > JOURNAL_FLOOR_MAX)
 		return false;
 	if (id != NULL && (memcmp(bytes + AT_ID, id, ID_BYTES) != 0 ||
@@ -217,6 +217,11 @@ static void floors_make_room(struct journal_floors *floors)
 
 void journal_floors_raise(struct journal_floors *floors, const struct journal_record *record)
 {
+	if (record->kind == JOURNAL_RESERVED) {
+		floors->reserved = record->floor > floors->reserved ? record->floor
+								    : floors->reserved;
+		return;
+	}
 	if (record->kind == JOURNAL_ALL) {
 		floors->all = record->floor > floors->all ? record->floor : floors->all;
 		floors_prune(floors, NULL);
@@ -257,7 +262,7 @@ uint64_t journal_floors_find(const struct journal_floors *floors, const uint8_t 
 
 uint64_t journal_floors_highest(const struct journal_floors *floors)
 {
-	uint64_t highest = floors->all;
+	uint64_t highest = floors->all > floors->reserved ? floors->all : floors->reserved;
 
 	for (uint32_t n = 0; n < floors->count; n++)
 		if (floors->records[n].floor > highest)

@@ -15,6 +15,7 @@
 /* The live floors: for each space and tenant the highest, as long as no wider one covers it. */
 struct journal_floors {
 	uint64_t all; /* 0: none */
+	uint64_t reserved;
 	uint32_t count;
 	struct journal_record records[JOURNAL_LIVE_MAX]; /* SPACE and TENANT */
 };

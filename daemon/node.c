@@ -7,6 +7,7 @@
 #include "daemon/encryption.h"
 #include "daemon/extents.h"
 #include "daemon/fingerprint.h"
+#include "daemon/forget.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
@@ -296,8 +297,20 @@ static int state_open(struct daemon *daemon, struct error *error)
 	char path[2 * SETTINGS_PATH_BYTES];
 
 	snprintf(path, sizeof(path), "%s/journal", daemon->settings.state_directory);
-	return journal_open(&daemon->journal, path, is_first_start(daemon), on_floor, daemon,
-			    &daemon->epoch, error);
+	int result = journal_open(&daemon->journal, path, is_first_start(daemon), on_floor, daemon,
+				  &daemon->epoch, error);
+	if (result < 0)
+		return result;
+	/* Without it nothing is wrong but FORGETs, which ask for it again. */
+	struct journal_record reserved = forget_reservation(daemon);
+	struct error reason;
+	daemon->epoch_reserved = daemon->epoch;
+	if (journal_write(daemon->journal, &reserved, &reason) < 0)
+		log_line(LOG_WARNING, "journal_full", "reason=\"%s\" effect=\"nothing can be forgotten\"",
+			 reason.text);
+	else
+		daemon->epoch_reserved = reserved.floor;
+	return 0;
 }
 
 static int rooms_open(struct daemon *daemon, struct error *error)

@@ -2,6 +2,9 @@
  * rest is a miss. */
 #include "tests/daemon/rig.h"
 
+#include "base/failpoint.h"
+#include "daemon/journal.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -173,6 +176,57 @@ static void what_was_forgotten_stays_forgotten_after_a_kill(void **unused)
 	}
 }
 
+/* The life in which a FORGET could not be written stores under a number that the journal does not
+ * have. The next life must not give that number out again. */
+static void what_a_failed_forget_left_behind_is_forgotten_by_the_next_one(void **unused)
+{
+	struct rig rig;
+	struct rig_client *client;
+	struct error error;
+
+	(void)unused;
+	if (!KVTIER_FAILPOINTS) {
+		print_message("SKIP %s: no failpoints in this build\n", __func__);
+		skip();
+	}
+	rig_init(&rig, &(struct rig_config){ .has_cpu_file = true });
+	client = rig_register(&rig, NULL);
+	/* The first leaves its record in the file all the same, the others go into a new one that
+	 * does not come about. */
+	for (unsigned i = 0; i < 3; i++) {
+		assert_int_equal(failpoint_arm("journal_appended=error", &error), 0);
+		assert_int_equal(rig_forget(client, client->space), -EIO);
+	}
+	assert_int_equal(rig_store(client, &all), BLOCKS);
+	rig_settle(&rig);
+	rig_crash(&rig, RIG_KILL);
+	rig_start(&rig);
+	client = rig_register(&rig, NULL);
+	assert_int_equal(rig_forget(client, client->space), 0);
+	rig_crash(&rig, RIG_KILL);
+	rig_start(&rig);
+	client = rig_register(&rig, NULL);
+	assert_int_equal(rig_usable(client, 1, BLOCKS), 0);
+	rig_finish(&rig);
+}
+
+static void more_forgets_than_a_life_has_reserved_are_all_done(void **unused)
+{
+	struct rig rig;
+	struct rig_client *client;
+
+	(void)unused;
+	rig_init(&rig, &(struct rig_config){ .has_cpu_file = true });
+	client = rig_register(&rig, NULL);
+	for (unsigned i = 0; i < 2 * JOURNAL_RESERVE; i++)
+		assert_int_equal(rig_forget(client, client->space), 0);
+	uint64_t epoch = rig.daemon->epoch;
+	rig_crash(&rig, RIG_KILL);
+	rig_start(&rig);
+	assert_true(rig.daemon->epoch > epoch);
+	rig_finish(&rig);
+}
+
 static void a_lost_journal_makes_everything_a_miss(void **unused)
 {
 	struct rig rig;
@@ -256,6 +310,8 @@ int main(void)
 		cmocka_unit_test(after_a_power_cut_every_key_loads_right_or_misses),
 		cmocka_unit_test(an_arena_in_a_file_is_warm_after_a_kill),
 		cmocka_unit_test(what_was_forgotten_stays_forgotten_after_a_kill),
+		cmocka_unit_test(what_a_failed_forget_left_behind_is_forgotten_by_the_next_one),
+		cmocka_unit_test(more_forgets_than_a_life_has_reserved_are_all_done),
 		cmocka_unit_test(a_lost_journal_makes_everything_a_miss),
 		cmocka_unit_test(many_lives_in_a_row_keep_what_the_first_one_stored),
 		cmocka_unit_test(the_shards_of_two_ranks_are_whole_again_after_a_restart),
