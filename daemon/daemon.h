@@ -176,7 +176,7 @@ struct daemon {
 	int run_lock_fd;                       /* of the run directory; ends with us */
 	struct journal *journal;
 	uint64_t epoch;                        /* of what is stored from now on */
-	uint64_t epoch_reserved;               /* no life before or after this one uses up to here */
+	uint64_t epoch_reserved;               /* up to here no other life uses them */
 	struct journal_floors *floors;         /* of all spaces, also of those not here */
 	struct space_use *space_uses;          /* by the space's number in the cache */
 	/* FORGETs on their way to the journal, one at a time */

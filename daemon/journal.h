@@ -30,11 +30,17 @@
 #define JOURNAL_RECORD_BYTES 96u
 #define JOURNAL_FLOOR_MAX (UINT32_MAX / 2 - 2)
 
-/* How many epochs a life may use before it has said so here: the next one begins above them, so that
- * no number is used twice even where a FORGET could not be written. */
+/* A life says here how many epochs it may use before it uses them, and the next one begins above
+ * them: no number is used twice even where a FORGET could not be written. */
 #define JOURNAL_RESERVE 256u
 /* RESERVED is no floor: epochs up to it may have been used. */
-enum journal_kind { JOURNAL_SPACE, JOURNAL_TENANT, JOURNAL_ALL, JOURNAL_RESERVED, JOURNAL_KINDS };
+enum journal_kind {
+	JOURNAL_SPACE,
+	JOURNAL_TENANT,
+	JOURNAL_ALL,
+	JOURNAL_RESERVED,
+	JOURNAL_KINDS
+};
 
 struct journal_record {
 	enum journal_kind kind;
@@ -49,8 +55,8 @@ struct journal;
 enum journal_finding { JOURNAL_FINE, JOURNAL_NEW, JOURNAL_TORN_TAIL, JOURNAL_UNREADABLE };
 enum journal_finding journal_finding(const struct journal *journal);
 
-/* Calls `record` for each live record (the highest floor of each space and tenant, what is reserved). *out_epoch: the
- * counter to go on from (at least 1). A missing file is an empty journal only if `is_first_start`;
+/* Calls `record` for each live record (the highest floor of each space and tenant, what is
+ * reserved). *out_epoch: the counter to go on from (at least 1). A missing file is an empty journal only if `is_first_start`;
  * else it is unreadable. */
 must_check int journal_open(struct journal **out_journal, const char *path, bool is_first_start,
 			    void (*record)(void *owner, const struct journal_record *record),

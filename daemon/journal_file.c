@@ -101,7 +101,8 @@ bool journal_record_unpack(const uint8_t bytes[JOURNAL_RECORD_BYTES], const uint
 {
 	uint64_t kind = number_get(bytes + AT_KIND, 2);
 
-	if (!frame_is_good(bytes) || kind >= JOURNAL_KINDS || number_get(bytes + AT_FLOOR, 8) == 0 ||
+	if (!frame_is_good(bytes) || kind >= JOURNAL_KINDS ||
+	    number_get(bytes + AT_FLOOR, 8) == 0 ||
 	    number_get(bytes + AT_FLOOR, 8) > JOURNAL_FLOOR_MAX)
 		return false;
 	if (id != NULL && (memcmp(bytes + AT_ID, id, ID_BYTES) != 0 ||
