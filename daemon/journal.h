@@ -56,8 +56,8 @@ enum journal_finding { JOURNAL_FINE, JOURNAL_NEW, JOURNAL_TORN_TAIL, JOURNAL_UNR
 enum journal_finding journal_finding(const struct journal *journal);
 
 /* Calls `record` for each live record (the highest floor of each space and tenant, what is
- * reserved). *out_epoch: the counter to go on from (at least 1). A missing file is an empty journal only if `is_first_start`;
- * else it is unreadable. */
+ * reserved). *out_epoch: the counter to go on from (at least 1). A missing file is an empty journal
+ * only if `is_first_start`; else it is unreadable. */
 must_check int journal_open(struct journal **out_journal, const char *path, bool is_first_start,
 			    void (*record)(void *owner, const struct journal_record *record),
 			    void *owner, uint64_t *out_epoch, struct error *error);
