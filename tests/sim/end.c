@@ -42,9 +42,18 @@ static void rest_await(const char *when)
 /* A fenced device, a journal that failed and a bypass stay until the next start. */
 static void node_renew(void)
 {
+	uint64_t lives = sim.node.lives, until_us;
+
 	rest_await("at the end");
 	node_stop(&sim.node);
-	sim_run_for(REST_STEP_US);
+	/* What is still on its way down may keep the old life for longer than a step. */
+	until_us = kernel.now_us + REST_US;
+	while (sim.node.lives == lives || sim.node.state != NODE_SERVING) {
+		if (kernel.now_us > until_us)
+			sim_fail("no clean restart within %u s: %s", (unsigned)(REST_US / SECOND_US),
+				 sim.node.refused);
+		sim_run_for(REST_STEP_US);
+	}
 	rest_await("after a clean restart");
 }
 
