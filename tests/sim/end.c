@@ -42,9 +42,10 @@ static void rest_await(const char *when)
 /* A fenced device, a journal that failed and a bypass stay until the next start. */
 static void node_renew(void)
 {
-	uint64_t lives = sim.node.lives, until_us;
+	uint64_t lives, until_us;
 
 	rest_await("at the end");
+	lives = sim.node.lives;
 	node_stop(&sim.node);
 	/* What is still on its way down may keep the old life for longer than a step. */
 	until_us = kernel.now_us + REST_US;
