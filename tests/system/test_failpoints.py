@@ -84,8 +84,7 @@ class Stops(failpoints.Case):
             return self.begin(point, 1, 'stop')
         self.fill()
         self.cache.kill()
-        # The first record of a life is its own, at the start: what epochs it may use.
-        self.cache.spawn(f"{point}:{2 if point.startswith('journal_') else 1}=stop")
+        self.cache.spawn(failpoints.armed(point, 1, 'stop'))
         self.cache.wait_ready()
         child = os.fork()
         if child == 0:

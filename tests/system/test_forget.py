@@ -5,6 +5,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import failpoints   # noqa: E402
 import frames   # noqa: E402
 import node     # noqa: E402
 
@@ -104,8 +105,7 @@ class Forget(unittest.TestCase):
     def dies_while_forgetting(self, step):
         self.both_stored()
         self.cache.kill()
-        # The first record of a life is its own, at the start: what epochs it may use.
-        self.cache.start(f"{step}:{2 if step.startswith('journal_') else 1}=kill")
+        self.cache.start(failpoints.armed(step, 1, 'kill'))
         self.assertFalse(self.forget('old'), f'{step}: answered by a daemon that must have died')
         self.assertTrue(self.cache.wait_death(10), f'{step} was not reached')
         self.start_without_catalogue()
