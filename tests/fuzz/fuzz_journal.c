@@ -105,13 +105,19 @@ static void note(void *owner, const struct journal_record *record)
 	journal_floors_raise(owner, record);
 }
 
+/* Of an earlier input nothing may be left; the records themselves are many, and do not count. */
+static void floors_clear(struct journal_floors *floors)
+{
+	floors->all = floors->reserved = floors->count = 0;
+}
+
 /* What the file says when it is whole; false: it is not. */
 static bool floors_expected(const uint8_t *bytes, size_t count, struct journal_floors *floors)
 {
 	struct journal_record record;
 	uint8_t id[8];
 
-	floors->all = floors->count = 0;
+	floors_clear(floors);
 	if (count < JOURNAL_RECORD_BYTES || !journal_head_unpack(bytes, id))
 		return false;
 	for (uint64_t n = 1; n < count / JOURNAL_RECORD_BYTES; n++) {
@@ -141,7 +147,7 @@ static struct journal *open_and_ask(struct journal_floors *told, uint64_t *epoch
 	struct error error = { 0 };
 	int result;
 
-	told->all = told->count = 0;
+	floors_clear(told);
 	result = journal_open(&journal, path, false, note, told, epoch, &error);
 	assert(result == 0);
 	assert(*epoch == journal_floors_highest(told) + 1);
