@@ -7,11 +7,13 @@
     tests/reliability.py --list
 
 Each run of a part is kept with its date, commit and minutes; totals add up over runs. A part ends by itself at its share,
-between two of its steps. A failure is recorded with the command that shows it again, and the exit status is 1. Needs the
+between two of its steps, or on SIGTERM with what was done. A failure is recorded with the command that shows it again,
+and the exit status is 1. Needs the
 programs and unit tests of build/test/unit, and the simulator of build/test/sim (make reliability builds them).
 """
 import argparse
 import datetime
+import fcntl
 import glob
 import json
 import os
@@ -390,14 +392,18 @@ def commit():
 def record_run(run):
     os.makedirs(RECORDS, exist_ok=True)
     path = os.path.join(RECORDS, f'{version()}.json')
-    record = load(path)
-    record['version'] = version()
-    record['runs'].append(run)
-    record['totals'] = totals(record['runs'])
-    with open(path + '.new', 'w', encoding='utf-8') as file:
-        json.dump(record, file, indent=1, sort_keys=True)
-        file.write('\n')
-    os.rename(path + '.new', path)
+    with open(os.path.join(TOP, 'build/reliability.lock'), 'w', encoding='utf-8') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)   # another part may run beside this one
+        record = load(path)
+        record['version'] = version()
+        record['runs'].append(run)
+        record['totals'] = totals(record['runs'])
+        with open(path + '.new', 'w', encoding='utf-8') as file:
+            json.dump(record, file, indent=1, sort_keys=True)
+            file.write('\n')
+        os.rename(path + '.new', path)
+        if os.path.exists(DOCUMENT):
+            document(False)
 
 
 def run_part(name, seconds):
@@ -408,6 +414,10 @@ def run_part(name, seconds):
     run = {'part': name, 'date': datetime.date.today().isoformat(), 'commit': commit()}
     try:
         PARTS[name][0](part)
+    except SystemExit:   # told to end: what was done so far is true
+        if part.figures:
+            record_run(run | {'minutes': round((time.monotonic() - began) / 60, 2), 'figures': part.figures})
+        raise
     except Skip as skip:
         print(f'SKIPPED  {name}: {skip}', flush=True)
         return True
@@ -480,8 +490,6 @@ def main():
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))   # what was started ends with us
     shares = sum(PARTS[name][1] for name in names)
     good = [run_part(name, line.minutes * 60 * PARTS[name][1] / shares) for name in names]
-    if os.path.exists(DOCUMENT):
-        document(False)
     return 0 if all(good) else 1
 
 
