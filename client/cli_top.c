@@ -244,8 +244,8 @@ static void top_draw(const struct top *top)
 	cli_line(cli, CLI_PLAIN, "%s", "");
 	tiers_draw(top);
 	tenants_draw(top);
+	devices_draw(top); /* before the calls: a low terminal shows a sick disk all the same */
 	calls_draw(top);
-	devices_draw(top);
 }
 
 /* The next moment. */
