@@ -206,7 +206,7 @@ vllm-sources: deps-vllm
 # ---- dependencies and installing ----
 
 deps:
-	@.ci/deps build test vllm
+	@.ci/deps build test vllm $(if $(filter true,$(CI)),browser)
 deps-vllm:
 	@.ci/deps vllm
 deps-build:

@@ -10,7 +10,7 @@ import time
 
 import node
 
-NAMES = ('chromium', 'chromium-browser', 'google-chrome')
+NAMES = ('chromium', 'chromium-headless-shell', 'chromium-browser', 'google-chrome')
 WAIT_SECONDS = 30
 
 

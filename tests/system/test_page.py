@@ -73,7 +73,7 @@ class PageText(unittest.TestCase):
         self.assertEqual(re.findall(r'(?:src|href)="(?!data:)[^"]*"|url\(|@import|innerHTML|style="', text), [])
 
 
-@unittest.skipIf(browser.find() is None, 'no Chromium here: apt-get install chromium')
+@unittest.skipIf(browser.find() is None, 'no Chromium here: .ci/deps browser')
 class Page(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
