@@ -1,0 +1,186 @@
+/* transfer/cost.c: costs of copies: lines through measurements, and what follows from them. */
+#include "transfer/cost.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define KIB UINT64_C(1024)
+
+const uint64_t cost_lengths[COST_LENGTHS] = { KIB,       4 * KIB,    16 * KIB,  64 * KIB,
+					      256 * KIB, 1024 * KIB, 4096 * KIB };
+
+static const char *const direction_names[COPY_DIRECTIONS] = { "store", "load" };
+static const char *const path_names[COPY_PATHS] = { "loop", "2d", "batch", "kernel" };
+
+#define HEAD "kvtier copy costs 1: "
+
+struct cost_line cost_line_of(double few_ns, double many_ns)
+{
+	double run_ns = (many_ns - few_ns) / (COST_MANY - COST_FEW);
+	double least_ns = many_ns / COST_MANY / 2; /* a start never explains more than half */
+
+	if (run_ns < least_ns)
+		run_ns = least_ns;
+	double start_ns = few_ns - COST_FEW * run_ns;
+	return (struct cost_line){ .start_ns = (float)(start_ns > 0 ? start_ns : 0),
+				   .run_ns = (float)run_ns };
+}
+
+/* Between two lengths both numbers are taken to be linear in the bytes, as the link's share is. */
+static struct cost_line line_at(const struct cost_line lines[COST_LENGTHS], uint64_t bytes)
+{
+	struct cost_line below = lines[0], above;
+	unsigned n = 1;
+
+	if (bytes <= cost_lengths[0])
+		return below;
+	while (n < COST_LENGTHS && cost_lengths[n] < bytes)
+		n++;
+	if (n == COST_LENGTHS) {
+		struct cost_line line = lines[COST_LENGTHS - 1];
+
+		line.run_ns *= (float)bytes / (float)cost_lengths[COST_LENGTHS - 1];
+		return line;
+	}
+	below = lines[n - 1];
+	above = lines[n];
+	float share = (float)(bytes - cost_lengths[n - 1]) /
+		      (float)(cost_lengths[n] - cost_lengths[n - 1]);
+	return (struct cost_line){
+		.start_ns = below.start_ns + share * (above.start_ns - below.start_ns),
+		.run_ns = below.run_ns + share * (above.run_ns - below.run_ns),
+	};
+}
+
+static bool is_measured(const struct cost_table *table, enum copy_direction direction,
+			enum copy_path path)
+{
+	for (unsigned n = 0; n < COST_LENGTHS; n++)
+		if (!(table->lines[direction][path][n].run_ns > 0))
+			return false;
+	return true;
+}
+
+double cost_estimate(const struct cost_table *table, enum copy_path path,
+		     const struct cost_shape *shape)
+{
+	if (!is_measured(table, shape->direction, path))
+		return INFINITY;
+	struct cost_line line = line_at(table->lines[shape->direction][path], shape->run_bytes);
+	double calls = path == COPY_2D ? (double)shape->rectangles : 1;
+
+	return calls * line.start_ns + (double)shape->runs * line.run_ns;
+}
+
+enum copy_path cost_choose(const struct cost_table *table, unsigned allowed,
+			   const struct cost_shape *shape)
+{
+	enum copy_path best = COPY_LOOP;
+	double best_ns = INFINITY;
+
+	for (unsigned path = 0; path < COPY_PATHS; path++) {
+		double ns = (allowed & 1u << path) == 0
+				    ? INFINITY
+				    : cost_estimate(table, (enum copy_path)path, shape);
+
+		if (ns < best_ns) {
+			best = (enum copy_path)path;
+			best_ns = ns;
+		}
+	}
+	return best;
+}
+
+/* ---- as text ---- */
+
+size_t cost_print(const struct cost_table *table, const char *of, char text[COST_TEXT_BYTES])
+{
+	size_t used = (size_t)snprintf(text, COST_TEXT_BYTES, HEAD "%.200s\n", of);
+
+	for (unsigned direction = 0; direction < COPY_DIRECTIONS; direction++)
+		for (unsigned path = 0; path < COPY_PATHS; path++) {
+			if (!is_measured(table, direction, path))
+				continue;
+			used += (size_t)snprintf(text + used, COST_TEXT_BYTES - used, "%s %s",
+						 direction_names[direction], path_names[path]);
+			for (unsigned n = 0; n < COST_LENGTHS; n++) {
+				const struct cost_line *line = &table->lines[direction][path][n];
+
+				used += (size_t)snprintf(text + used, COST_TEXT_BYTES - used,
+							 " %.6g+%.6g", (double)line->start_ns,
+							 (double)line->run_ns);
+			}
+			used += (size_t)snprintf(text + used, COST_TEXT_BYTES - used, "\n");
+		}
+	return used;
+}
+
+static int name_find(const char *const *names, unsigned count, const char *name)
+{
+	for (unsigned n = 0; n < count; n++)
+		if (strcmp(names[n], name) == 0)
+			return (int)n;
+	return -1;
+}
+
+/* One line of numbers; false: not one. */
+static bool row_read(const char *text, struct cost_table *table)
+{
+	char direction_name[16], path_name[16];
+	int used = 0;
+
+	if (sscanf(text, "%15s %15s%n", direction_name, path_name, &used) != 2)
+		return false;
+	int direction = name_find(direction_names, COPY_DIRECTIONS, direction_name);
+	int path = name_find(path_names, COPY_PATHS, path_name);
+	if (direction < 0 || path < 0)
+		return false;
+	for (unsigned n = 0; n < COST_LENGTHS; n++) {
+		struct cost_line line;
+		int more = 0;
+
+		text += used;
+		if (sscanf(text, " %f+%f%n", &line.start_ns, &line.run_ns, &more) != 2 ||
+		    !isfinite(line.start_ns) || !isfinite(line.run_ns) || line.start_ns < 0 ||
+		    line.run_ns <= 0)
+			return false;
+		used = more;
+		table->lines[direction][path][n] = line;
+	}
+	return text[used] == '\0';
+}
+
+int cost_read(const char *text, const char *of, struct cost_table *out_table, struct error *error)
+{
+	struct cost_table table = { 0 };
+	char head[sizeof(HEAD) + 200], line[COST_TEXT_BYTES];
+
+	snprintf(head, sizeof(head), HEAD "%.200s", of);
+	for (unsigned number = 1; *text != '\0'; number++) {
+		size_t bytes = strcspn(text, "\n");
+
+		if (text[bytes] != '\n' || bytes >= sizeof(line))
+			return error_set(error, -EINVAL, "line %u of the copy costs is not whole",
+					 number);
+		memcpy(line, text, bytes);
+		line[bytes] = '\0';
+		text += bytes + 1;
+		if (number == 1 && strncmp(line, HEAD, sizeof(HEAD) - 1) != 0)
+			return error_set(error, -EINVAL, "these are no copy costs");
+		if (number == 1 && strcmp(line, head) != 0)
+			return error_set(error, -ENOENT, "the copy costs are those of \"%.80s\"",
+					 line + sizeof(HEAD) - 1);
+		if (number > 1 && !row_read(line, &table))
+			return error_set(error, -EINVAL, "line %u of the copy costs is damaged",
+					 number);
+		if (number > 1 + COPY_DIRECTIONS * COPY_PATHS)
+			return error_set(error, -EINVAL, "the copy costs have too many lines");
+	}
+	if (!is_measured(&table, COPY_STORE, COPY_LOOP) ||
+	    !is_measured(&table, COPY_LOAD, COPY_LOOP))
+		return error_set(error, -EINVAL, "the copy costs end too early");
+	*out_table = table;
+	return 0;
+}
