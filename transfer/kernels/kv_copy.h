@@ -1,5 +1,5 @@
 /*
- * transfer/kernels/kv_copy.h: what the copy kernel is given. Host, device and tests share this file.
+ * transfer/kernels/kv_copy.h: what the copy kernel is given. Host, device, tests share it.
  * The kernel moves fragments between a device's memory and pinned, mapped host memory, each to a
  * place of its own, without a buffer between. Work is counted in steps, of at most
  * KV_COPY_STEP_BYTES of one fragment each; a team of KV_COPY_TEAM threads does one step at a time,
