@@ -1,6 +1,6 @@
 /*
- * tests/gpu/kv_copy_emulate.h: the copy kernel, run by the CPU from the source that the GPUs' images are
- * made of. Addresses are those of this process.
+ * tests/gpu/kv_copy_emulate.h: the copy kernel, run by the CPU from the source that the images for
+ * GPUs are made of. Addresses are those of this process.
  */
 #ifndef KVTIER_TESTS_GPU_KV_COPY_EMULATE_H
 #define KVTIER_TESTS_GPU_KV_COPY_EMULATE_H

@@ -1,5 +1,5 @@
 /*
- * tests/gpu/test_kv_copy_far.c: fragments longer than 32 bits count, which nobody has the memory for.
+ * tests/gpu/test_kv_copy_far.c: fragments as long as can be, which nobody has the memory for.
  * The kernel's source is run as C, with reads and writes that only note their addresses.
  */
 #define KV_COPY_EMULATED
