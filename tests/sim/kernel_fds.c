@@ -218,6 +218,9 @@ ssize_t __wrap_read(int fd, void *target, size_t bytes)
 
 	if (!fd_is_ours(fd))
 		return __real_read(fd, target, bytes);
+	object = object_at(fd);
+	if (object != NULL && object->kind == OBJECT_FILE)
+		return file_read(object, target, bytes);
 	object = object_of(fd, OBJECT_EVENT);
 	if (object == NULL)
 		return -1;

@@ -35,7 +35,8 @@ struct object {
 		struct file *file; /* FILE */
 		char path[128];    /* FOLDER */
 	};
-	bool has_lock; /* FILE */
+	bool has_lock;     /* FILE */
+	uint64_t position; /* FILE: where read() goes on */
 };
 
 struct epoll {
@@ -73,6 +74,7 @@ struct object *object_at(int fd);
 short sock_events(const struct sock *sock);
 void sock_close(struct sock *sock);
 void file_close(struct object *object);
+ssize_t file_read(struct object *object, void *target, size_t bytes);
 void mappings_end_of(struct process *process);
 
 static inline int fail(int code)

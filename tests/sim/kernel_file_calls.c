@@ -176,6 +176,12 @@ int __wrap_lstat(const char *path, struct stat *out_status)
 				  : __real_lstat(path, out_status);
 }
 
+int __wrap_stat(const char *path, struct stat *out_status)
+{
+	return is_simulated(path) ? file_status(file_at(path), out_status)
+				  : __real_stat(path, out_status);
+}
+
 int __wrap_fstat(int fd, struct stat *out_status)
 {
 	struct object *object;
@@ -292,6 +298,27 @@ int __wrap_fdatasync(int fd)
 	return fd_is_ours(fd) ? synced(fd) : __real_fdatasync(fd);
 }
 
+static ssize_t bytes_read(const struct file *file, void *target, size_t bytes, size_t offset)
+{
+	const uint8_t *at = file->memory != NULL ? file->memory->bytes : file->now.at;
+	size_t count = file->memory != NULL ? file->memory->size : file->now.count;
+
+	if (offset >= count)
+		return 0;
+	if (bytes > count - offset)
+		bytes = count - offset;
+	memcpy(target, at + offset, bytes);
+	return (ssize_t)bytes;
+}
+
+ssize_t file_read(struct object *object, void *target, size_t bytes)
+{
+	ssize_t count = bytes_read(object->file, target, bytes, object->position);
+
+	object->position += (uint64_t)count;
+	return count;
+}
+
 ssize_t __wrap_pread(int fd, void *target, size_t bytes, off_t offset)
 {
 	struct object *object;
@@ -301,16 +328,7 @@ ssize_t __wrap_pread(int fd, void *target, size_t bytes, off_t offset)
 	object = object_of(fd, OBJECT_FILE);
 	if (object == NULL)
 		return -1;
-	const uint8_t *at = object->file->memory != NULL ? object->file->memory->bytes
-							 : object->file->now.at;
-	size_t count = object->file->memory != NULL ? object->file->memory->size
-						    : object->file->now.count;
-	if ((size_t)offset >= count)
-		return 0;
-	if (bytes > count - (size_t)offset)
-		bytes = count - (size_t)offset;
-	memcpy(target, at + offset, bytes);
-	return (ssize_t)bytes;
+	return bytes_read(object->file, target, bytes, (size_t)offset);
 }
 
 ssize_t __wrap_pwrite(int fd, const void *source, size_t bytes, off_t offset)

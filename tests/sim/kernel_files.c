@@ -190,3 +190,17 @@ void folder_sync(const char *folder)
 		file_free_if_lost(file);
 	}
 }
+
+void file_put(const char *path, const char *text, size_t bytes)
+{
+	struct file *file = file_at(path);
+
+	if (file == NULL)
+		file = file_create(path);
+	file->now.count = 0;
+	bytes_grow(&file->now, bytes);
+	if (bytes > 0)
+		memcpy(file->now.at, text, bytes);
+	file_sync(file);
+	strcpy(file->durable_path, file->path);
+}

@@ -37,6 +37,8 @@ void bytes_grow(struct bytes *bytes, size_t count);
 void bytes_copy(struct bytes *target, const struct bytes *source);
 /* What is there now survives a power cut; of a folder, the names in it. */
 void file_sync(struct file *file);
+/* A whole file, made when it is not there; at once on the disk. */
+void file_put(const char *path, const char *text, size_t bytes);
 void folder_sync(const char *folder);
 
 #endif

@@ -75,6 +75,7 @@ WRAPPED(int, renameat, int from_folder, const char *from, int to_folder, const c
 WRAPPED(int, linkat, int from_folder, const char *from, int to_folder, const char *to, int flags)
 WRAPPED(int, chmod, const char *path, mode_t mode)
 WRAPPED(int, fchmod, int fd, mode_t mode)
+WRAPPED(int, stat, const char *path, struct stat *out_status)
 WRAPPED(int, lstat, const char *path, struct stat *out_status)
 WRAPPED(int, fstat, int fd, struct stat *out_status)
 WRAPPED(int, fstatfs, int fd, struct statfs *out_status)

@@ -24,20 +24,6 @@ static void key_make(char *line, size_t line_bytes, unsigned number)
 	line[used] = '\0';
 }
 
-/* All that was, or was not, synced is there. */
-static void file_put(const char *path, const char *text)
-{
-	struct file *file = file_at(path);
-
-	if (file == NULL)
-		file = file_create(path);
-	file->now.count = 0;
-	bytes_grow(&file->now, strlen(text));
-	memcpy(file->now.at, text, strlen(text));
-	bytes_copy(&file->durable, &file->now);
-	strcpy(file->durable_path, file->path);
-}
-
 /* The newest line is the first. With only that one left, what older keys wrote is lost. */
 static void keys_rotate(struct node *node, unsigned tenant)
 {
@@ -52,7 +38,7 @@ static void keys_rotate(struct node *node, unsigned tenant)
 	keys->count = kept + 1;
 	for (unsigned i = 0; i < keys->count; i++)
 		strcat(text, keys->lines[i]);
-	file_put(node->settings.tenants[tenant].key_file, text);
+	file_put(node->settings.tenants[tenant].key_file, text, strlen(text));
 }
 
 void node_keys_set(struct node *node)

@@ -248,13 +248,14 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 
 	printf("sim: %llu seeds in %.1f s: %llu operations, %llu blocks stored, %llu loads proven, "
 	       "%llu missed; %llu lives of the daemon (%llu killed, %llu power cuts), %llu of "
-	       "engines, %llu disk faults, %.0f s of its own time\n",
+	       "engines, %llu disk faults, %llu settings changed, %.0f s of its own time\n",
 	       (unsigned long long)figures->seeds, seconds,
 	       (unsigned long long)figures->operations, (unsigned long long)figures->stored,
 	       (unsigned long long)figures->served, (unsigned long long)figures->missed,
 	       (unsigned long long)figures->lives, (unsigned long long)figures->kills,
 	       (unsigned long long)figures->power_cuts, (unsigned long long)figures->engine_lives,
-	       (unsigned long long)figures->faults, (double)figures->virtual_us / 1e6);
+	       (unsigned long long)figures->faults, (unsigned long long)figures->reloads,
+	       (double)figures->virtual_us / 1e6);
 	if (line->json == NULL)
 		return 0;
 	if (file == NULL)
@@ -263,13 +264,14 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		"{\"seeds\": %llu, \"seconds\": %.3f, \"operations\": %llu, \"stored\": %llu, "
 		"\"served\": %llu, \"missed\": %llu, \"lives\": %llu, \"kills\": %llu, "
 		"\"power_cuts\": %llu, \"stops\": %llu, \"engine_lives\": %llu, "
-		"\"disk_faults\": %llu, \"virtual_seconds\": %.3f, \"wrong\": 0}\n",
+		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"virtual_seconds\": %.3f, \"wrong\": 0}\n",
 		(unsigned long long)figures->seeds, seconds,
 		(unsigned long long)figures->operations, (unsigned long long)figures->stored,
 		(unsigned long long)figures->served, (unsigned long long)figures->missed,
 		(unsigned long long)figures->lives, (unsigned long long)figures->kills,
 		(unsigned long long)figures->power_cuts, (unsigned long long)figures->stops,
 		(unsigned long long)figures->engine_lives, (unsigned long long)figures->faults,
+		(unsigned long long)figures->reloads,
 		(double)figures->virtual_us / 1e6);
 	return fclose(file) == 0 ? 0 : -errno;
 }

@@ -20,7 +20,7 @@ void model_start(void)
 	model.moment = 1;
 	model.served = model.missed = model.stored = 0;
 	memset(model.bypassed, 0, sizeof(model.bypassed));
-	model.drained = 0;
+	model.bypassed_all = model.drained = 0;
 }
 
 uint64_t model_now(void)

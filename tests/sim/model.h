@@ -39,7 +39,8 @@ struct model {
 	uint64_t served, missed, stored;
 	/* BYPASS on was answered then, and nothing else was said since; 0: not known to be on. */
 	uint64_t bypassed[TENANTS_MAX];
-	uint64_t drained; /* the same of DRAIN */
+	uint64_t bypassed_all; /* the same of the settings in force */
+	uint64_t drained;      /* the same of DRAIN */
 };
 
 extern struct model model;

@@ -4,10 +4,12 @@
 #include "daemon/batch.h"
 #include "daemon/mover.h"
 #include "daemon/purge.h"
+#include "daemon/reload.h"
 #include "daemon/server.h"
 
 #include <assert.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define DEVICE_HEAD_BYTES (UINT64_C(4) << 20)
@@ -80,6 +82,9 @@ void node_create(struct node *node, const struct node_shape *shape, const char *
 	settings_set_all(node);
 	snprintf(node->catalog_path, sizeof(node->catalog_path), "%.40s/catalog/db",
 		 node->settings.state_directory);
+	snprintf(node->settings_path, sizeof(node->settings_path), "%s.yaml", node->folder);
+	node->sources.file = node->settings_path;
+	settings_file_mend(node);
 }
 
 const char *node_socket(const struct node *node, unsigned tenant)
@@ -105,6 +110,10 @@ static bool node_turn(struct node *node)
 			node->state = NODE_STOPPING;
 			stop_us = daemon->now_us + NODE_DRAIN_US;
 			daemon_stop(daemon);
+		}
+		if (node->must_reload && stop_us == 0) {
+			node->must_reload = false;
+			reload_by_signal(daemon);
 		}
 		if (stop_us != 0 && daemon->now_us >= stop_us)
 			return false;
@@ -134,14 +143,30 @@ static _Noreturn void node_leave(struct node *node)
 	process_exit();
 }
 
+/* The file says what can change while it runs; the rest is the machine's, and smaller than a file
+ * may ask for. */
+static int node_open(struct node *node, struct daemon **out_daemon, struct error *error)
+{
+	struct daemon_seams seams = { .io_ops = &disk_ops, .catalog_ops = &node_catalog_ops };
+	struct settings *settings = malloc(2 * sizeof(*settings));
+	int result = settings_load(&settings[1], &node->sources, error);
+
+	if (result == 0) {
+		settings[0] = node->settings;
+		settings_take(&settings[0], &settings[1]);
+		result = daemon_create(out_daemon, &settings[0], &seams, error);
+	}
+	free(settings);
+	return result < 0 ? result : reload_create(*out_daemon, &node->sources, error);
+}
+
 static void *node_live(void *argument)
 {
 	struct node *node = argument;
-	struct daemon_seams seams = { .io_ops = &disk_ops, .catalog_ops = &node_catalog_ops };
 	struct error error = { .code = 0 };
 	struct daemon *daemon = NULL;
 
-	if (daemon_create(&daemon, &node->settings, &seams, &error) < 0 ||
+	if (node_open(node, &daemon, &error) < 0 ||
 	    threads_start(&node->threads, daemon, &error) < 0) {
 		snprintf(node->refused, sizeof(node->refused), "%s", error.text);
 		node_leave(node);
@@ -163,7 +188,8 @@ void node_start(struct node *node)
 {
 	assert(node->state == NODE_DOWN);
 	node->state = NODE_STARTING;
-	node->must_stop = false;
+	node->must_stop = node->must_reload = false;
+	settings_file_boot(node);
 	node->lives++;
 	node_keys_set(node);
 	node->process = process_start("kvtierd", node_live, node);
@@ -172,6 +198,12 @@ void node_start(struct node *node)
 void node_stop(struct node *node)
 {
 	node->must_stop = true;
+}
+
+void node_hang_up(struct node *node)
+{
+	settings_file_asked(node, true);
+	node->must_reload = true;
 }
 
 static void node_is_down(struct node *node, bool is_power_cut)
@@ -190,6 +222,7 @@ static void node_is_down(struct node *node, bool is_power_cut)
 
 void node_look(struct node *node)
 {
+	settings_file_look(node);
 	if (node->state == NODE_DOWN || node->process->is_alive)
 		return;
 	node->starts_failed += node->refused[0] != '\0';
@@ -254,5 +287,7 @@ const char *node_unrest(struct node *node)
 		return "a FORGET is left";
 	if (purge_is_under_way(daemon))
 		return "a purge is under way";
+	if (node->must_reload || reload_is_busy(daemon))
+		return "a reload is under way";
 	return tenants_unrest(daemon);
 }

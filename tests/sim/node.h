@@ -9,6 +9,7 @@
 #include "daemon/threads.h"
 #include "tests/sim/disk.h"
 #include "tests/sim/model.h"
+#include "tests/sim/settings_file.h"
 
 #define NODE_KEYS_MAX 3u
 #define NODE_KEY_LINE_BYTES 96u
@@ -40,14 +41,17 @@ struct node_shape {
 
 struct node {
 	struct node_shape shape;
-	struct settings settings;
+	struct settings settings; /* of a start, without what its file says */
+	char settings_path[48];
+	struct settings_sources sources;
+	struct settings_model file;
 	enum node_state state;
 	struct process *process;
 	struct daemon *daemon; /* while it is SERVING or STOPPING */
 	struct threads threads;
 	struct disk *disks[NVME_DEVICES_MAX];
 	char folder[32], catalog_path[64];
-	bool must_stop;
+	bool must_stop, must_reload;
 	bool was_in_clear; /* in some life */
 	struct node_keys {
 		unsigned count, made;
@@ -62,6 +66,8 @@ void node_create(struct node *node, const struct node_shape *shape, const char *
 void node_start(struct node *node);
 /* Asks for a clean stop. */
 void node_stop(struct node *node);
+/* SIGHUP. */
+void node_hang_up(struct node *node);
 /* Here and now, whatever it is doing; it may be DOWN. */
 void node_kill(struct node *node, bool is_power_cut);
 const char *node_socket(const struct node *node, unsigned tenant);

@@ -16,6 +16,7 @@
 #define LOOKS_MAX 4u
 #define PURGE_LOOKS_MAX 10u
 #define LOOK_PAUSE_US 50000u
+#define RELOADS_MAX 4u
 
 static uint64_t below(struct operator *operator, uint64_t limit)
 {
@@ -38,6 +39,7 @@ static bool operator_ask(struct operator *operator)
 	uint64_t request = header->request;
 	ssize_t bytes;
 
+	operator->was_answered = false;
 	if (send(operator->fd, operator->frame, header->bytes, MSG_NOSIGNAL) < 0)
 		return false;
 	for (;;) {
@@ -47,8 +49,10 @@ static bool operator_ask(struct operator *operator)
 		if (bytes <= 0)
 			return false;
 		operator->frame[bytes] = '\0';
-		if (header->request == request)
-			return header->result == 0 && header->type != FRAME_ERROR;
+		if (header->request != request)
+			continue;
+		operator->was_answered = true;
+		return header->result == 0 && header->type != FRAME_ERROR;
 	}
 }
 
@@ -255,12 +259,43 @@ static void look(struct operator *operator)
 	}
 }
 
+static void reload_ask(struct operator *operator)
+{
+	bool was_done;
+
+	verb_make(operator, FRAME_OPERATE_RELOAD);
+	settings_file_asked(operator->node, false);
+	was_done = operator_ask(operator);
+	if (operator->was_answered)
+		settings_file_answered(operator->node, was_done);
+}
+
+/* At the end there is a right file again, unless it is killed before. */
+static void reload(struct operator *operator)
+{
+	unsigned rounds = 1 + (unsigned)below(operator, RELOADS_MAX);
+
+	for (unsigned i = 0; i < rounds; i++) {
+		bool is_signal = below(operator, 2) == 0;
+
+		if (below(operator, 5) > 0)
+			settings_file_change(operator->node, &operator->random);
+		if (is_signal)
+			node_hang_up(operator->node);
+		if (!is_signal || below(operator, 3) == 0)
+			reload_ask(operator);
+		pause_us(below(operator, operator->for_us + 1) / rounds);
+	}
+	settings_file_mend(operator->node);
+	reload_ask(operator);
+}
+
 static void *operator_live(void *argument)
 {
 	static void (*const tasks[])(struct operator *operator) = {
 		[OPERATOR_BYPASS] = bypass_for_a_while, [OPERATOR_DRAIN] = drain_for_a_while,
 		[OPERATOR_PURGE] = purge,		[OPERATOR_PIN] = pin,
-		[OPERATOR_LOOK] = look,
+		[OPERATOR_LOOK] = look,			[OPERATOR_RELOAD] = reload,
 	};
 	struct operator *operator = argument;
 

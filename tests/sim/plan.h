@@ -33,6 +33,8 @@ enum operation_kind {
 	OP_PURGE,
 	OP_PIN,
 	OP_LOOK,
+	OP_RELOAD,
+	OP_SIGHUP,
 	OP_NODE_KILL,
 	OP_POWER_CUT,
 	OP_NODE_STOP,

@@ -36,7 +36,8 @@ enum operator_task {
 	OPERATOR_DRAIN,  /* for a while */
 	OPERATOR_PURGE,  /* all, a tenant or a space; and looks on */
 	OPERATOR_PIN,    /* a space or some blocks of it, and perhaps no longer */
-	OPERATOR_LOOK    /* lists, a block, the settings, requests */
+	OPERATOR_LOOK,   /* lists, a block, the settings, requests */
+	OPERATOR_RELOAD  /* other settings, by the verb and by SIGHUP */
 };
 
 struct operator {
@@ -47,6 +48,7 @@ struct operator {
 	uint64_t for_us, request;
 	struct random random;
 	int fd;
+	bool was_answered;
 	uint8_t space[16]; /* of those that were listed */
 	uint8_t frame[FRAME_BYTES_MAX + 1] __attribute__((aligned(8)));
 };

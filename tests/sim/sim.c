@@ -57,6 +57,9 @@ static void node_keep_up(void)
 	if (sim.node.refused[0] != '\0' && sim.is_ending)
 		sim_tell("the daemon does not start: %s", sim.node.refused);
 	if (kernel.now_us >= sim.start_at_us) {
+		/* A file that refuses the start is put right, and any other now and then. */
+		if (!settings_file_is_right(&sim.node) || kernel_below(2) == 0)
+			settings_file_mend(&sim.node);
 		node_start(&sim.node);
 		sim.start_at_us = 0;
 	}
@@ -190,6 +193,9 @@ static void operation_on_node(const struct operation *operation)
 	case OP_NODE_STOP:
 		node_stop(&sim.node);
 		break;
+	case OP_SIGHUP:
+		node_hang_up(&sim.node);
+		break;
 	case OP_NODE_STALL:
 		node_stall(operation);
 		break;
@@ -249,6 +255,7 @@ static void operation_do(const struct operation *operation)
 	case OP_PURGE:
 	case OP_PIN:
 	case OP_LOOK:
+	case OP_RELOAD:
 		operator_start(&sim.operator, &sim.node,
 			       operation->kind - OP_BYPASS + OPERATOR_BYPASS, operation->seed);
 		break;
@@ -296,6 +303,7 @@ static void figures_add(struct sim_figures *figures, uint64_t began_us)
 	for (unsigned i = 0; i < sim.node.shape.devices; i++)
 		for (unsigned n = 0; n < DISK_FAULTS; n++)
 			figures->faults += sim.node.disks[i]->hits[n];
+	figures->reloads += sim.node.file.reloads;
 	figures->resumes += kernel.resumes;
 	figures->virtual_us += kernel.now_us - began_us;
 	figures->digest = kernel.digest;

@@ -18,7 +18,7 @@ struct sim_options {
 struct sim_figures {
 	uint64_t seeds, operations, stored, served, missed;
 	uint64_t lives, kills, power_cuts, stops, starts_failed, engine_lives;
-	uint64_t resumes, virtual_us, faults;
+	uint64_t resumes, virtual_us, faults, reloads;
 	uint64_t digest; /* of the last history */
 };
 
