@@ -28,6 +28,8 @@ LIBRARIES = {
     'zlib.h': ['bench/'],                # packed traces
     'xxhash.h': ['client/kvtier_route.c'],
     'isa-l': ['tests/'],                 # only what our checksum is held against
+    'cuda.h': ['tests/'],               # what transfer/gpu_calls.h is held against
+    'hip/': ['tests/'],
     'cmocka.h': ['tests/'],
 }
 # libkvtier links nothing but libc, so these must not get into what it is made of.
