@@ -4,7 +4,7 @@
 # make help       the rest
 #
 # Variables: CC=clang  SANITIZE=address,undefined (or thread; a build folder of its own)  FAILPOINTS=1 (named failpoints)
-#            SMALL=1 (for the simulator)  BUILD=folder  WERROR=1  DESTDIR=  PREFIX=/usr/local
+#            SMALL=1 (small pools, for the simulator)  BUILD=folder  WERROR=1  DESTDIR=  PREFIX=/usr/local
 
 VERSION  := 0.1.0
 comma    := ,
@@ -12,7 +12,7 @@ BUILD    ?= build$(if $(SANITIZE),/$(subst $(comma),+,$(SANITIZE)),$(if $(FAILPO
 PREFIX   ?= /usr/local
 CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes
-override CPPFLAGS += -I. -D_GNU_SOURCE -DKVTIER_VERSION='"$(VERSION)"' -DKVTIER_FAILPOINTS=$(if $(or $(FAILPOINTS),$(SANITIZE),$(SMALL)),1,0)$(if $(SMALL), -DKVTIER_SMALL=1)
+override CPPFLAGS += -I. -D_GNU_SOURCE -DKVTIER_VERSION='"$(VERSION)"' -DKVTIER_FAILPOINTS=$(if $(or $(FAILPOINTS),$(SANITIZE)),1,0)$(if $(SMALL), -DKVTIER_SMALL=1)
 override CFLAGS   += -std=gnu11 $(WARNINGS) $(if $(WERROR),-Werror) -UNDEBUG -fPIC -fvisibility=hidden -pthread \
 		     -fno-omit-frame-pointer -MMD -MP $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
 override LDFLAGS  += -pthread -Wl,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE))
@@ -145,7 +145,7 @@ bench-rivals: deps-build
 	@$(MAKE) --no-print-directory all
 	bench/rivals/run.sh $(BUILD)
 
-# ---- the simulator: make SMALL=1 BUILD=build/test/sim sim (failpoints, and pools that run empty) ----
+# ---- the simulator: make SMALL=1 BUILD=build/test/sim sim (small pools, so that they run empty) ----
 
 # The system calls and functions of ours that tests/sim answers (kernel_wraps.h).
 sim_wraps := $(shell grep -o 'WRAPPED.[^,]*, [a-z_0-9]*' tests/sim/kernel_wraps.h | sed 's/.*, //' | grep -vx name) log_line
@@ -206,7 +206,7 @@ vllm-sources: deps-vllm
 # ---- dependencies and installing ----
 
 deps:
-	@.ci/deps build test vllm $(if $(filter true,$(CI)),browser)
+	@.ci/deps build test gpu vllm $(if $(filter true,$(CI)),browser)
 deps-vllm:
 	@.ci/deps vllm
 deps-build:
@@ -220,6 +220,7 @@ mutations:
 config:
 	@echo 'compiler: $(CC), flags: $(CPPFLAGS) $(CFLAGS)'
 	@printf '%s\n' $(options)
+	@echo "kernels for AMD: $$(transfer/kernels/build.sh clang | grep . || echo 'none, no clang with its ld.lld')"
 
 to := $(DESTDIR)$(PREFIX)
 install: all $(describe) $(BUILD)/kvtier.pc
@@ -258,8 +259,21 @@ help:
 	@echo 'make demo-vllm  vLLM asked twice across its restart  make bench-vllm what a hit saves, what the connector costs'
 	@echo 'make vllm-env   build/vllm/VLLM, from PyPI; VLLM=0.32.0, 0.29.0 or 0.22.1'
 	@echo 'make vllm-sources   the newest vLLM, not built      make clean      all of build/, build/vllm too'
+	@echo 'make ptx        NVIDIA'"'"'s kernels, by clang-19; they are committed'
 	@echo 'make sbom       BUILD/kvtier.spdx.json              make mutations  does a test miss each line of defence?'
 	@echo 'tests/run SUITE...   tests/run --help lists the suites'
+
+# The kernels of GPUs: transfer/kernels/build.sh. Where no clang links for AMD, there are no images for AMD, and all else is.
+kernels := $(BUILD)/transfer/kernels
+$(kernels)/clang: FORCE   # changes when another clang is found
+	@mkdir -p $(@D) && transfer/kernels/build.sh clang > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$(kernels)/amd_images.inc: transfer/kernels/build.sh transfer/kernels/kv_copy.gpu transfer/kernels/kv_copy.h $(kernels)/clang
+	transfer/kernels/build.sh amd $(@D)
+$(BUILD)/transfer/gpu_images.o: $(kernels)/amd_images.inc transfer/kernels/kv_copy.ptx
+$(BUILD)/transfer/gpu_images.o: private override CPPFLAGS += -I$(BUILD) -DGPU_IMAGES_FOLDER='"$(kernels)"'
+ptx:
+	transfer/kernels/build.sh ptx transfer/kernels/kv_copy.ptx
 
 $(BUILD)/daemon/page.o: daemon/page.html   # taken in by the assembler, which says nothing to -MMD
 $(BUILD)/%.o: %.c $(BUILD)/flags
@@ -272,6 +286,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
+.PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .SECONDARY:
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(describe).d

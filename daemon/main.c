@@ -16,6 +16,7 @@
 #include "daemon/watchdog.h"
 #include "daemon/verify.h"
 #include "tiers/nvme/catalog.h"
+#include "transfer/gpu_images.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -85,7 +86,7 @@ static void usage(FILE *file)
 
 static void version(void)
 {
-	char sandbox[96];
+	char sandbox[96], kernels[256];
 
 	sandbox_describe(sandbox, sizeof(sandbox));
 	printf("kvtierd %s\n", KVTIER_VERSION);
@@ -95,6 +96,8 @@ static void version(void)
 	printf("checksum: crc32c, %s\n", crc32c_way());
 	printf("encryption: aes-256-gcm (OpenSSL %s)\n", crypto_library_version());
 	printf("gpu: none, peers: none\n");
+	gpu_images_describe(kernels, sizeof(kernels));
+	printf("gpu kernels: %s\n", kernels);
 	printf("sandbox: %s\n", sandbox);
 	printf("failpoints: %s\n", KVTIER_FAILPOINTS ? "built in" : "none (release)");
 }
