@@ -137,7 +137,7 @@ class Covered:
         self.reached = set()
 
     def report(self):
-        """Prints and writes what was reached of what there is; a module's tearDownModule() calls it."""
+        """Prints and writes what was reached of what there is; called when the last was tried."""
         points = node.failpoints()
         print(f'failpoints x {self.action}: {len(self.reached)} / {len(points)}', flush=True)
         node.figures_write(f'failpoints-{self.action}.json', {

@@ -88,15 +88,15 @@ class RandomKills(unittest.TestCase):
 
 # ---- one kill at each failpoint ----
 
-class FailpointKills(failpoints.Case):
-    """Each point: blocks are stored, the daemon dies there, starts again, and serves what it has, all of it right."""
-
-
 killed = failpoints.Covered('kill')
 
 
-def tearDownModule():
-    killed.report()
+class FailpointKills(failpoints.Case):
+    """Each point: blocks are stored, the daemon dies there, starts again, and serves what it has, all of it right."""
+
+    @classmethod
+    def tearDownClass(cls):   # not the module's: RandomKills alone reach none
+        killed.report()
 
 
 def failpoint_test(point):
