@@ -3,17 +3,16 @@
 
     tests/reliability.py --minutes 60                 all parts
     tests/reliability.py --minutes 30 --parts kills,soak
+    tests/reliability.py --minutes 120 --parts soak --requests-second 60
     tests/reliability.py --document [--check]         writes (or checks) the figures in docs/RELIABILITY.md
     tests/reliability.py --list
 
 Each run of a part is kept with its date, commit and minutes; totals add up over runs. A part ends by itself at its share,
-between two of its steps, or on SIGTERM with what was done. A failure is recorded with the command that shows it again,
-and the exit status is 1. Needs the
-programs and unit tests of build/test/unit, and the simulator of build/test/sim (make reliability builds them).
+between two of its steps, or on SIGTERM with what was done. A failure is recorded with the command that shows it again and
+with what was counted until then, and the exit status is 1. Needs the programs and unit tests of build/test/unit, and the simulator of build/test/sim (make reliability builds them).
 """
 import argparse
 import datetime
-import fcntl
 import glob
 import json
 import os
@@ -29,17 +28,19 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, 'tests/system'))
 os.environ.setdefault('KVTIER_BUILD', os.path.join(TOP, 'build/test/unit'))
 import node   # noqa: E402
+from reliability_record import commit, document, load, merge, record_run, total_of   # noqa: E402
 
-DOCUMENT = os.path.join(TOP, 'docs/RELIABILITY.md')
-RECORDS = os.path.join(TOP, 'docs/reliability')
-BEGIN, END = '<!-- figures: made by tests/reliability.py --document -->', '<!-- end of figures -->'
 STEP_SECONDS_MAX = 1800      # of one step beyond its part's share; then it is ended, and a failure
 SEED_MAX = 1 << 31
 OUTPUT_BYTES_SHOWN = 4000
 CORRUPTIONS_SCALE_1 = 20000  # of tests/daemon/test_corruptions.c
 SIM_SEEDS_A_STEP = 2000
 FUZZ_PARALLEL = 2            # as tests/run does it
+CRASHES = os.path.join(TOP, 'build/fuzz/*/crashes/*')   # where tests/run lets the fuzzers leave them
+# What is more than 0 is a failure, whatever the tests thought of it.
+FAULTS = ('wrong_blocks', 'refused_starts', 'daemon_deaths', 'leaked_holds', 'failed_seeds', 'found_crashes')
 # The soak: a line through its samples, without those of the first part.
+SOAK_REQUESTS_SECOND = 60    # on average, where --requests-second says nothing; 0: as fast as it goes
 SOAK_SAMPLE_SECONDS = 5
 SOAK_WARM_UP = 0.2
 SOAK_HOURS_OF_A_SLOPE = 0.1
@@ -48,11 +49,12 @@ DESCRIPTORS_GROWTH_MAX = 2
 
 
 class Failure(Exception):
-    """What failed, and the command that shows it again."""
+    """What failed, the command that shows it again, and all that it printed."""
 
-    def __init__(self, what, command):
+    def __init__(self, what, command, output=''):
         super().__init__(what)
         self.command = command
+        self.output = output
 
 
 class Skip(Exception):
@@ -62,9 +64,10 @@ class Skip(Exception):
 class Part:
     """One run of a part: figures that add up, and how long is left."""
 
-    def __init__(self, seconds):
+    def __init__(self, seconds, requests_second):
         self.end = time.monotonic() + seconds
         self.seconds = seconds
+        self.requests_second = requests_second
         self.figures = {}
 
     def left(self):
@@ -74,21 +77,10 @@ class Part:
         self.figures = merge(self.figures, figures)
 
 
-def merge(one, two):
-    """Sums, but the largest of what is named ..._max, ..._p50 or ..._p99, and the newest of what is no number."""
-    merged = dict(one)
-    for name, value in two.items():
-        before = merged.get(name)
-        if before is None or isinstance(value, str):
-            merged[name] = value
-        else:
-            merged[name] = max(before, value) if re.search(r'_(?:max|p50|p99)$', name) else before + value
-    return merged
-
-
 def execute(command, seconds, **variables):
     """Its output; a failure says how to run it again. What it started ends with it."""
-    shown = ' '.join([f'{name}={value}' for name, value in variables.items()] + command).replace(TOP, '$PWD')
+    shown = ' '.join([f'{name}={value}' for name, value in variables.items()
+                      if name != 'KVTIER_TEST_FIGURES'] + command).replace(TOP, '$PWD')
     shown = shown.replace(sys.executable, 'python3')
     with tempfile.TemporaryDirectory(prefix='kvtier-reliability-') as folder:
         environment = {**os.environ, 'TMPDIR': folder, **{name: str(value) for name, value in variables.items()}}
@@ -105,26 +97,34 @@ def execute(command, seconds, **variables):
             except ProcessLookupError:
                 pass
     if process.returncode != 0:
-        raise Failure(f'exit status {process.returncode}:\n{output[-OUTPUT_BYTES_SHOWN:]}', shown)
+        raise Failure(f'exit status {process.returncode}:\n{output[-OUTPUT_BYTES_SHOWN:]}', shown, output)
     return output
 
 
-def unittest(path, seconds, *names, scale=1.0, seed=None):
-    """(tests that passed, skipped) of a file of tests/system."""
+def figures_read(folder):
+    """{file: its content} of what tests measured."""
+    found = {}
+    for path in glob.glob(os.path.join(folder, '*.json')):
+        with open(path, encoding='utf-8') as file:
+            found[os.path.basename(path)] = json.load(file)
+    return found
+
+
+def unittest(part, path, *names, scale=1.0, seed=0):
+    """A file of tests/system: (tests that passed, skipped, {file: figures}). What it counted is added in any case."""
     command = [sys.executable, os.path.join(TOP, path), *names]
-    variables = {'KVTIER_TEST_SCALE': scale, 'KVTIER_BUILD': node.BUILD}
-    if seed is not None:
-        variables['KVTIER_TEST_SEED'] = seed
-    output = execute(command, seconds, **variables)
+    with tempfile.TemporaryDirectory(prefix='kvtier-figures-') as folder:
+        variables = {'KVTIER_TEST_SCALE': scale, 'KVTIER_TEST_SEED': seed, 'KVTIER_BUILD': node.BUILD,
+                     'KVTIER_TEST_FIGURES': folder}
+        try:
+            output = execute(command, part.left(), **variables)
+        finally:
+            figures = figures_read(folder)
+            part.add(**figures.get('counted.json', {}))
     ran = re.search(r'^Ran (\d+) test', output, re.M)
     skipped = re.search(r'skipped=(\d+)', output)
     skips = int(skipped.group(1)) if skipped else 0
-    return int(ran.group(1)) - skips, skips
-
-
-def figures_of(name):
-    with open(os.path.join(node.FIGURES, name), encoding='utf-8') as file:
-        return json.load(file)
+    return int(ran.group(1)) - skips, skips, figures
 
 
 def seeds(part):
@@ -144,47 +144,42 @@ def run_kills(part):
     """kill -9 at random instants under load, restarts"""
     for seed in seeds(part):
         scale = 1 if part.left() > 150 else 0.5
-        unittest('tests/system/test_kills.py', part.left(), 'RandomKills', scale=scale, seed=seed)
-        done = figures_of('kills.json')
-        restart = done['restart_seconds']
-        part.add(kills=done['kills'], wrong_blocks=done['wrong_blocks'], refused_starts=done['refused_starts'],
-                 checked_blocks=done['replays']['checked_blocks'], restarts=restart['count'],
-                 restart_seconds_p50=round(restart['p50'], 4), restart_seconds_p99=round(restart['p99'], 4),
+        _, _, figures = unittest(part, 'tests/system/test_kills.py', 'RandomKills', scale=scale, seed=seed)
+        restart = figures['kills.json']['restart_seconds']
+        part.add(restarts=restart['count'], restart_seconds_p50=round(restart['p50'], 4), restart_seconds_p99=round(restart['p99'], 4),
                  restart_seconds_max=round(restart['max'], 4))
 
 
 def run_engines(part):
     """engines killed at random moments of stores and loads; what they held is free again"""
     for seed in seeds(part):
-        unittest('tests/system/test_engine_killed.py', part.left(), scale=1, seed=seed)
-        for done in figures_of('engine_killed.json').values():
-            if isinstance(done, dict) and 'seconds' in done:
-                part.add(engines_killed=done['seconds']['count'], checked_blocks=done['checked_blocks'],
-                         leaked_bytes=0, released_seconds_max=done['seconds']['max'])
+        _, _, figures = unittest(part, 'tests/system/test_engine_killed.py', scale=1, seed=seed)
+        for done in figures['engine_killed.json'].values():
+            part.add(released_seconds_max=done['seconds']['max'])
 
 
 def run_failpoints(part):
     """one kill, failure and stop at each failpoint"""
     for seed in seeds(part):
-        unittest('tests/system/test_kills.py', part.left(), 'FailpointKills', scale=1, seed=seed)
-        unittest('tests/system/test_failpoints.py', part.left(), scale=1, seed=seed)
+        _, _, killed = unittest(part, 'tests/system/test_kills.py', 'FailpointKills', scale=1, seed=seed)
+        _, _, others = unittest(part, 'tests/system/test_failpoints.py', scale=1, seed=seed)
         for action in ('kill', 'error', 'stop'):
-            done = figures_of(f'failpoints-{action}.json')
+            done = (killed if action == 'kill' else others)[f'failpoints-{action}.json']
             part.add(**{f'{action}_points_max': done['covered'], 'points_max': done['total']})
-        part.add(rounds=1, wrong_blocks=0)
+        part.add(rounds=1)
 
 
 def run_faults(part):
     """real disks, limits, clocks, catalogue files and settings, broken"""
     for seed in seeds(part):
         for path in sorted(glob.glob(os.path.join(TOP, 'tests/system/test_faults_*.py'))):
-            passed, skipped = unittest(os.path.relpath(path, TOP), part.left(), scale=1, seed=seed)
+            passed, skipped, figures = unittest(part, os.path.relpath(path, TOP), scale=1, seed=seed)
             part.add(tests=passed, skipped=skipped)
-        part.add(rounds=1, wrong_blocks=0, daemon_deaths=0, refused_starts=0)
-        add_faults(part)
+            add_faults(part, figures)
+        part.add(rounds=1)
 
 
-# Of a file of build/tests: (name in the record, where it stands). What was skipped is not there.
+# Of a file of figures: (name in the record, where it stands). What was skipped is not there.
 FAULT_FIGURES = {
     'faults_disk.json': (('power_cuts', 'power_cuts cuts'), ('fence_seconds_max', 'read_errors fence_seconds'),
                          ('slow_disk_load_seconds_p99', 'slow_disk load_seconds_slow p99'),
@@ -196,10 +191,10 @@ FAULT_FIGURES = {
 }
 
 
-def add_faults(part):
-    for file, wanted in FAULT_FIGURES.items():
-        for name, words in wanted:
-            value = figures_of(file)
+def add_faults(part, figures):
+    for file, content in figures.items():
+        for name, words in FAULT_FIGURES.get(file, ()):
+            value = content
             for word in words.split():
                 value = value.get(word, {}) if isinstance(value, dict) else {}
             if isinstance(value, (int, float)):
@@ -214,15 +209,23 @@ def run_corruptions(part):
     scale = 0.1
     while True:
         began = time.monotonic()
-        output = execute([program], part.left(), KVTIER_TEST_SCALE=scale, KVTIER_TEST_SEED=random.randrange(SEED_MAX))
-        for line in re.findall(r'^\{.*\}$', output, re.M):
-            done = json.loads(line)
-            part.add(injected=done['injected'], detected=done['detected'], wrong_blocks=done['wrong'],
-                     undamaged_lost=done['undamaged_lost'])
+        try:
+            output = execute([program], part.left(), KVTIER_TEST_SCALE=scale, KVTIER_TEST_SEED=random.randrange(SEED_MAX))
+        except Failure as failure:
+            add_corruptions(part, failure.output)
+            raise
+        add_corruptions(part, output)
         rate = scale / (time.monotonic() - began)
         scale = min(rate * part.left() * 0.9, 50)
         if scale * CORRUPTIONS_SCALE_1 < 1000:
             return
+
+
+def add_corruptions(part, output):
+    for line in re.findall(r'^\{.*\}$', output, re.M):
+        done = json.loads(line)
+        part.add(injected=done['injected'], detected=done['detected'], wrong_blocks=done['wrong'],
+                 undamaged_lost=done['undamaged_lost'])
 
 
 def run_sim(part):
@@ -232,11 +235,17 @@ def run_sim(part):
         raise Skip(f'{program} is not built')
     first = total_of(load(), 'sim').get('seeds', 0) + 1   # seeds that no recorded run had
     count = 100
+    part.add(failed_seeds=0)
     with tempfile.TemporaryDirectory() as folder:
         figures = os.path.join(folder, 'sim.json')
         while part.left() > 0:
             began = time.monotonic()
-            execute([program, '--first', str(first), '--count', str(count), '--jobs', '2', '--json', figures], part.left())
+            try:
+                execute([program, '--first', str(first), '--count', str(count), '--jobs', '2', '--json', figures],
+                        part.left())
+            except Failure:
+                part.add(failed_seeds=1)   # it ends at the first
+                raise
             with open(figures, encoding='utf-8') as file:
                 done = json.load(file)
             part.add(**{name: value for name, value in done.items() if name != 'seconds'})
@@ -250,13 +259,25 @@ def run_fuzz(part):
     targets = len(glob.glob(os.path.join(TOP, 'tests/fuzz/fuzz_*.c')))
     rounds = -(-targets // FUZZ_PARALLEL)
     seconds = max(int(part.seconds / rounds), 5)
-    output = execute([os.path.join(TOP, 'tests/run'), 'fuzz'], part.left(), KVTIER_FUZZ_SECONDS=seconds)
-    found = re.findall(r'^\s+(fuzz_\w+): (\d+) inputs in (\d+) s', output, re.M)
-    if not found:
+    before = set(glob.glob(CRASHES))
+    try:
+        output = execute([os.path.join(TOP, 'tests/run'), 'fuzz'], part.left(), KVTIER_FUZZ_SECONDS=seconds)
+    except Failure as failure:
+        add_fuzz(part, failure.output, before)
+        raise
+    if not add_fuzz(part, output, before):
         raise Skip('clang is not installed')
+
+
+def add_fuzz(part, output, before):
+    """How many targets ran to their end; minutes are of a processor, which several may have to share."""
+    found = re.findall(r'^\s+(fuzz_\w+): (\d+) inputs in \d+ s, ([\d.]+) s of a processor', output, re.M)
     for name, inputs, took in found:
-        part.add(**{f'{name}_minutes': round(int(took) / 60, 2), 'inputs': int(inputs)})
-    part.add(targets_max=len(found), crashes=0)
+        part.add(**{f'{name}_cpu_minutes': round(float(took) / 60, 2), 'inputs': int(inputs)})
+    if found:
+        part.add(targets_max=len(found))
+    part.add(found_crashes=len(set(glob.glob(CRASHES)) - before))
+    return len(found)
 
 
 def slope(samples):
@@ -273,16 +294,38 @@ def soak_sample(cache, began):
     return time.monotonic() - began, cache.rss_bytes(), descriptors
 
 
+def soak_replay(cache, random_of, requests_second):
+    """Another trace, another model's identity, another engine than before, at so many requests a second on average."""
+    requests = random_of.choice((50, 200, 800))
+    trace = node.trace_make(cache.folder, requests, seed=random_of.randrange(8))
+    options = {'deadline-ms': random_of.choice((5, 100, 2000))}
+    if requests_second:
+        with open(trace, encoding='utf-8') as file:
+            ends_ms = json.loads(file.readlines()[-1])['timestamp']
+        options['speed'] = requests_second * max(ends_ms, 1) / 1000 / requests
+    return node.Replay(cache, trace, seed=random_of.randrange(1, 20), **options)
+
+
 def run_soak(part):
     """one daemon under a changing load; memory and descriptors are a flat line"""
+    node.counted_from_zero()
+    try:
+        soak(part)
+    finally:
+        part.add(**node.counted)
+
+
+def soak(part):
     random_of = random.Random()
-    samples, sums = [], {}
+    samples = []
+    part.add(requests_second_asked=f'{part.requests_second:g}' if part.requests_second else 'as fast as it goes')
     with node.Node(cpu_mib=16, nvme_mib=96) as cache:
         cache.start()
         began = time.monotonic()
         sampled = 0.0
         replay = None
-        again = f'tests/reliability.py --parts soak --minutes {part.seconds / 60:.0f}'
+        again = (f'tests/reliability.py --parts soak --minutes {part.seconds / 60:.0f} '
+                 f'--requests-second {part.requests_second:g}')
         while part.left() > 0 or replay is not None:
             if replay is not None and not replay.is_running():
                 try:
@@ -291,28 +334,26 @@ def run_soak(part):
                     raise Failure(f'{error}\n{cache.log()}\n{cache.stats()}', again) from error
                 if done['wrong_blocks'] or done['stuck_jobs']:
                     raise Failure(f'soak: {done}', again)
-                sums = merge(sums, {name: done[name] for name in ('requests', 'checked_blocks', 'stored_blocks')})
+                part.add(**{name: done[name] for name in ('requests', 'stored_blocks')})
                 replay = None
-            if replay is None and part.left() > 0:   # another trace, another model's identity, another engine
-                trace = node.trace_make(cache.folder, random_of.choice((50, 200, 800)), seed=random_of.randrange(8),
-                                        users=random_of.choice((4, 16)))
-                replay = node.Replay(cache, trace, seed=random_of.randrange(1, 20),
-                                     **{'deadline-ms': random_of.choice((5, 100, 2000))})
+            if replay is None and part.left() > 0:
+                replay = soak_replay(cache, random_of, part.requests_second)
             if time.monotonic() - sampled >= SOAK_SAMPLE_SECONDS:
                 sampled = time.monotonic()
                 if not cache.is_alive():
                     raise Failure(f'soak: the daemon has ended\n{cache.log()}', again)
                 samples.append(soak_sample(cache, began))
             signal.sigtimedwait([], 0.05)
+        part.add(requests_second_min=round(part.figures['requests'] / (time.monotonic() - began), 1))
         stats = cache.wait_quiet()
         held = sum(share['held_slots'] + share['slots']['filling']
                    for tenant in stats['tenants'] for share in tenant['tiers'].values())
         leases = sum(tenant['leases'] for tenant in stats['tenants'])
+        part.add(held_slots=held, leases=leases)
         cache.stop()
     judge_soak(part, samples, again)
     if held or leases:
         raise Failure(f'soak: {held} slots and {leases} leases are held at the end', again)
-    part.add(held_slots=held, leases=leases, wrong_blocks=0, **sums)
 
 
 def judge_soak(part, samples, again):
@@ -324,8 +365,9 @@ def judge_soak(part, samples, again):
     rss = slope([(at, value) for at, value, _ in kept]) * 3600
     descriptors = slope([(at, value) for at, _, value in kept]) * 3600
     part.add(hours=round(samples[-1][0] / 3600, 4), rss_mib_max=round(max(s[1] for s in samples) / (1 << 20), 1))
-    if hours >= SOAK_HOURS_OF_A_SLOPE:   # of less, it says how a daemon warms up
-        part.add(rss_kib_hour_max=round(rss / 1024, 1), descriptors_hour_max=round(descriptors, 3))
+    if hours < SOAK_HOURS_OF_A_SLOPE:   # it would say how a daemon warms up
+        return
+    part.add(rss_kib_hour_max=round(rss / 1024, 1), descriptors_hour_max=round(descriptors, 3))
     if rss * hours > RSS_GROWTH_BYTES_MAX or descriptors * hours > DESCRIPTORS_GROWTH_MAX:
         raise Failure(f'soak: memory grows by {rss / 1024:.0f} KiB an hour, descriptors by {descriptors:.2f}, '
                       f'over {hours:.2f} h', again)
@@ -338,77 +380,12 @@ PARTS = {
 }
 
 
-# ---- the record ----
+# ---- a run ----
 
-def version():
-    words = subprocess.run([node.program('kvtierd'), '--version'], capture_output=True, text=True, check=True).stdout
-    return words.split()[1]
-
-
-def newest_record():
-    """The path of the record of the newest version, or None."""
-    paths = glob.glob(os.path.join(RECORDS, '*.json'))
-    return max(paths, key=lambda path: [int(part) for part in re.findall(r'\d+', os.path.basename(path))], default=None)
-
-
-def load(path=None):
-    path = path or newest_record()
-    if path is None or not os.path.exists(path):
-        return {'version': '', 'runs': [], 'totals': {}}
-    with open(path, encoding='utf-8') as file:
-        return json.load(file)
-
-
-def total_of(record, part):
-    return record['totals'].get(part, {}).get('figures', {})
-
-
-def totals(runs):
-    added = {}
-    for run in runs:
-        total = added.setdefault(run['part'], {'runs': 0, 'failed': 0, 'minutes': 0.0, 'commits': [], 'figures': {}})
-        total['runs'] += 1
-        total['failed'] += 'failed' in run
-        total['minutes'] = round(total['minutes'] + run['minutes'], 1)
-        total['last'] = run['date']
-        if run['commit'] not in total['commits']:
-            total['commits'].append(run['commit'])
-        total['figures'] = {name: round(value, 4) if isinstance(value, float) else value
-                            for name, value in merge(total['figures'], run['figures']).items()}
-    return added
-
-
-def git(*words):
-    return subprocess.run(['git', *words], cwd=TOP, capture_output=True, text=True, check=False)
-
-
-def commit():
-    """What was built; records and documents are no part of it."""
-    name = git('rev-parse', '--short=12', 'HEAD').stdout.strip() or 'unknown'
-    is_clean = git('diff', '--quiet', 'HEAD', '--', '.', ':!docs').returncode == 0
-    return name if is_clean else f'{name}-dirty'
-
-
-def record_run(run):
-    os.makedirs(RECORDS, exist_ok=True)
-    path = os.path.join(RECORDS, f'{version()}.json')
-    with open(os.path.join(TOP, 'build/reliability.lock'), 'w', encoding='utf-8') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)   # another part may run beside this one
-        record = load(path)
-        record['version'] = version()
-        record['runs'].append(run)
-        record['totals'] = totals(record['runs'])
-        with open(path + '.new', 'w', encoding='utf-8') as file:
-            json.dump(record, file, indent=1, sort_keys=True)
-            file.write('\n')
-        os.rename(path + '.new', path)
-        if os.path.exists(DOCUMENT):
-            document(False)
-
-
-def run_part(name, seconds):
+def run_part(name, seconds, requests_second):
     """True when nothing failed. It is recorded in any case."""
-    part = Part(seconds)
+    part = Part(seconds, requests_second)
+    again = f'tests/reliability.py --parts {name} --minutes {seconds / 60:.0f}'
     began = time.monotonic()
     print(f'== {name}: {PARTS[name][0].__doc__}, {seconds / 60:.1f} min', flush=True)
     run = {'part': name, 'date': datetime.date.today().isoformat(), 'commit': commit()}
@@ -416,69 +393,39 @@ def run_part(name, seconds):
         PARTS[name][0](part)
     except SystemExit:   # told to end: what was done so far is true
         if part.figures:
-            record_run(run | {'minutes': round((time.monotonic() - began) / 60, 2), 'figures': part.figures})
+            record_run(run | {'minutes': round((time.monotonic() - began) / 60, 2), 'figures': part.figures}, PARTS)
         raise
     except Skip as skip:
         print(f'SKIPPED  {name}: {skip}', flush=True)
         return True
     except AssertionError as error:   # of the helpers of tests/system
-        run['failed'] = f'tests/reliability.py --parts {name} --minutes {seconds / 60:.0f}'
+        run['failed'] = again
         print(f'FAILED   {name}: {error}', flush=True)
     except Failure as failure:
         run['failed'] = failure.command
         print(f'FAILED   {name}: {failure}\n         again: {failure.command}', flush=True)
+    if 'failed' not in run and any(part.figures.get(fault) for fault in FAULTS):
+        run['failed'] = again
+        print(f'FAILED   {name}: not all of {", ".join(FAULTS)} are 0', flush=True)
     run['minutes'] = round((time.monotonic() - began) / 60, 2)
     run['figures'] = part.figures
-    record_run(run)
+    record_run(run, PARTS)
     print(f'   {part.figures}', flush=True)
     return 'failed' not in run
-
-
-# ---- the document ----
-
-def number(value):
-    return f'{value:,}' if isinstance(value, int) else f'{value:g}'
-
-
-def figures_table(record):
-    lines = [BEGIN, '', f'Of version {record["version"]}; each run with its date and commit is in `docs/reliability/`. What is '
-             'named max, p50 or p99 is that of the worst run.', '', '| part | runs | minutes | last | figures |',
-             '| --- | --- | --- | --- | --- |']
-    for name in PARTS:
-        total = record['totals'].get(name)
-        if total is None:
-            lines.append(f'| {name} | 0 | | | not run yet |')
-            continue
-        figures = ', '.join(f'{key.replace("_", " ")} {number(value)}' for key, value in sorted(total['figures'].items()))
-        failed = f' ({total["failed"]} failed)' if total['failed'] else ''
-        lines.append(f'| {name} | {total["runs"]}{failed} | {total["minutes"]:g} | {total["last"]} | {figures} |')
-    return '\n'.join(lines + ['', END])
-
-
-def document(is_check):
-    """0, or 1 when it differs (is_check)."""
-    with open(DOCUMENT, encoding='utf-8') as file:
-        text = file.read()
-    wanted = text[:text.index(BEGIN)] + figures_table(load()) + text[text.index(END) + len(END):]
-    if is_check:
-        if text != wanted:
-            print('docs/RELIABILITY.md: its figures are not those of docs/reliability; run tests/reliability.py --document')
-        return int(text != wanted)
-    with open(DOCUMENT, 'w', encoding='utf-8') as file:
-        file.write(wanted)
-    return 0
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--minutes', type=float, default=60)
     parser.add_argument('--parts', default='', help=', '.join(PARTS))
+    parser.add_argument('--requests-second', type=float, default=SOAK_REQUESTS_SECOND,
+                        help='of the soak, on average; 0: as fast as it goes')
     parser.add_argument('--document', action='store_true', help='only the figures in docs/RELIABILITY.md')
     parser.add_argument('--check', action='store_true', help='with --document: say whether they are right, write nothing')
     parser.add_argument('--list', action='store_true')
     line = parser.parse_args()
     if line.document:
-        return document(line.check)
+        return document(PARTS, line.check)
     if line.list:
         for name, (function, share) in PARTS.items():
             print(f'{name:<12}{share:>3} %  {function.__doc__}')
@@ -489,7 +436,7 @@ def main():
         parser.error(f'no part {unknown[0]}; there are {", ".join(PARTS)}')
     signal.signal(signal.SIGTERM, lambda *unused: sys.exit(1))   # what was started ends with us
     shares = sum(PARTS[name][1] for name in names)
-    good = [run_part(name, line.minutes * 60 * PARTS[name][1] / shares) for name in names]
+    good = [run_part(name, line.minutes * 60 * PARTS[name][1] / shares, line.requests_second) for name in names]
     return 0 if all(good) else 1
 
 

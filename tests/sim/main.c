@@ -264,7 +264,7 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		"{\"seeds\": %llu, \"seconds\": %.3f, \"operations\": %llu, \"stored\": %llu, "
 		"\"served\": %llu, \"missed\": %llu, \"lives\": %llu, \"kills\": %llu, "
 		"\"power_cuts\": %llu, \"stops\": %llu, \"engine_lives\": %llu, "
-		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"virtual_seconds\": %.3f, \"wrong\": 0}\n",
+		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"virtual_seconds\": %.3f}\n",
 		(unsigned long long)figures->seeds, seconds,
 		(unsigned long long)figures->operations, (unsigned long long)figures->stored,
 		(unsigned long long)figures->served, (unsigned long long)figures->missed,

@@ -1,9 +1,11 @@
 """A real kvtierd in a folder of its own, for system tests: started, watched, killed, and gone at the end.
 
 KVTIER_BUILD names the folder of the programs (built with FAILPOINTS=1), KVTIER_TEST_SCALE multiplies how much the long
-tests do: 1, the default, is what each file's head says.
+tests do: 1, the default, is what each file's head says. KVTIER_TEST_FIGURES names the folder of what they measured;
+counted.json there is what a process of tests counted until its end, whether or not they passed.
 """
 import atexit
+import collections
 import contextlib
 import hashlib
 import json
@@ -21,13 +23,23 @@ import frames
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get('KVTIER_BUILD', os.path.join(TOP, 'build/test/unit')))
 SCALE = float(os.environ.get('KVTIER_TEST_SCALE', '1'))
-FIGURES = os.path.join(TOP, 'build/tests')
+FIGURES = os.path.abspath(os.environ.get('KVTIER_TEST_FIGURES', os.path.join(TOP, 'build/tests')))
 READY_SECONDS = 60.0
 STOP_SECONDS = 15.0
 POLL_SECONDS = 0.002
 MIB = 1 << 20
 
 running = set()
+counted = collections.Counter()
+
+
+def counted_from_zero():
+    """What was not met is 0 and not missing."""
+    counted.clear()
+    counted.update(dict.fromkeys(('starts', 'refused_starts', 'daemon_deaths', 'checked_blocks', 'wrong_blocks'), 0))
+
+
+counted_from_zero()
 
 
 @atexit.register
@@ -66,6 +78,22 @@ def figures_write(name, figures):
     with open(os.path.join(FIGURES, name), 'w', encoding='utf-8') as file:
         json.dump(figures, file, indent=1, sort_keys=True)
         file.write('\n')
+
+
+@atexit.register
+def counted_write():
+    if counted['starts']:
+        figures_write('counted.json', counted)
+
+
+def assert_block(case, got, wanted, what=None):
+    """Counts a block that came back and sees that it is the one that was stored; False: it did not come, a miss."""
+    if got is None:
+        return False
+    counted['checked_blocks'] += 1
+    counted['wrong_blocks'] += got != wanted
+    case.assertEqual(got, wanted, what)
+    return True
 
 
 def quantiles(values):
@@ -116,6 +144,7 @@ class Node:
         self.warm = warm
         self.cpu_mib, self.nvme_mib = cpu_mib, nvme_mib
         self.process = None
+        self.is_counted = False   # this life, as one that was refused or ended by itself
         self.wrapper = []   # what starts it; takes its place by exec
         self.log_from = 0
         os.makedirs(self.state, 0o700, exist_ok=True)
@@ -166,6 +195,8 @@ class Node:
                                             env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             cwd=self.folder)
         running.add(self.process)
+        counted['starts'] += 1
+        self.is_counted = False
         self.spawned = time.monotonic()
 
     def start(self, failpoint=None):
@@ -173,13 +204,26 @@ class Node:
         self.spawn(failpoint)
         return self.wait_ready()
 
-    def is_ready(self):
-        if self.process.poll() is not None:
-            raise AssertionError(f'kvtierd ended by itself: {self.process.returncode}\n{self.log()}')
+    def has_said_ready(self):
         return b'event=ready' in self.log_bytes()
 
+    def failed(self, what):
+        """Counts this life, once; the failure to be raised."""
+        if not self.is_counted:
+            counted['daemon_deaths' if self.has_said_ready() else 'refused_starts'] += 1
+            self.is_counted = True
+        return AssertionError(f'{what}\n{self.log()}')
+
+    def is_ready(self):
+        if self.process.poll() is not None:
+            raise self.failed(f'kvtierd ended by itself: {self.process.returncode}')
+        return self.has_said_ready()
+
     def wait_ready(self):
-        until(self.is_ready, READY_SECONDS, 'kvtierd is ready')
+        end = time.monotonic() + READY_SECONDS
+        until(lambda: self.is_ready() or time.monotonic() > end, 2 * READY_SECONDS, 'kvtierd is ready')
+        if not self.has_said_ready():
+            raise self.failed(f'kvtierd is not ready within {READY_SECONDS} s')
         return time.monotonic() - self.spawned
 
     def log_bytes(self):
@@ -203,7 +247,7 @@ class Node:
         running.discard(self.process)
         self.process = None
         if status != -signal.SIGKILL:
-            raise AssertionError(f'kvtierd ended by itself: {status}\n{self.log()}')
+            raise self.failed(f'kvtierd ended by itself: {status}')
         return True
 
     def kill(self):
@@ -217,7 +261,7 @@ class Node:
         running.discard(self.process)
         self.process = None
         if status != -signal.SIGKILL:
-            raise AssertionError(f'kvtierd ended by itself: {status}\n{self.log()}')
+            raise self.failed(f'kvtierd ended by itself: {status}')
 
     def stop(self):
         """As an operator stops it: everything is written before it ends."""
@@ -226,7 +270,7 @@ class Node:
         running.discard(self.process)
         self.process = None
         if status != 0:
-            raise AssertionError(f'kvtierd stopped with {status}\n{self.log()}')
+            raise self.failed(f'kvtierd stopped with {status}')
 
     def pause(self):
         os.kill(self.process.pid, signal.SIGSTOP)
@@ -343,6 +387,8 @@ class Replay:
             raise AssertionError(f'replay ended with {status}:\n{output[-3000:]}')
         with open(self.figures_path, encoding='utf-8') as file:
             figures = json.load(file)
+        for name in ('checked_blocks', 'wrong_blocks'):
+            counted[name] += figures[name]
         return figures
 
     def kill(self):

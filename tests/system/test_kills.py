@@ -72,6 +72,7 @@ class RandomKills(unittest.TestCase):
                     warm.append(restored['restored_cpu'] + restored['restored_nvme'])
                 self.assertFalse(cache.wait_death(random_of.uniform(0.0, KILL_AFTER_SECONDS)), 'nobody killed it')
                 cache.kill()
+                node.counted['kills'] += 1
                 cache.spawn()
             restarts.append(cache.wait_ready())
             sums = replays.finish()
@@ -80,7 +81,7 @@ class RandomKills(unittest.TestCase):
         self.assertGreater(sums['checked_blocks'], 0)
         self.assertGreater(sums['daemon_returns'], 0)
         self.assertGreater(sums['hit_tokens_after_return'], 0, 'nothing was warm after a restart')
-        figures = {'kills': kills, 'seed': SEED, 'wrong_blocks': 0, 'refused_starts': 0, 'replays': sums,
+        figures = {'kills': kills, 'seed': SEED, 'replays': sums,
                    'restart_seconds': node.quantiles(restarts), 'restored_blocks': node.quantiles(warm)}
         node.figures_write('kills.json', figures)
         print(f'\n{kills} kills: {figures}', flush=True)
