@@ -102,7 +102,7 @@ KVTIER_API void kvtier_close(struct kvtier_client *client);
 KVTIER_API int kvtier_is_connected(struct kvtier_client *client);
 /* Tries to connect and register within `wait_us_max`; 0 when connected. After a refused
  * registration (-EPERM, -EINVAL) each call tries once more: an operator may have changed the
- * settings. */
+ * settings. `text` (may be NULL) says why it is not connected, and to which socket. */
 KVTIER_API int kvtier_connect(struct kvtier_client *client, uint64_t wait_us_max, char *text,
 			      size_t text_bytes);
 /* The fingerprint of the registered space; -ENOTCONN while unknown. */

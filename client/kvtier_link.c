@@ -320,6 +320,26 @@ int link_ask(struct link *link, void *frame, enum frame_type type, uint64_t dead
 	return link_ask_fds(link, frame, type, deadline_us, NULL, error);
 }
 
+/* Why connect() failed. EAGAIN: the backlog stayed full until the deadline. */
+static int connect_error(const char *path, int code, uint64_t left_us, struct error *error)
+{
+	switch (code) {
+	case ENOENT:
+		return error_set(error, -code, "there is no socket at %s", path);
+	case ECONNREFUSED:
+		return error_set(error, -code, "nobody listens at %s", path);
+	case EACCES:
+		return error_set(error, -code, "this user may not connect to %s", path);
+	case EPROTOTYPE:
+		return error_set(error, -code, "%s is another program's socket", path);
+	case EAGAIN:
+		return error_set(error, -ETIMEDOUT, "%s took no connection within %llu ms", path,
+				 (unsigned long long)left_us / 1000);
+	default:
+		return error_set(error, -code, "cannot connect to %s: %s", path, strerror(code));
+	}
+}
+
 static int link_connect(struct link *link, const char *path, uint64_t deadline_us,
 			struct error *error)
 {
@@ -345,8 +365,7 @@ static int link_connect(struct link *link, const char *path, uint64_t deadline_u
 	if (result < 0) {
 		if (errno == EAGAIN)
 			link->heard = LINK_SILENT;
-		result = error_set(error, errno == EAGAIN ? -ETIMEDOUT : -errno,
-				   "cannot connect to %s: %s", path, strerror(errno));
+		result = connect_error(path, errno, left_us, error);
 		close(fd);
 		return result;
 	}
@@ -361,6 +380,7 @@ int link_open(struct link *link, const char *path, enum frame_connection connect
 {
 	struct frame_hello hello;
 	const struct frame_hello_reply *reply = (const struct frame_hello_reply *)link->incoming;
+	uint64_t began_us = client_now_us();
 	int result = link_connect(link, path, deadline_us, error);
 
 	if (result < 0)
@@ -372,6 +392,9 @@ int link_open(struct link *link, const char *path, enum frame_connection connect
 	hello.pid = (uint32_t)getpid();
 	hello.connection = connection;
 	result = link_ask(link, &hello, FRAME_HELLO_REPLY, deadline_us, error);
+	if (result == -ETIMEDOUT)
+		error_set(error, result, "the daemon at %s did not answer within %llu ms", path,
+			  (unsigned long long)(client_now_us() - began_us) / 1000);
 	if (result == 0 &&
 	    (reply->version < FRAME_VERSION_MIN || reply->version > FRAME_VERSION_MAX))
 		result = error_set(

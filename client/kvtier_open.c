@@ -221,6 +221,19 @@ static void client_wait_attached(struct kvtier_client *client, uint64_t deadline
 	pthread_mutex_unlock(&client->lock);
 }
 
+/* With the lock: what the last attempt met, or how far this one has come. */
+static int client_away(const struct kvtier_client *client, struct error *error)
+{
+	if (client->failure.code != 0)
+		*error = client->failure;
+	else if (client->session != 0)
+		error_set(error, -ENOTCONN, "registered at %s, its memory is not attached yet",
+			  client->socket);
+	else
+		error_set(error, -ENOTCONN, "not connected to %s yet", client->socket);
+	return -ENOTCONN;
+}
+
 /* 0: registered, and attached where that is wanted; else why not. Never waits. */
 static int client_check(struct kvtier_client *client, struct error *error)
 {
@@ -232,8 +245,7 @@ static int client_check(struct kvtier_client *client, struct error *error)
 		result = client->refused.code;
 	} else if (client->session == 0 ||
 		   ((client->roles & KVTIER_WORKER) != 0 && !client->is_attached)) {
-		*error = client->failure;
-		result = -ENOTCONN;
+		result = client_away(client, error);
 	} else if (client->ranks_are_missing) {
 		result = error_set(error, -EAGAIN, "ranks of this engine are not registered yet");
 	}

@@ -49,6 +49,9 @@ void session_lose(struct kvtier_client *client, uint64_t session)
 {
 	pthread_mutex_lock(&client->lock);
 	if (client->session == session) {
+		if (session != 0 && client->failure.code == 0)
+			error_set(&client->failure, -ENOTCONN, "the daemon at %s went away",
+				  client->socket);
 		client->session = 0;
 		client->is_attached = false;
 		pthread_cond_broadcast(&client->changed);
@@ -120,7 +123,7 @@ static int session_register(struct kvtier_client *client, uint64_t deadline_us, 
 	client->boot_id = link->boot_id;
 	client->ranks_are_missing = registered.ranks_missing > 0;
 	client->is_attached = false;
-	client->refused = (struct error){ .code = 0 };
+	client->refused = client->failure = (struct error){ .code = 0 };
 	breaker_close(&client->breaker);
 	client->session = ++client->sessions_count;
 	pthread_cond_broadcast(&client->changed);
@@ -137,6 +140,7 @@ static bool refusal_is_final(int result)
 int session_open(struct kvtier_client *client, uint64_t deadline_us, struct error *error)
 {
 	struct link *link = &client->control;
+	uint64_t began_us = client_now_us();
 	bool is_registering = false;
 	int result;
 
@@ -149,6 +153,11 @@ int session_open(struct kvtier_client *client, uint64_t deadline_us, struct erro
 		is_registering = true;
 		client->keys_max = hello->keys_max;
 		result = session_register(client, deadline_us, error);
+		if (result == -ETIMEDOUT)
+			error_set(error, result,
+				  "the daemon at %s did not answer a registration within %llu ms",
+				  client->socket,
+				  (unsigned long long)(client_now_us() - began_us) / 1000);
 	}
 	if (result == 0) {
 		client_wake_copier(client);

@@ -7,6 +7,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -208,10 +211,57 @@ static void an_absent_daemon_is_a_miss_until_it_is_there(void **unused)
 	assert_int_equal(rig_begin(rig, true, 1, RIG_WAIT_US, &job), -ENOTCONN);
 	assert_int_equal(kvtier_connect(rig->client, RIG_SHORT_US, rig->text, sizeof(rig->text)),
 			 -ENOTCONN);
-	assert_non_null(strstr(rig->text, "cannot connect"));
+	assert_non_null(strstr(rig->text, "there is no socket at "));
+	assert_non_null(strstr(rig->text, rig->fake.path));
 	assert_int_equal(rename(away, rig->fake.path), 0);
 	rig_reconnect(rig);
 	assert_int_equal(rig_run(rig, true, 1).good_count, 1);
+	rig_destroy(rig);
+}
+
+/* What a daemon leaves behind that was killed. */
+static void leave_dead_socket(const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	assert_true(strlen(path) < sizeof(address.sun_path));
+	strcpy(address.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+	close(fd);
+}
+
+/* Opens a client that cannot connect, and asks it why. */
+static void check_words(struct rig *rig, const char *words)
+{
+	rig->connect_us_max = RIG_SHORT_US;
+	assert_int_equal(rig_open_client(rig, KVTIER_SCHEDULER), 0);
+	assert_int_equal(kvtier_connect(rig->client, RIG_SHORT_US, rig->text, sizeof(rig->text)),
+			 -ENOTCONN);
+	if (strstr(rig->text, words) == NULL || strstr(rig->text, rig->fake.path) == NULL)
+		fail_msg("not \"%s\" of %s: %s", words, rig->fake.path, rig->text);
+	kvtier_close(rig->client);
+	rig->client = NULL;
+}
+
+static void a_client_that_cannot_connect_says_what_it_met_and_where(void **unused)
+{
+	struct rig *rig;
+	char away[128];
+
+	(void)unused;
+	rig = rig_create_closed(RIG_WINDOW_BYTES);
+	snprintf(away, sizeof(away), "%s.away", rig->fake.path);
+	assert_int_equal(rename(rig->fake.path, away), 0);
+	check_words(rig, "there is no socket at ");
+	leave_dead_socket(rig->fake.path);
+	check_words(rig, "nobody listens at ");
+	assert_int_equal(rename(away, rig->fake.path), 0);
+	fake_set(&rig->fake, FRAME_HELLO, FAKE_SILENT, 0);
+	check_words(rig, "did not answer within ");
+	fake_set(&rig->fake, FRAME_HELLO, FAKE_RIGHT, 0);
+	fake_set(&rig->fake, FRAME_REGISTER, FAKE_SILENT, 0);
+	check_words(rig, "did not answer a registration within ");
 	rig_destroy(rig);
 }
 
@@ -330,6 +380,7 @@ int main(void)
 		cmocka_unit_test(a_registration_refused_after_a_restart_ends_the_client_quietly),
 		cmocka_unit_test(a_refused_registration_is_tried_again_when_somebody_connects),
 		cmocka_unit_test(an_absent_daemon_is_a_miss_until_it_is_there),
+		cmocka_unit_test(a_client_that_cannot_connect_says_what_it_met_and_where),
 		cmocka_unit_test(an_engine_whose_ranks_are_missing_is_not_ready),
 		cmocka_unit_test(mappings_that_are_not_what_the_daemon_says_are_not_used),
 		cmocka_unit_test(

@@ -81,24 +81,25 @@ class Link:
                 self._open(REOPEN_US)
             return self._connected
         was, self._connected = self._connected, self.client.is_connected()
-        if not self._connected and now >= self._retry_at:
-            self._retry(now)
+        why = self._retry(now) if not self._connected and now >= self._retry_at else ''
         if self._connected and not was:
             self._told = None
             logger.info('kvtier (%s): attached', self._who)
         elif was and not self._connected:
-            logger.warning('kvtier (%s): the daemon is away; misses until it is back', self._who)
+            logger.warning('kvtier (%s): the daemon is away; misses until it is back%s', self._who,
+                           f' ({why})' if why else '')
         return self._connected
 
-    def _retry(self, now: float) -> None:
+    def _retry(self, now: float) -> str:
         """A scheduler's client connects only when it is asked to; a worker's by itself, but not
-        after a refusal."""
+        after a refusal. Why it is not connected."""
         assert self.client is not None
         result, text = self.client.connect(RETRY_US)
         self._connected = self.client.is_connected()
         if result in (-errno.EPERM, -errno.EINVAL):
             self._retry_at = now + RETRY_SECONDS
             self._tell(text)
+        return text
 
     def reopen(self, weights_version: str) -> None:
         """Another space, for other weights. Waits only for this process's own copies."""
