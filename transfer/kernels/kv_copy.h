@@ -17,7 +17,7 @@
 #define KV_COPY_ALIGN 16u /* of addresses and lengths; what is not so aligned is no work for it */
 #define KV_COPY_TEAM 32u
 #define KV_COPY_STEP_BYTES 2048u
-#define KV_COPY_THREADS_MAX 1024u /* of a block; fastest: 64 bytes of each are under way */
+#define KV_COPY_THREADS_MAX 1024u /* of a block; each has 64 bytes under way */
 
 /* Fragments do not overlap on the side written to. */
 struct __attribute__((aligned(16))) kv_fragment {
