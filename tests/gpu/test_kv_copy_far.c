@@ -1,6 +1,7 @@
 /*
- * tests/gpu/test_kv_copy_far.c: fragments as long as can be, which nobody has the memory for.
- * The kernel's source is run as C, with reads and writes that only note their addresses.
+ * tests/gpu/test_kv_copy_far.c: fragments as long as can be, which nobody has the memory for, and
+ * how the fragment of a step is found. The kernel's source is run as C, with reads and writes that
+ * only note their addresses.
  */
 #define KV_COPY_EMULATED
 #include "transfer/kernels/kv_copy.gpu"
@@ -10,12 +11,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
 #define DEVICE (0x7f00ull << 32)
 #define HOST 0xffff0000ull /* crosses 4 GiB at once */
 #define UNIT sizeof(struct kv_unit)
+#define COUNT_MAX 60
 
 static struct {
 	uint64_t units;
@@ -92,11 +95,33 @@ static void a_fragment_of_8_TiB_begins_and_ends_where_it_does(void **unused)
 	assert_false(seen.is_wrong);
 }
 
+/* A look at any other entry leads astray, as all the others are wrong. */
+static void of_equally_long_fragments_one_entry_is_looked_at(void **unused)
+{
+	static struct kv_fragment fragments[COUNT_MAX];
+
+	(void)unused;
+	for (uint32_t count = 2; count <= COUNT_MAX; count += 7) {
+		for (uint32_t each = 1; each <= 32; each *= 2) {
+			const struct kv_copy copy = { .fragments = (uint64_t)fragments,
+						      .count = count, .steps = count * each };
+
+			for (uint32_t step = 0; step < copy.steps; step++) {
+				memset(fragments, 0xFF, sizeof(fragments));
+				fragments[step / each].first = step / each * each;
+				fragments[step / each].bytes = each * KV_COPY_STEP_BYTES - UNIT;
+				assert_int_equal(fragment_find(&copy, step), step / each);
+			}
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_fragment_of_1_GiB_is_copied_whole),
 		cmocka_unit_test(a_fragment_of_8_TiB_begins_and_ends_where_it_does),
+		cmocka_unit_test(of_equally_long_fragments_one_entry_is_looked_at),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
