@@ -9,16 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The disk's own failures: waiting for an operator would not bring its blocks back. */
-static bool is_disk_failure(int result)
-{
-	return result == -EIO || result == -ENXIO || result == -ENODEV || result == -ENOMEDIUM;
-}
-
 /* A device node that has gone must not come back as a file in memory, which /dev is. */
 static int node_check(const char *path, struct error *error)
 {
-	if (strncmp(path, "/dev/", 5) != 0 || strncmp(path, "/dev/shm/", 9) == 0)
+	if (!settings_names_node(path))
 		return 0;
 	if (access(path, F_OK) == 0 || errno != ENOENT)
 		return 0;
@@ -87,7 +81,7 @@ int devices_open(struct daemon *daemon, const struct daemon_seams *seams, struct
 			device_add(daemon);
 			if (result > 0)
 				devices_slower(config.path, &own);
-		} else if (is_disk_failure(result)) {
+		} else if (settings_is_disk_failure(result)) {
 			note_absent(daemon, i, &own);
 		} else {
 			if (error != NULL)

@@ -40,7 +40,7 @@ struct tenant_settings {
 
 struct device_settings {
 	char path[SETTINGS_PATH_BYTES]; /* required */
-	uint64_t bytes;                 /* required for a file */
+	uint64_t bytes;                 /* required for a file; 0: of a disk that is dead or gone */
 	bool raw_initialise;
 	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
@@ -84,6 +84,10 @@ struct settings {
 };
 
 void settings_default(struct settings *settings);
+/* A path whose node has gone where nothing is there: it must not be made as a file. */
+bool settings_names_node(const char *path);
+/* The disk's own failures: waiting for an operator would not bring its blocks back. */
+bool settings_is_disk_failure(int result);
 /* Reads one YAML file over the defaults. An unknown key is an error with line and nearest known
  * key; so are anchors, aliases, duplicate keys, wrong units, values out of range. */
 must_check int settings_read_file(struct settings *settings, const char *path, struct error *error);

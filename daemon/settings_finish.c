@@ -57,37 +57,62 @@ static int extents_check(const struct settings *settings, const char *what, uint
 	return 0;
 }
 
+bool settings_names_node(const char *path)
+{
+	return strncmp(path, "/dev/", 5) == 0 && strncmp(path, "/dev/shm/", 9) != 0;
+}
+
+bool settings_is_disk_failure(int result)
+{
+	return result == -EIO || result == -ENXIO || result == -ENODEV || result == -ENOMEDIUM;
+}
+
+/* The size of a disk whose bytes are not set. It stays 0 where the disk is dead or gone: opening it
+ * says so, and costs its tier alone. */
+static int finish_disk_bytes(struct device_settings *device, uint32_t index, struct error *error)
+{
+	struct stat status;
+	off_t end;
+	int fd;
+
+	if (stat(device->path, &status) < 0) {
+		if (errno == ENOENT && settings_names_node(device->path))
+			return 0;
+		return error_set(error, -errno,
+				 "nvme.%u.bytes: is required, as %.100s is not there: %s", index,
+				 device->path, strerror(errno));
+	}
+	if (!S_ISBLK(status.st_mode))
+		return error_set(error, -EINVAL, "nvme.%u.bytes: is required for a file (%.100s)",
+				 index, device->path);
+	fd = open(device->path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && settings_is_disk_failure(-errno))
+		return 0;
+	if (fd < 0)
+		return error_set(error, -errno, "nvme.%u.path: %.100s: %s", index, device->path,
+				 strerror(errno));
+	end = lseek(fd, 0, SEEK_END);
+	close(fd);
+	device->bytes = end > 0 ? (uint64_t)end : 0;
+	return 0;
+}
+
 static int finish_device(struct settings *settings, uint32_t index, struct error *error)
 {
 	struct device_settings *device = &settings->devices[index];
 	char what[64];
-	struct stat status;
-	off_t end;
-	int fd;
 
 	snprintf(what, sizeof(what), "nvme.%u.bytes", index);
 	for (uint32_t other = 0; other < index; other++)
 		if (strcmp(settings->devices[other].path, device->path) == 0)
 			return error_set(error, -EEXIST, "nvme.%u.path: %.120s is nvme.%u already",
 					 index, device->path, other);
-	if (device->bytes > 0)
-		return extents_check(settings, what, device->bytes, error);
-	if (stat(device->path, &status) < 0)
-		return error_set(error, -errno, "%s: is required, as %.100s is not there: %s", what,
-				 device->path, strerror(errno));
-	if (!S_ISBLK(status.st_mode))
-		return error_set(error, -EINVAL, "%s: is required for a file (%.100s)", what,
-				 device->path);
-	fd = open(device->path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return error_set(error, -errno, "nvme.%u.path: %.100s: %s", index, device->path,
-				 strerror(errno));
-	end = lseek(fd, 0, SEEK_END);
-	close(fd);
-	if (end <= 0)
-		return error_set(error, -ENXIO, "nvme.%u.path: %.100s has no size", index,
-				 device->path);
-	device->bytes = (uint64_t)end;
+	if (device->bytes == 0) {
+		int result = finish_disk_bytes(device, index, error);
+
+		if (result < 0 || device->bytes == 0)
+			return result;
+	}
 	return extents_check(settings, what, device->bytes, error);
 }
 
@@ -140,9 +165,12 @@ static int finish_shares(struct settings *settings, struct error *error)
 {
 	uint64_t extent_bytes = settings->extent_bytes, device_bytes = 0, given_bytes = 0;
 	uint32_t open_count = 0;
+	bool are_known = true;   /* no disk is dead whose size only it could tell */
 
-	for (uint32_t i = 0; i < settings->devices_count; i++)
+	for (uint32_t i = 0; i < settings->devices_count; i++) {
 		device_bytes += settings->devices[i].bytes / extent_bytes * extent_bytes;
+		are_known = are_known && settings->devices[i].bytes > 0;
+	}
 	for (uint32_t i = 0; i < settings->tenants_count; i++) {
 		if (!nvme_bytes_is_given(settings, i)) {
 			open_count++;
@@ -151,6 +179,8 @@ static int finish_shares(struct settings *settings, struct error *error)
 		settings->tenants[i].nvme_bytes -= settings->tenants[i].nvme_bytes % extent_bytes;
 		given_bytes += settings->tenants[i].nvme_bytes;
 	}
+	if (given_bytes > device_bytes && !are_known)
+		device_bytes = given_bytes;
 	if (given_bytes > device_bytes) {
 		char given[32], there[32];
 

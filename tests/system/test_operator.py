@@ -303,9 +303,30 @@ class Operator(unittest.TestCase):
         cache.stop()
 
     def test_a_disk_that_is_gone_costs_its_tier_and_leaves_no_file_in_dev(self):
-        cache = self.node(nvme='/dev/kvtier-no-such-disk')
-        self.dead(cache, cache.nvme, 'is not there')
-        self.assertFalse([name for name in os.listdir('/dev') if 'kvtier-no-such' in name])
+        for is_given in (True, False):   # how many bytes it has
+            cache = self.node(nvme='/dev/kvtier-no-such-disk')
+            if not is_given:
+                self.edit(cache, f'    bytes: {cache.nvme_mib}MiB\n', '')
+            self.dead(cache, cache.nvme, 'is not there')
+            self.assertFalse([name for name in os.listdir('/dev') if 'kvtier-no-such' in name])
+
+    def test_a_dead_disk_whose_size_nobody_can_tell_costs_its_tier(self):
+        disk = self.enterContext(faulty.LoopDisk(self.folder, 32, kind=''))
+        cache = self.node(nvme=disk.device)
+        self.edit(cache, f'    bytes: {cache.nvme_mib}MiB\n', '    raw_initialise: true\n')
+        self.edit(cache, '    cpu_bytes:', '    nvme_bytes: 16MiB\n    cpu_bytes:')
+        self.serves(cache)
+        cache.wait_quiet()
+        cache.stop()
+        disk.cut_away()
+        faulty.command('losetup', '--set-capacity', disk.device)   # 0, as of a disk that has gone mad
+        self.dead(cache, disk.device, 'has no size')
+        disk.give_back()
+        faulty.command('losetup', '--set-capacity', disk.device)
+        cache.start()
+        cache.wait_restored()
+        self.still_serves(cache)
+        cache.stop()
 
 
 if __name__ == '__main__':

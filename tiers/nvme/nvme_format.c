@@ -384,6 +384,8 @@ static int contents_open(struct nvme_device *device, const struct nvme_config *c
 
 	if (device->disk.is_open && device->disk.is_raw && wanted_bytes == 0)
 		wanted_bytes = device->disk.bytes / SLOT_ALIGN_BYTES * SLOT_ALIGN_BYTES;
+	if (device->disk.is_open && device->disk.is_raw && device->disk.bytes == 0)
+		return error_set(error, -ENOMEDIUM, "%s has no size", config->path);
 	if (wanted_bytes == 0)
 		return error_set(error, -EINVAL, "%s is a file: its size must be set",
 				 config->path);
