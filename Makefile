@@ -4,7 +4,7 @@
 # make help       the rest
 #
 # Variables: CC=clang  SANITIZE=address,undefined (or thread; a build folder of its own)  FAILPOINTS=1 (named failpoints)
-#            SMALL=1 (small pools, for the simulator)  BUILD=folder  WERROR=1  DESTDIR=  PREFIX=/usr/local
+#            SMALL=1 (for the simulator)  BUILD=folder  WERROR=1  DESTDIR=  PREFIX=/usr/local
 
 VERSION  := 0.1.0
 comma    := ,
@@ -12,7 +12,7 @@ BUILD    ?= build$(if $(SANITIZE),/$(subst $(comma),+,$(SANITIZE)),$(if $(FAILPO
 PREFIX   ?= /usr/local
 CFLAGS   ?= -O2 -g
 WARNINGS := -Wall -Wextra -Wshadow -Wundef -Wvla -Wstrict-prototypes -Wmissing-prototypes
-override CPPFLAGS += -I. -D_GNU_SOURCE -DKVTIER_VERSION='"$(VERSION)"' -DKVTIER_FAILPOINTS=$(if $(or $(FAILPOINTS),$(SANITIZE)),1,0)$(if $(SMALL), -DKVTIER_SMALL=1)
+override CPPFLAGS += -I. -D_GNU_SOURCE -DKVTIER_VERSION='"$(VERSION)"' -DKVTIER_FAILPOINTS=$(if $(or $(FAILPOINTS),$(SANITIZE),$(SMALL)),1,0)$(if $(SMALL), -DKVTIER_SMALL=1)
 override CFLAGS   += -std=gnu11 $(WARNINGS) $(if $(WERROR),-Werror) -UNDEBUG -fPIC -fvisibility=hidden -pthread \
 		     -fno-omit-frame-pointer -MMD -MP $(if $(SANITIZE),-fsanitize=$(SANITIZE) -fno-sanitize-recover=all)
 override LDFLAGS  += -pthread -Wl,--as-needed $(if $(SANITIZE),-fsanitize=$(SANITIZE))
@@ -145,7 +145,7 @@ bench-rivals: deps-build
 	@$(MAKE) --no-print-directory all
 	bench/rivals/run.sh $(BUILD)
 
-# ---- the simulator: make SMALL=1 BUILD=build/test/sim sim (small pools, so that they run empty) ----
+# ---- the simulator: make SMALL=1 BUILD=build/test/sim sim (failpoints, and pools that run empty) ----
 
 # The system calls and functions of ours that tests/sim answers (kernel_wraps.h).
 sim_wraps := $(shell grep -o 'WRAPPED.[^,]*, [a-z_0-9]*' tests/sim/kernel_wraps.h | sed 's/.*, //' | grep -vx name) log_line

@@ -1,7 +1,7 @@
 /*
  * base/failpoint.h: named places where a test can make the process die or an operation fail.
- * Compiled out unless built with -DKVTIER_FAILPOINTS=1 (`make FAILPOINTS=1`, and every build with a
- * sanitizer). While none is armed a place costs one load and one branch.
+ * Compiled out unless built with -DKVTIER_FAILPOINTS=1 (`make FAILPOINTS=1`, every build with a
+ * sanitizer, and the simulator's). While none is armed a place costs one load and one branch.
  *
  * KVTIER_FAILPOINT=name[:nth]=kill|error|stop|hang in the environment arms one: at its nth pass
  * (default 1) the process kills itself with SIGKILL, the place reports failure, the process stops

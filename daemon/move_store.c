@@ -81,6 +81,10 @@ static void store_failed(struct move *move, int result)
 	if (move_cpu_is_current(move))
 		cache_slot_drop(daemon->cache, TIER_CPU, move->cpu_slot);
 	move_tell(move, result);
+#ifdef KVTIER_PLANT_FAILED
+	if (result == -EIO)
+		return;
+#endif
 	move_give(move);
 }
 

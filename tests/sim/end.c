@@ -20,6 +20,8 @@ static void faults_end(void)
 		liar_kill(&sim.liars[i]);
 	operator_kill(&sim.operator);
 	settings_file_mend(&sim.node);
+	sim.node.shape.failpoint_percent = 0;
+	node_failpoint_disarm();
 	for (unsigned i = 0; i < PROCESSES_MAX; i++)
 		kernel.processes[i].stalled_until_us = 0;
 }

@@ -5,6 +5,8 @@
 #ifndef KVTIER_TESTS_SIM_KERNEL_WRAPS_H
 #define KVTIER_TESTS_SIM_KERNEL_WRAPS_H
 
+#include "base/failpoint.h"
+
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
@@ -117,6 +119,7 @@ struct error;
 struct cipher;
 WRAPPED(int, cipher_create, struct cipher **out_cipher, struct error *error)
 WRAPPED(void, cipher_destroy, struct cipher *cipher)
+WRAPPED(bool, failpoint_pass, enum failpoint point)
 WRAPPED(int, trusted_parents, const char *path, struct error *error)
 WRAPPED(int, trusted_folder_make, const char *path, mode_t mode, const char *key,
 	struct error *error)

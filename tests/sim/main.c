@@ -241,6 +241,27 @@ static void worker_run(const struct command_line *line, struct worker *worker, u
 	_exit(EXIT_SUCCESS);
 }
 
+/* As members of an object; returns how many of all places and ways were seen. */
+static unsigned failpoints_write(const struct sim_figures *figures, FILE *file)
+{
+	static const char *const names[] = {
+#define NAME(name, help) #name,
+		FAILPOINT_TABLE(NAME)
+#undef NAME
+	};
+	unsigned seen = 0;
+
+	for (unsigned i = 0; i < FAILPOINTS; i++) {
+		const uint64_t *hits = figures->failpoint_hits[i];
+
+		seen += (hits[0] > 0) + (hits[1] > 0);
+		if (file != NULL)
+			fprintf(file, "%s\"%s\": [%llu, %llu]", i == 0 ? "" : ", ", names[i],
+				(unsigned long long)hits[0], (unsigned long long)hits[1]);
+	}
+	return seen;
+}
+
 static int figures_write(const struct command_line *line, const struct sim_figures *figures,
 			 double seconds)
 {
@@ -248,14 +269,15 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 
 	printf("sim: %llu seeds in %.1f s: %llu operations, %llu blocks stored, %llu loads proven, "
 	       "%llu missed; %llu lives of the daemon (%llu killed, %llu power cuts), %llu of "
-	       "engines, %llu disk faults, %llu settings changed, %.0f s of its own time\n",
+	       "engines, %llu disk faults, %llu settings changed, %u of %u failpoints failed "
+	       "or died at, %.0f s of its own time\n",
 	       (unsigned long long)figures->seeds, seconds,
 	       (unsigned long long)figures->operations, (unsigned long long)figures->stored,
 	       (unsigned long long)figures->served, (unsigned long long)figures->missed,
 	       (unsigned long long)figures->lives, (unsigned long long)figures->kills,
 	       (unsigned long long)figures->power_cuts, (unsigned long long)figures->engine_lives,
 	       (unsigned long long)figures->faults, (unsigned long long)figures->reloads,
-	       (double)figures->virtual_us / 1e6);
+	       failpoints_write(figures, NULL), 2 * FAILPOINTS, (double)figures->virtual_us / 1e6);
 	if (line->json == NULL)
 		return 0;
 	if (file == NULL)
@@ -264,7 +286,8 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		"{\"seeds\": %llu, \"seconds\": %.3f, \"operations\": %llu, \"stored\": %llu, "
 		"\"served\": %llu, \"missed\": %llu, \"lives\": %llu, \"kills\": %llu, "
 		"\"power_cuts\": %llu, \"stops\": %llu, \"engine_lives\": %llu, "
-		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"virtual_seconds\": %.3f}\n",
+		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"virtual_seconds\": %.3f, "
+		"\"failpoints\": {",
 		(unsigned long long)figures->seeds, seconds,
 		(unsigned long long)figures->operations, (unsigned long long)figures->stored,
 		(unsigned long long)figures->served, (unsigned long long)figures->missed,
@@ -273,6 +296,8 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		(unsigned long long)figures->engine_lives, (unsigned long long)figures->faults,
 		(unsigned long long)figures->reloads,
 		(double)figures->virtual_us / 1e6);
+	(void)failpoints_write(figures, file);
+	fprintf(file, "}}\n");
 	return fclose(file) == 0 ? 0 : -errno;
 }
 

@@ -160,6 +160,13 @@ static int node_open(struct node *node, struct daemon **out_daemon, struct error
 	return result < 0 ? result : reload_create(*out_daemon, &node->sources, error);
 }
 
+void node_die(struct node *node)
+{
+	node->kills++;
+	node->refused[0] = '\0';
+	node_leave(node);
+}
+
 static void *node_live(void *argument)
 {
 	struct node *node = argument;
@@ -192,6 +199,7 @@ void node_start(struct node *node)
 	settings_file_boot(node);
 	node->lives++;
 	node_keys_set(node);
+	node_failpoint_arm(node);
 	node->process = process_start("kvtierd", node_live, node);
 }
 

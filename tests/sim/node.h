@@ -5,6 +5,7 @@
 #ifndef KVTIER_TESTS_SIM_NODE_H
 #define KVTIER_TESTS_SIM_NODE_H
 
+#include "base/failpoint.h"
 #include "daemon/daemon.h"
 #include "daemon/threads.h"
 #include "tests/sim/disk.h"
@@ -37,6 +38,7 @@ struct node_shape {
 	uint64_t encryption_buffer_bytes;
 	uint64_t scrub_bytes_second, scrub_interval_us;
 	unsigned readback_every;
+	unsigned failpoint_percent; /* of the lives: one is armed */
 };
 
 struct node {
@@ -59,6 +61,7 @@ struct node {
 	} keys[TENANTS_MAX];
 	char refused[256]; /* why the last start failed; "" */
 	uint64_t lives, kills, power_cuts, stops, starts_failed;
+	uint64_t failpoint_hits[FAILPOINTS][2]; /* error, kill */
 };
 
 void node_create(struct node *node, const struct node_shape *shape, const char *folder);
@@ -70,6 +73,8 @@ void node_stop(struct node *node);
 void node_hang_up(struct node *node);
 /* Here and now, whatever it is doing; it may be DOWN. */
 void node_kill(struct node *node, bool is_power_cut);
+/* The same, from one of its tasks. */
+_Noreturn void node_die(struct node *node);
 const char *node_socket(const struct node *node, unsigned tenant);
 /* Looks at what its tasks did: whether it has come up, or gone. */
 void node_look(struct node *node);
@@ -80,6 +85,11 @@ const char *node_unrest(struct node *node);
 
 /* NULL, or what is wrong with a slot that is offered. Nothing may be under way. */
 const char *node_damage(struct node *node);
+
+/* ---- failpoints.c: what a life has is drawn anew ---- */
+
+void node_failpoint_arm(struct node *node);
+void node_failpoint_disarm(void);
 
 /* ---- keys.c: encryption at rest ---- */
 

@@ -125,6 +125,11 @@ static void scrub_draw(struct node_shape *shape)
 	shape->readback_every = readbacks[below(4)];
 }
 
+static void failpoints_draw(struct node_shape *shape)
+{
+	shape->failpoint_percent = below(3) == 0 ? 0 : (unsigned)between(10, 70);
+}
+
 static void groups_draw(struct engine_shape *shape, unsigned engine)
 {
 	static const uint64_t payloads[] = { 4096, 5000, 8192, 12288, 20000 };
@@ -275,6 +280,7 @@ void plan_make(uint64_t seed, unsigned operations_count)
 	random_init(&dice, seed ^ UINT64_C(0xc1f4e5));
 	encryption_draw(&plan.node);
 	scrub_draw(&plan.node);
+	failpoints_draw(&plan.node);
 	random_init(&dice, seed ^ UINT64_C(0x5eed));
 	weights_draw();
 	plan.preemption_percent = (unsigned)below(50);

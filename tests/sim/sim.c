@@ -303,6 +303,10 @@ static void figures_add(struct sim_figures *figures, uint64_t began_us)
 	for (unsigned i = 0; i < sim.node.shape.devices; i++)
 		for (unsigned n = 0; n < DISK_FAULTS; n++)
 			figures->faults += sim.node.disks[i]->hits[n];
+	for (unsigned i = 0; i < FAILPOINTS; i++)
+		for (unsigned is_kill = 0; is_kill < 2; is_kill++)
+			figures->failpoint_hits[i][is_kill] +=
+				sim.node.failpoint_hits[i][is_kill];
 	figures->reloads += sim.node.file.reloads;
 	figures->resumes += kernel.resumes;
 	figures->virtual_us += kernel.now_us - began_us;

@@ -2,6 +2,7 @@
 #ifndef KVTIER_TESTS_SIM_SIM_H
 #define KVTIER_TESTS_SIM_SIM_H
 
+#include "base/failpoint.h"
 #include "tests/sim/plan.h"
 
 enum sim_mode { SIM_BOTH, SIM_SAFETY, SIM_LIVENESS };
@@ -19,6 +20,7 @@ struct sim_figures {
 	uint64_t seeds, operations, stored, served, missed;
 	uint64_t lives, kills, power_cuts, stops, starts_failed, engine_lives;
 	uint64_t resumes, virtual_us, faults, reloads;
+	uint64_t failpoint_hits[FAILPOINTS][2]; /* error, kill */
 	uint64_t digest; /* of the last history */
 };
 
