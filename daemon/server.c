@@ -360,8 +360,10 @@ static void session_free(struct session *session)
 	assert(list_is_empty(&session->leases));
 	if (session->window != NULL)
 		munmap(session->window, session->window_bytes);
+#ifndef KVTIER_PLANT_WINDOW
 	if (session->window_fd >= 0)
 		close(session->window_fd);
+#endif
 	session->window = NULL;
 	session->window_fd = -1;
 	session->state = SESSION_FREE;

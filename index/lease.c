@@ -325,8 +325,10 @@ void cache_lease_unuse(struct cache *cache, uint64_t handle)
 		return;
 	assert(lease->uses > 0);
 	lease->uses--;
+#ifndef KVTIER_PLANT_LEFT
 	if (lease->uses == 0 && lease->is_left)
 		lease_expire_now(cache, lease);
+#endif
 }
 
 /* Blocks are delivered about in the order of the lease, so what is looked for is near the front. */

@@ -39,7 +39,7 @@ static void rest_await(const char *when)
 				 sim.node.refused[0] != '\0' ? ": " : "", sim.node.refused);
 		sim_run_for(REST_STEP_US);
 	}
-	cache_check(sim.node.daemon->cache);
+	node_check(&sim.node);
 }
 
 /* A fenced device, a journal that failed and a bypass stay until the next start. */
@@ -190,6 +190,29 @@ static void scrub_await(void)
 		sim_fail("the scrubber has been round, and a slot that is offered is %s", damage);
 }
 
+/* When all have gone, nothing is held for any of them. */
+static void all_leave(void)
+{
+	uint64_t until_us = kernel.now_us + REST_US;
+	const char *held;
+
+	sim.is_leaving = true;
+	for (unsigned i = 0; i < plan.engines_count; i++)
+		kernel_below(2) == 0 ? engine_kill(&sim.engines[i]) : engine_close(&sim.engines[i]);
+	rest_await("after the engines have gone");
+	while ((held = node_is_held(&sim.node)) != NULL) {
+		if (kernel.now_us > until_us)
+			sim_fail("all have gone, and %s", held);
+		sim_run_for(REST_STEP_US);
+	}
+	node_stop(&sim.node);
+	while (sim.node.state != NODE_DOWN) {
+		if (kernel.now_us > until_us)
+			sim_fail("an idle daemon does not stop");
+		sim_run_for(REST_STEP_US);
+	}
+}
+
 /* What the disks have when all is over. */
 void sim_disks_check(void)
 {
@@ -207,4 +230,5 @@ void sim_end_well(void)
 	engines_await("at the end");
 	fresh_life();
 	scrub_await();
+	all_leave();
 }

@@ -363,6 +363,7 @@ static void *engine_live(void *argument)
 	call_begin(poller, "kvtier_close", CLOSE_US);
 	kvtier_close(engine->client);
 	call_end(poller, 0);
+	process_check_empty(engine->process);
 	process_exit();
 }
 

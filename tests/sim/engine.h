@@ -102,7 +102,4 @@ void engine_stall(struct engine *engine, uint64_t for_us);
 void engine_look(struct engine *engine);
 bool engine_is_idle(const struct engine *engine);
 
-/* Prints what is wrong, and ends this process. */
-_Noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
-
 #endif

@@ -13,7 +13,5 @@ struct engine_job *job_take(struct engine *engine, const struct stretch *at);
 void job_give(struct engine_job *job);
 /* One order, by the caller's own thread. */
 void order_carry_out(struct caller *caller);
-/* With --verbose: a line of the history. */
-void sim_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 #endif

@@ -1,6 +1,5 @@
-/* tests/sim/failpoints.c: one failpoint of a node is armed in some of its lives: the place fails, or
- * the node dies there, on whichever of its threads passes. */
-#include "tests/sim/engine_parts.h"
+/* tests/sim/failpoints.c: one failpoint of a node is armed in some of its lives: the place fails,
+ * or the node dies there, on whichever of its threads passes. */
 #include "tests/sim/kernel_wraps.h"
 #include "tests/sim/node.h"
 

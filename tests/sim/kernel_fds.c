@@ -99,6 +99,15 @@ void fds_close_of(struct process *process)
 	mappings_end_of(process);
 }
 
+unsigned fds_count_of(const struct process *process)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < fds_end; i++)
+		count += fds[i].object != NULL && fds[i].process == process;
+	return count;
+}
+
 void fds_start(void)
 {
 	for (unsigned i = 0; i < fds_end; i++)

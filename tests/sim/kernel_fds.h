@@ -63,6 +63,9 @@ struct sock {
 	unsigned refs; /* object, and the peer's waiting list */
 };
 
+/* How much the process has open. */
+unsigned fds_count_of(const struct process *process);
+unsigned mappings_count_of(const struct process *process);
 /* A new descriptor of the running process for `object`, whose reference it takes over. */
 int fd_open(struct object *object);
 struct object *object_create(enum object_kind kind);

@@ -98,6 +98,15 @@ void mappings_end_of(struct process *process)
 			mapping_end(&mappings[i]);
 }
 
+unsigned mappings_count_of(const struct process *process)
+{
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < MAPPINGS_MAX; i++)
+		count += mappings[i].memory != NULL && mappings[i].process == process;
+	return count;
+}
+
 void *__wrap_map_shared_aligned(int fd, uint64_t bytes, int protection)
 {
 	struct object *object;

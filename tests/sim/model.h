@@ -59,6 +59,11 @@ const char *model_refuses(uint32_t version, const struct identity *identity,
 /* Whether some version of the key at `at->first` may be there. */
 bool model_may_have(const struct identity *identity, const struct stretch *at, uint64_t began);
 
+/* Prints what is wrong, and ends this process. */
+_Noreturn void sim_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* With --verbose: a line of the history. */
+void sim_tell(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 void model_hash(unsigned chain, unsigned position, uint8_t out_hash[FRAME_HASH_BYTES]);
 /* The bytes of a version's block. */
 void model_payload(uint32_t version, unsigned position, uint8_t *target, uint64_t bytes);

@@ -6,6 +6,7 @@
 #include "daemon/purge.h"
 #include "daemon/reload.h"
 #include "daemon/server.h"
+#include "tests/sim/kernel_fds.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -138,6 +139,7 @@ static void node_drain_catalog(struct node *node)
 /* Leaves as kill -9 would: what is still under way happens. */
 static _Noreturn void node_leave(struct node *node)
 {
+	node_life_is_over(node);
 	for (unsigned i = 0; i < node->shape.devices; i++)
 		disk_kill(node->disks[i]);
 	process_exit();
@@ -181,12 +183,16 @@ static void *node_live(void *argument)
 	node->refused[0] = '\0';
 	node->daemon = daemon;
 	node->state = NODE_SERVING;
+	node->fds_at_start = fds_count_of(node->process);
 	if (!node_turn(node))
 		node_leave(node);
 	node_drain_catalog(node);
 	threads_stop(&node->threads);
+	node_check(node);
+	node_life_is_over(node);
 	node->daemon = NULL;
 	daemon_destroy(daemon);
+	process_check_empty(node->process);
 	node->stops++;
 	process_exit();
 }
@@ -242,6 +248,8 @@ void node_kill(struct node *node, bool is_power_cut)
 	node_look(node);
 	if (node->state == NODE_DOWN)
 		return;
+	node_check(node);
+	node_life_is_over(node);
 	node->kills += !is_power_cut;
 	node->power_cuts += is_power_cut;
 	for (unsigned i = 0; i < node->shape.devices; i++)

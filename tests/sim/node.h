@@ -62,6 +62,9 @@ struct node {
 	char refused[256]; /* why the last start failed; "" */
 	uint64_t lives, kills, power_cuts, stops, starts_failed;
 	uint64_t failpoint_hits[FAILPOINTS][2]; /* error, kill */
+	unsigned fds_at_start;                  /* of the life, before any client */
+	struct counters counted;                /* what the daemon had when it was looked at last */
+	uint64_t given_before, taken_before;    /* blocks, by earlier lives */
 };
 
 void node_create(struct node *node, const struct node_shape *shape, const char *folder);
@@ -80,6 +83,17 @@ const char *node_socket(const struct node *node, unsigned tenant);
 void node_look(struct node *node);
 /* Nothing is held and nothing is under way; NULL, or what is not so. */
 const char *node_unrest(struct node *node);
+
+/* ---- invariants.c ---- */
+
+/* Whatever always holds; fails where it does not. */
+void node_check(struct node *node);
+/* Just before its memory goes. */
+void node_life_is_over(struct node *node);
+/* What a process has open when it has closed all. */
+void process_check_empty(const struct process *process);
+/* With all clients gone: NULL, or what is held for one that is no more. */
+const char *node_is_held(const struct node *node);
 
 /* ---- damage.c ---- */
 

@@ -3,7 +3,6 @@
 
 #include "base/log.h"
 #include "daemon/reload.h"
-#include "tests/sim/engine_parts.h"
 #include "tests/sim/kernel_files.h"
 #include "tests/sim/node.h"
 

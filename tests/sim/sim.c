@@ -56,7 +56,7 @@ static void node_keep_up(void)
 		sim.start_at_us = kernel.now_us + 1000 + kernel_below(DOWN_US_MAX);
 	if (sim.node.refused[0] != '\0' && sim.is_ending)
 		sim_tell("the daemon does not start: %s", sim.node.refused);
-	if (kernel.now_us >= sim.start_at_us) {
+	if (kernel.now_us >= sim.start_at_us && !sim.is_leaving) {
 		/* A file that refuses the start is put right, and any other now and then. */
 		if (!settings_file_is_right(&sim.node) || kernel_below(2) == 0)
 			settings_file_mend(&sim.node);
@@ -70,7 +70,7 @@ static void all_look(void)
 	node_keep_up();
 	for (unsigned i = 0; i < plan.engines_count; i++) {
 		engine_look(&sim.engines[i]);
-		if (sim.engines[i].process == NULL)
+		if (sim.engines[i].process == NULL && !sim.is_leaving)
 			engine_start(&sim.engines[i]);
 	}
 	if (kernel.resumes > RESUMES_MAX)

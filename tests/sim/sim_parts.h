@@ -16,7 +16,7 @@ extern struct sim {
 	struct liar liars[LIARS_MAX];
 	struct operator operator;
 	uint64_t start_at_us; /* of a node that is down */
-	bool is_ending;
+	bool is_ending, is_leaving;
 } sim;
 
 void sim_run_for(uint64_t for_us);
