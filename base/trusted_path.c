@@ -5,10 +5,21 @@
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+/* as many as the kernel follows */
+#define LINKS_MAX 40u
+#define GROUPS_MAX 256
+
+/* A path on its way from "/": link by link, so that each name it depends on is looked at. */
+struct walk {
+	char done[PATH_MAX];       /* "" or "/a/b": what was looked at; no links in it */
+	char rest[PATH_MAX];       /* what is left */
+	mode_t refused;            /* rights to write that no folder may give, but to its owner */
+	unsigned links;
+};
 
 static bool is_trusted(uid_t owner)
 {
@@ -23,40 +34,97 @@ static int refuse_owner(const char *path, const struct stat *status, struct erro
 			 (unsigned)status->st_uid, (unsigned)geteuid());
 }
 
-/* One folder, or link to one, on the way. */
-static int component_check(const char *path, struct error *error)
+/* One folder, link or file on the way. */
+static int component_check(const char *path, mode_t refused, struct stat *status,
+			   struct error *error)
 {
-	struct stat status;
-
-	if (lstat(path, &status) < 0)
-		return error_set(error, -errno, "%.120s: %s", path, strerror(errno));
-	if (!is_trusted(status.st_uid))
-		return refuse_owner(path, &status, error);
+	if (lstat(path, status) < 0)
+		return error_set(error, -errno, "%.120s: %s%s", path, strerror(errno), error_advice(-errno));
+	if (!is_trusted(status->st_uid))
+		return refuse_owner(path, status, error);
 	/* In a sticky folder nobody can rename or remove what is not his. */
-	if (S_ISDIR(status.st_mode) && (status.st_mode & S_IWOTH) && !(status.st_mode & S_ISVTX))
+	if (!S_ISDIR(status->st_mode) || (status->st_mode & S_ISVTX))
+		return 0;
+	if (status->st_mode & refused & S_IWOTH)
 		return error_set(error, -EPERM, "everybody may write in %.90s: chmod o-w it, or set another path", path);
+	if (status->st_mode & refused)
+		return error_set(error, -EPERM, "its group may write in %.90s: chmod g-w it, or set another path", path);
 	return 0;
 }
 
-/* Each of "/", "/a", "/a/b" of "/a/b". */
-static int components_check(const char *path, struct error *error)
+static int too_long(const char *path, struct error *error)
 {
-	char part[PATH_MAX];
-	int result = component_check(path[0] == '/' ? "/" : ".", error);
+	return error_set(error, -ENAMETOOLONG, "%.100s... is too long a path", path);
+}
 
-	for (size_t n = 1; result == 0 && path[n - 1] != '\0'; n++) {
-		if ((path[n] != '/' && path[n] != '\0') || path[n - 1] == '/')
-			continue;
-		memcpy(part, path, n);
-		part[n] = '\0';
-		result = component_check(part, error);
-	}
+/* The link that was just gone over is replaced by what it says. */
+static int link_follow(struct walk *walk, struct error *error)
+{
+	char target[PATH_MAX], rest[PATH_MAX];
+	ssize_t bytes = readlink(walk->done, target, sizeof(target) - 1);
+
+	if (bytes < 0)
+		return error_set(error, -errno, "%.120s: %s", walk->done, strerror(errno));
+	if (walk->links++ == LINKS_MAX)
+		return error_set(error, -ELOOP, "%.120s: %s", walk->done, strerror(ELOOP));
+	target[bytes] = '\0';
+	memcpy(rest, walk->rest, sizeof(rest));
+	if ((size_t)snprintf(walk->rest, sizeof(walk->rest), "%s/%s", target, rest) >=
+	    sizeof(walk->rest))
+		return too_long(target, error);
+	*(target[0] == '/' ? walk->done : strrchr(walk->done, '/')) = '\0';
+	return 0;
+}
+
+/* 1: there was a next name, 0: that was all. */
+static int walk_step(struct walk *walk, struct error *error)
+{
+	size_t slashes = strspn(walk->rest, "/"), used = strlen(walk->done);
+	const char *name = walk->rest + slashes;
+	size_t bytes = strcspn(name, "/");
+	struct stat status;
+	int result;
+
+	if (bytes == 0)
+		return 0;
+	if (used + 1 + bytes >= sizeof(walk->done))
+		return too_long(walk->done, error);
+	if (bytes == 2 && memcmp(name, "..", 2) == 0)
+		*(used == 0 ? walk->done : strrchr(walk->done, '/')) = '\0';
+	else if (bytes != 1 || *name != '.')
+		snprintf(walk->done + used, sizeof(walk->done) - used, "/%.*s", (int)bytes, name);
+	memmove(walk->rest, name + bytes, strlen(name + bytes) + 1);
+	result = component_check(walk->done[0] == '\0' ? "/" : walk->done, walk->refused, &status,
+				 error);
+	if (result == 0 && S_ISLNK(status.st_mode))
+		result = link_follow(walk, error);
+	return result < 0 ? result : 1;
+}
+
+/* All names that `path` depends on, itself too. */
+static int way_check(const char *path, mode_t refused, struct error *error)
+{
+	struct walk walk = { .refused = refused };
+	struct stat status;
+	char here[PATH_MAX] = "";
+	int result = component_check("/", refused, &status, error);
+
+	if (result == 0 && path[0] != '/' && getcwd(here, sizeof(here)) == NULL)
+		result = error_set(error, -errno, "the folder that we were started in: %s", strerror(errno));
+	if (result == 0 && (size_t)snprintf(walk.rest, sizeof(walk.rest), "%s/%s", here, path) >=
+				   sizeof(walk.rest))
+		result = too_long(path, error);
+	if (result < 0)
+		return result;
+	do {
+		result = walk_step(&walk, error);
+	} while (result > 0);
 	return result;
 }
 
 int trusted_parents(const char *path, struct error *error)
 {
-	char folder[PATH_MAX], real[PATH_MAX];
+	char folder[PATH_MAX];
 	size_t bytes = strlen(path);
 
 	while (bytes > 1 && path[bytes - 1] == '/')
@@ -64,15 +132,43 @@ int trusted_parents(const char *path, struct error *error)
 	while (bytes > 0 && path[bytes - 1] != '/')
 		bytes--;
 	if (bytes >= sizeof(folder))
-		return error_set(error, -ENAMETOOLONG, "%.100s... is too long a path", path);
-	while (bytes > 1 && path[bytes - 1] == '/')
-		bytes--;
+		return too_long(path, error);
 	snprintf(folder, sizeof(folder), "%.*s", bytes == 0 ? 1 : (int)bytes, bytes == 0 ? "." : path);
-	if (realpath(folder, real) == NULL)
-		return error_set(error, -errno, "%.120s: %s%s", folder, strerror(errno), error_advice(-errno));
-	/* The way as it was written, for its links, and where they lead. */
-	int result = components_check(folder, error);
-	return result < 0 ? result : components_check(real, error);
+	return way_check(folder, S_IWOTH, error);
+}
+
+static bool is_our_group(gid_t group)
+{
+	gid_t groups[GROUPS_MAX];
+	int count = getgroups(GROUPS_MAX, groups);
+
+	for (int i = 0; i < count; i++)
+		if (groups[i] == group)
+			return true;
+	return group == getegid();
+}
+
+int trusted_secret(int fd, const char *path, struct error *error)
+{
+	struct stat status;
+
+	if (fstat(fd, &status) < 0)
+		return error_set(error, -errno, "%.120s: %s", path, strerror(errno));
+	if (!S_ISREG(status.st_mode))
+		return error_set(error, -EINVAL, "%.120s: a key file is a regular file", path);
+	if (!is_trusted(status.st_uid))
+		return error_set(error, -EPERM, "%.120s: belongs to another user (%u): chown it",
+				 path, (unsigned)status.st_uid);
+	if (status.st_mode & (S_IRWXO | S_IWGRP | S_IXGRP))
+		return error_set(error, -EACCES,
+				 "%.100s: others than its owner may use this key file (mode %04o): chmod 600, or 440 with a group of ours",
+				 path, (unsigned)status.st_mode & 07777);
+	if ((status.st_mode & S_IRGRP) && !is_our_group(status.st_gid))
+		return error_set(error, -EACCES,
+				 "%.100s: group %u, none of ours, may read this key file: chmod 600, or run us in that group (fsGroup)",
+				 path, (unsigned)status.st_gid);
+	/* A group that may read it has members that are not us: they must not put another there. */
+	return way_check(path, status.st_mode & S_IRGRP ? S_IWOTH | S_IWGRP : S_IWOTH, error);
 }
 
 /* Whatever the umask is: engines must find their way to a socket. */

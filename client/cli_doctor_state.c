@@ -50,9 +50,11 @@ static void check_key_file(struct doctor *doctor, const char *path)
 		finding_add(doctor, "encryption", FINDING_FAIL,
 			    "put it back before the next start, which is refused without it; blocks of lost keys are lost",
 			    "the key file %s: %s", path, strerror(errno));
-	else if ((status.st_mode & 077) != 0)
+	/* A group may read it; whether it is the daemon's only the daemon can tell. */
+	else if ((status.st_mode & 037) != 0)
 		finding_add(doctor, "encryption", FINDING_FAIL,
-			    "chmod 600 it; the next start is refused until then, and who read it can read the disk: rotate",
+			    "chmod 600 it (440 for a group of the daemon's); the next start is refused until then, and who read it can "
+			    "read the disk: rotate",
 			    "others may read the key file %s", path);
 	else if (status.st_mtime > started)
 		finding_add(doctor, "encryption", FINDING_WARN,

@@ -20,17 +20,12 @@ static int file_check(int fd, const char *path, struct error *error)
 {
 	struct stat status;
 
+	int result = trusted_secret(fd, path, error);
+
+	if (result < 0)
+		return result;
 	if (fstat(fd, &status) < 0)
 		return error_set(error, -errno, "%.120s: %s", path, strerror(errno));
-	if (!S_ISREG(status.st_mode))
-		return error_set(error, -EINVAL, "%.120s: a key file is a regular file", path);
-	if (status.st_uid != 0 && status.st_uid != geteuid())
-		return error_set(error, -EPERM, "%.120s: belongs to another user (%u): chown it",
-				 path, (unsigned)status.st_uid);
-	if ((status.st_mode & 077) != 0)
-		return error_set(error, -EACCES,
-				 "%.100s: others than its owner may use this key file (mode %04o): chmod 600 %.80s",
-				 path, (unsigned)status.st_mode & 07777, path);
 	if (status.st_size > KEYRING_FILE_BYTES_MAX)
 		return error_set(error, -EFBIG, "%.120s: a key file has at most %u bytes", path,
 				 KEYRING_FILE_BYTES_MAX);
@@ -49,8 +44,6 @@ static int file_read(const char *path, char file[KEYRING_FILE_BYTES_MAX + 1],
 		return error_set(error, -errno, "cannot open the key file %.120s: %s", path,
 				 strerror(errno));
 	result = file_check(fd, path, error);
-	if (result == 0)
-		result = trusted_parents(path, error);
 	if (result == 0)
 		bytes = pread(fd, file, KEYRING_FILE_BYTES_MAX, 0);
 	if (bytes < 0)

@@ -80,21 +80,47 @@ static int grant_storage(struct landlock *landlock, const char *path, struct err
 	return landlock_grant(landlock, folder, LANDLOCK_MANAGE, error);
 }
 
-/* Read again for a reload, when another file may have its name: with its folder, unless that is
- * everybody's. */
+/* Unless it is everybody's. */
+static int grant_folder(struct landlock *landlock, const char *folder, struct error *error)
+{
+	char real[PATH_MAX];
+
+	if (realpath(folder, real) == NULL || strcmp(real, "/") == 0 || strcmp(real, "/etc") == 0 ||
+	    strcmp(real, "/tmp") == 0)
+		return 0;
+	return landlock_grant(landlock, real, LANDLOCK_READ, error);
+}
+
+/* A volume of Kubernetes: its links lead through "..data" into a folder that the kubelet changes for
+ * another. */
+static bool is_volume(const char *folder)
+{
+	char link[PATH_MAX + 8];
+	struct stat status;
+
+	snprintf(link, sizeof(link), "%s/..data", folder);
+	return lstat(link, &status) == 0 && S_ISLNK(status.st_mode);
+}
+
+/* Read again for a reload, when another file may have its name: with the folder of that name, which
+ * may be a link; and with the volume that it lies in, however deep. */
 static int grant_config(struct landlock *landlock, const char *path, struct error *error)
 {
 	char real[PATH_MAX], folder[PATH_MAX];
+	int result;
 
 	if (path == NULL || realpath(path, real) == NULL)
 		return 0;
-	int result = landlock_grant(landlock, real, LANDLOCK_READ, error);
-	/* Not of what it may be a link to: a Kubernetes volume changes its links. */
+	result = landlock_grant(landlock, real, LANDLOCK_READ, error);
 	parent_of(path, folder, sizeof(folder));
-	if (result < 0 || realpath(folder, real) == NULL || strcmp(real, "/") == 0 ||
-	    strcmp(real, "/etc") == 0 || strcmp(real, "/tmp") == 0)
-		return result;
-	return landlock_grant(landlock, real, LANDLOCK_READ, error);
+	if (result == 0)
+		result = grant_folder(landlock, folder, error);
+	while (result == 0 && strchr(folder, '/') != NULL && strcmp(folder, "/") != 0) {
+		if (is_volume(folder))
+			result = grant_folder(landlock, folder, error);
+		*strrchr(folder, '/') = '\0';
+	}
+	return result;
 }
 
 /* Our own binary, the loader that executes it, and the libraries that are mapped now: what a worker

@@ -18,7 +18,7 @@ static const char *const common[] = {
 	"sched_setaffinity", "set_tid_address", "arch_prctl", "membarrier", "getrandom",
 	"restart_syscall", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigtimedwait",
 	"sigaltstack", "tgkill", "gettid", "getpid", "getppid", "getuid", "geteuid", "getgid",
-	"getegid", "prlimit64", "getrlimit", "getrusage", "sysinfo", "uname", "getcpu",
+	"getegid", "getgroups", "prlimit64", "getrlimit", "getrusage", "sysinfo", "uname", "getcpu",
 	/* time */
 	"clock_gettime", "clock_getres", "clock_nanosleep", "nanosleep", "gettimeofday", "time",
 	/* files */

@@ -117,7 +117,7 @@ static void wrong_lines_are_named_by_number_and_never_quoted(void **unused)
 
 static void a_file_that_others_may_read_is_refused_with_the_remedy(void **unused)
 {
-	static const mode_t modes[] = { 0640, 0604, 0644, 0660, 0610 };
+	static const mode_t modes[] = { 0604, 0644, 0660, 0610, 0620, 0444, 0402 };
 
 	(void)unused;
 	assert_int_equal(read_text("a:" ONES "\n", "t"), 0);
@@ -128,6 +128,76 @@ static void a_file_that_others_may_read_is_refused_with_the_remedy(void **unused
 	}
 	assert_int_equal(chmod(path, 0400), 0);
 	assert_int_equal(keyring_check(path, &error), 0);
+}
+
+static void a_group_of_ours_may_read_the_file_and_no_other(void **unused)
+{
+	(void)unused;
+	assert_int_equal(read_text("a:" ONES "\n", "t"), 0);
+	assert_int_equal(chmod(path, 0440), 0);
+	assert_int_equal(chown(path, (uid_t)-1, getegid()), 0);
+	assert_int_equal(keyring_check(path, &error), 0);
+	if (geteuid() != 0) {
+		print_message("SKIP another group's file: only root can give a file to it\n");
+		skip();
+	}
+	assert_int_equal(chown(path, 0, 12345), 0);
+	assert_int_equal(keyring_check(path, &error), -EACCES);
+	assert_non_null(strstr(error.text, "group 12345, none of ours"));
+	assert_int_equal(chown(path, 0, 0), 0);
+}
+
+/* A folder in /tmp, and a key file in it. */
+static void where_its_group_may_write_a_file_is_its_owners_alone(void **unused)
+{
+	char folder[] = "/tmp/kvtier-folder-XXXXXX", file[64];
+
+	(void)unused;
+	assert_int_equal(read_text("a:" ONES "\n", "t"), 0);
+	assert_non_null(mkdtemp(folder));
+	snprintf(file, sizeof(file), "%s/keys", folder);
+	assert_int_equal(rename(path, file), 0);
+	assert_int_equal(chmod(folder, 0770), 0);
+	assert_int_equal(chmod(file, 0600), 0);
+	assert_int_equal(keyring_check(file, &error), 0);
+	assert_int_equal(chmod(file, 0440), 0);
+	assert_int_equal(keyring_check(file, &error), -EPERM);
+	assert_non_null(strstr(error.text, "its group may write in"));
+	assert_int_equal(chmod(folder, 03777), 0);
+	assert_int_equal(keyring_check(file, &error), 0);
+	assert_int_equal(chmod(folder, 0777), 0);
+	assert_int_equal(keyring_check(file, &error), -EPERM);
+	assert_non_null(strstr(error.text, "everybody may write in"));
+	assert_int_equal(rename(file, path), 0);
+	assert_int_equal(rmdir(folder), 0);
+}
+
+static void links_are_followed_one_by_one_and_not_for_ever(void **unused)
+{
+	char folder[] = "/tmp/kvtier-folder-XXXXXX", link[64], open_folder[64], planted[64];
+
+	(void)unused;
+	assert_int_equal(read_text("a:" ONES "\n", "t"), 0);
+	assert_non_null(mkdtemp(folder));
+	snprintf(link, sizeof(link), "%s/keys", folder);
+	snprintf(open_folder, sizeof(open_folder), "%s/open", folder);
+	snprintf(planted, sizeof(planted), "%s/open/planted", folder);
+	/* A link that leads through a folder where everybody may change what it leads to. */
+	assert_int_equal(mkdir(open_folder, 0700), 0);
+	assert_int_equal(symlink(path, planted), 0);   /* absolute; the next one is not */
+	assert_int_equal(symlink("open/planted", link), 0);
+	assert_int_equal(keyring_check(link, &error), 0);
+	assert_int_equal(chmod(open_folder, 0777), 0);
+	assert_int_equal(keyring_check(link, &error), -EPERM);
+	assert_non_null(strstr(error.text, open_folder));
+	assert_int_equal(unlink(planted), 0);
+	assert_int_equal(rmdir(open_folder), 0);
+	assert_int_equal(keyring_check(link, &error), -ENOENT);
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(symlink(link, link), 0);
+	assert_int_equal(keyring_check(link, &error), -ELOOP);
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(rmdir(folder), 0);
 }
 
 static void a_file_of_another_user_is_refused(void **unused)
@@ -308,6 +378,9 @@ int main(void)
 		cmocka_unit_test(a_key_is_another_for_another_tenant_name_or_bytes),
 		cmocka_unit_test(wrong_lines_are_named_by_number_and_never_quoted),
 		cmocka_unit_test(a_file_that_others_may_read_is_refused_with_the_remedy),
+		cmocka_unit_test(a_group_of_ours_may_read_the_file_and_no_other),
+		cmocka_unit_test(where_its_group_may_write_a_file_is_its_owners_alone),
+		cmocka_unit_test(links_are_followed_one_by_one_and_not_for_ever),
 		cmocka_unit_test(a_file_of_another_user_is_refused),
 		cmocka_unit_test(what_is_no_small_regular_file_is_refused),
 		cmocka_unit_test(no_nonce_comes_twice_in_a_life_or_after_a_restart),

@@ -87,8 +87,12 @@ MUTATIONS = {
                      '\tif (status.st_mode & S_IWOTH)\n\t\treturn error_set(error, -EPERM, "everybody may write in',
                      'system/test_paths.py Folders.test_a_state_directory_of_another_owner_is_refused'),
     'parent-owner': ('a folder that its owner can swap (row 29)', 'base/trusted_path.c:component_check',
-                     '\tif (!is_trusted(status.st_uid))\n\t\treturn refuse_owner(path, &status, error);\n\t/* In a sticky',
+                     '\tif (!is_trusted(status->st_uid))\n\t\treturn refuse_owner(path, status, error);\n\t/* In a sticky',
                      '\t/* In a sticky', 'system/test_paths.py Folders'),
+    'key-others': ('a key file that others may read (B2)', 'base/trusted_path.c:trusted_secret',
+                   '(S_IRWXO | S_IWGRP | S_IXGRP)', '(S_IWGRP | S_IXGRP)', 'system/test_encryption.py Secret'),
+    'key-group': ('a key folder that a group may write to (B2)', 'base/trusted_path.c:trusted_secret',
+                  'status.st_mode & S_IRGRP ? S_IWOTH | S_IWGRP : S_IWOTH', 'S_IWOTH', 'system/test_encryption.py Secret'),
     'disk-link': ('a link in the place of a disk file (row 29)', 'tiers/nvme/block_disk.c:disk_open_fd',
                   'open_flags |= O_NOFOLLOW;', 'open_flags |= 0;', 'system/test_paths.py Planted'),
     'hard-link': ('another name of a file of ours (row 29)', 'base/trusted_path.c:trusted_file',
@@ -193,6 +197,7 @@ def main():
     names = sys.argv[1:] or list(MUTATIONS)
     failures = missing_rows()
     with tempfile.TemporaryDirectory(prefix='kvtier-mutations-') as folder:
+        os.chmod(folder, 0o755)   # daemons of other users are started from it
         copy_make(folder)
         for test in sorted({MUTATIONS[name][4] for name in names}):
             status, output = build(folder, test)

@@ -124,6 +124,7 @@ WRAPPED(int, trusted_parents, const char *path, struct error *error)
 WRAPPED(int, trusted_folder_make, const char *path, mode_t mode, const char *key,
 	struct error *error)
 WRAPPED(int, trusted_file, int fd, const char *path, struct error *error)
+WRAPPED(int, trusted_secret, int fd, const char *path, struct error *error)
 void __wrap_log_line(int level, const char *event, const char *format, ...);
 
 #endif
