@@ -135,6 +135,16 @@ bool cli_parse_hex(const char *text, uint8_t *out, size_t bytes);
 bool cli_is_prefix(const char *text);
 /* Asks the daemon what begins so. */
 enum cli_exit cli_prefixes_resolve(struct cli *cli);
+/* 8 digits of a block's hash or more, and not all. */
+bool cli_is_hash_prefix(const char *text);
+/* A LIST of the blocks whose hashes begin so. */
+struct cli_hash_frame {
+	struct frame_operate frame;
+	uint8_t hashes[2][FRAME_HASH_BYTES];
+};
+void cli_hash_prefix(const char *digits, struct cli_hash_frame *frame);
+/* A block's hash, or its first digits: the daemon is asked which block that is. */
+enum cli_exit cli_take_hash(struct cli *cli, const char *word, uint8_t *out);
 /* As many leading digits of the items' 32 as tell them apart; where no person looks, all. */
 int cli_short_digits(const struct cli *cli, const json_t *items, const char *key);
 

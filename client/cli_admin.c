@@ -165,11 +165,8 @@ static enum cli_exit pin_or_unpin(struct cli *cli, uint64_t for_us)
 	frame->group = (uint16_t)cli->group;
 	frame->count = (uint16_t)cli->words_count;
 	for (int i = 0; result == CLI_DONE && i < cli->words_count; i++)
-		if (!cli_parse_hex(cli->words[i],
-				   (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES,
-				   FRAME_HASH_BYTES))
-			result = cli_usage_error(cli, "%s: a block hash is 64 hexadecimal digits",
-						 cli->words[i]);
+		result = cli_take_hash(cli, cli->words[i],
+				       (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES);
 	if (result == CLI_DONE)
 		result = pin_pages(cli, frame);
 	free(frame);

@@ -125,7 +125,7 @@ static void blocks_print(struct cli *cli, const json_t *value)
 
 enum cli_exit cli_ls(struct cli *cli)
 {
-	struct frame_operate frame;
+	struct cli_hash_frame asked;
 	json_t *blocks = NULL;
 	bool is_all = false;
 	enum cli_exit result;
@@ -133,8 +133,13 @@ enum cli_exit cli_ls(struct cli *cli)
 	if (!cli->has_space)
 		return cli_usage_error(
 			cli, "ls: --space FINGERPRINT is required; spaces prints the fingerprints");
-	cli_operate_start(cli, &frame, FRAME_OPERATE_LIST);
-	result = cli_operate_all(cli, &frame, "blocks", cli->limit > 0 ? cli->limit : LS_LIMIT_DEFAULT,
+	if (cli->words_count > 0 && !cli_is_hash_prefix(cli->words[0]))
+		return cli_usage_error(cli, "%s: the first 8 to 63 digits of hashes are right",
+				       cli->words[0]);
+	cli_operate_start(cli, &asked.frame, FRAME_OPERATE_LIST);
+	if (cli->words_count > 0)
+		cli_hash_prefix(cli->words[0], &asked);
+	result = cli_operate_all(cli, &asked.frame, "blocks", cli->limit > 0 ? cli->limit : LS_LIMIT_DEFAULT,
 				 &blocks, &is_all);
 	if (result != CLI_DONE)
 		return result;
@@ -143,14 +148,6 @@ enum cli_exit cli_ls(struct cli *cli)
 }
 
 /* ---- stat ---- */
-
-static bool take_hash(struct cli *cli, const char *word, uint8_t *out)
-{
-	if (cli_parse_hex(word, out, FRAME_HASH_BYTES))
-		return true;
-	(void)cli_usage_error(cli, "%s: a block hash is 64 hexadecimal digits", word);
-	return false;
-}
 
 const char *cli_reason_words(const char *reason)
 {
@@ -243,8 +240,9 @@ enum cli_exit cli_stat(struct cli *cli)
 	enum cli_exit result;
 
 	cli_operate_start(cli, &asked.frame, FRAME_OPERATE_STAT);
-	if (!take_hash(cli, cli->words[0], asked.hash))
-		return CLI_USAGE;
+	result = cli_take_hash(cli, cli->words[0], asked.hash);
+	if (result != CLI_DONE)
+		return result;
 	asked.frame.header.bytes = sizeof(asked);
 	asked.frame.group = (uint16_t)cli->group;
 	asked.frame.count = 1;
@@ -293,10 +291,11 @@ static enum cli_exit explain_hashes(struct cli *cli, struct frame_explain *frame
 	const struct frame_explained *reply;
 	enum cli_exit result = CLI_DONE;
 
-	for (int i = 0; i < cli->words_count; i++)
-		if (!take_hash(cli, cli->words[i],
-			       (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES))
-			return CLI_USAGE;
+	for (int i = 0; i < cli->words_count && result == CLI_DONE; i++)
+		result = cli_take_hash(cli, cli->words[i],
+				       (uint8_t *)(frame + 1) + i * (int)FRAME_HASH_BYTES);
+	if (result != CLI_DONE)
+		return result;
 	result = cli_ask(cli, &link, frame, FRAME_EXPLAINED);
 	reply = (const struct frame_explained *)link.incoming;
 	if (result == CLI_DONE && reply->count != (uint32_t)cli->words_count) {

@@ -16,20 +16,20 @@ const struct cli_command cli_commands[] = {
 	  "A space is what makes blocks interchangeable: model, weights, layout and adapter together. Engines are told apart by "
 	  "the names that they gave.",
 	  CLI_TENANT, 0, 0, NULL, CLI_DOOR_ANY, cli_spaces },
-	{ "ls", "--space FINGERPRINT [--tenant NAME] [--limit N]", "the blocks of a space",
-	  "Hash, group, place in its prefix, tokens, bytes, tiers, readers that hold it now, and age. 100 blocks unless --limit "
-	  "says how many.",
-	  CLI_SPACE | CLI_TENANT | CLI_LIMIT, 0, 0, NULL, CLI_DOOR_ANY, cli_ls },
+	{ "ls", "--space FINGERPRINT [--tenant NAME] [--limit N] [HASH]", "the blocks of a space",
+	  "All, or those whose hashes begin with these 8 digits or more: hash, group, place in its prefix, tokens, bytes, tiers, "
+	  "readers that hold it now, and age. 100 blocks unless --limit says how many.",
+	  CLI_SPACE | CLI_TENANT | CLI_LIMIT, 0, 1, NULL, CLI_DOOR_ANY, cli_ls },
 	{ "stat", "HASH [--space FINGERPRINT] [--group N] [--tenant NAME]",
 	  "everything about one block",
 	  "In each space that has it, or in the one named: where its shards lie, who holds them, and why a lookup would or would "
-	  "not hit it.",
+	  "not hit it. The first 8 digits of HASH or more are enough where no other block that is here has them.",
 	  CLI_SPACE | CLI_GROUP | CLI_TENANT, 1, 1, NULL, CLI_DOOR_ANY, cli_stat },
 	{ "explain", "--space FINGERPRINT [--group N] HASH... | --request TAG",
 	  "why each block hit or missed",
-	  "For each block hash (64 hexadecimal digits) of the space: in which tier it is, or why it is not there and since when. "
-	  "With --request, what became of the lookups, loads and stores that an engine tagged so, and what it means; requests lists "
-	  "the tags.",
+	  "For each block hash (64 hexadecimal digits, or the first 8 or more) of the space: in which tier it is, or why it is not "
+	  "there and since when. With --request, what became of the lookups, loads and stores that an engine tagged so, and "
+	  "what it means; requests lists the tags.",
 	  CLI_SPACE | CLI_GROUP | CLI_REQUEST, 0, (int)FRAME_KEYS_MAX, NULL, CLI_DOOR_TENANT,
 	  cli_explain },
 	{ "requests", "[--tenant NAME] [--limit N]", "the last requests of engines: found, loaded, stored",

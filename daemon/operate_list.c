@@ -95,6 +95,23 @@ static void blocks_answer(struct shown *shown)
 	operate_answer_end(shown->session, shown->request, &json);
 }
 
+/* `space` UINT32_MAX: any that the operation may see. */
+static bool is_listed(const struct operation *operation, uint32_t space, const struct entry *entry)
+{
+	const struct frame_operate *frame = operation->frame;
+	const struct cache *cache = operation->session->daemon->cache;
+	const uint8_t *first = (const uint8_t *)(frame + 1), *last = first + BLOCK_HASH_BYTES;
+
+	if (frame->count > 0 && (memcmp(entry->hash, first, BLOCK_HASH_BYTES) < 0 ||
+				 memcmp(entry->hash, last, BLOCK_HASH_BYTES) > 0))
+		return false;
+	if (space != UINT32_MAX)
+		return entry->space == space;
+	return cache_space_is_known(cache, entry->space) &&
+	       (operation->tenant == NULL ||
+		cache_space_tenant(cache, entry->space) == operation->tenant->handle);
+}
+
 static void list_blocks(const struct operation *operation, uint32_t space)
 {
 	struct cache *cache = operation->session->daemon->cache;
@@ -109,7 +126,7 @@ static void list_blocks(const struct operation *operation, uint32_t space)
 	for (unsigned looks = 0; looks < LIST_LOOKS_MAX && shown->count < count_max; looks++) {
 		uint32_t entry = cache_entry_next(cache, &cursor, 1);
 
-		if (entry != ENTRY_NONE && cache_entry(cache, entry)->space == space)
+		if (entry != ENTRY_NONE && is_listed(operation, space, cache_entry(cache, entry)))
 			shown_add(shown, entry);
 	}
 	shown->next = cursor < cache_entries_end(cache) ? cursor : 0;
@@ -123,7 +140,10 @@ void operate_list(const struct operation *operation)
 	uint32_t cursor = 0, space;
 
 	if (memcmp(operation->frame->fingerprint, any, SPACE_ID_BYTES) == 0) {
-		list_spaces(operation);
+		if (operation->frame->count > 0)
+			list_blocks(operation, UINT32_MAX);
+		else
+			list_spaces(operation);
 		return;
 	}
 	space = operate_next_space(operation, &cursor);

@@ -10,7 +10,8 @@ static const struct {
 	unsigned fields;
 } verbs[FRAME_OPERATE_VERBS] = {
 	[FRAME_OPERATE_LIST] = { "LIST", FRAME_TAKES_TENANT | FRAME_TAKES_SPACE |
-						 FRAME_TAKES_CURSOR | FRAME_TAKES_VALUE },
+						 FRAME_TAKES_CURSOR | FRAME_TAKES_VALUE |
+						 FRAME_TAKES_HASHES },
 	[FRAME_OPERATE_STAT] = { "STAT", FRAME_TAKES_TENANT | FRAME_TAKES_SPACE |
 						 FRAME_TAKES_GROUP | FRAME_TAKES_HASHES },
 	[FRAME_OPERATE_PIN] = { "PIN", FRAME_TAKES_TENANT | FRAME_TAKES_SPACE |
@@ -93,6 +94,9 @@ int frame_operate_check(const struct frame_operate *frame, struct error *error)
 	result = check_fields(frame, error);
 	if (result < 0)
 		return result;
+	if (frame->verb == FRAME_OPERATE_LIST && frame->count != 0 && frame->count != 2)
+		return error_set(error, -EPROTO, "OPERATE: LIST takes two hashes or none, not %u",
+				 frame->count);
 	if (frame->verb == FRAME_OPERATE_STAT && frame->count != 1)
 		return error_set(error, -EPROTO, "OPERATE: STAT takes one hash, not %u",
 				 frame->count);

@@ -13,7 +13,9 @@
  * is 0.
  */
 enum frame_operate_verb {
-	FRAME_OPERATE_LIST,     /* blocks of a space, or spaces where no fingerprint is given */
+	/* Blocks of a space, or spaces where no fingerprint is given. With two hashes: blocks whose
+	 * hashes lie from the one to the other, both included, of any space where none is given. */
+	FRAME_OPERATE_LIST,
 	FRAME_OPERATE_STAT,     /* everything about one block */
 	FRAME_OPERATE_PIN,      /* value: for how many microseconds; 0: no longer */
 	FRAME_OPERATE_PURGE,    /* value 0: begins; 1: how far it is */

@@ -222,7 +222,8 @@ static void an_operators_verb_takes_its_own_fields_and_no_others(void **unused)
 			bool needs_hash = verb == FRAME_OPERATE_STAT;
 			bool has_hash = needs_hash || field == FRAME_TAKES_HASHES;
 
-			sample_frame(memory, FRAME_OPERATE, has_hash ? 1 : 0);
+			sample_frame(memory, FRAME_OPERATE,
+				     !has_hash ? 0 : verb == FRAME_OPERATE_LIST ? 2 : 1);
 			frame->verb = verb;
 			frame->tenant[0] = field == FRAME_TAKES_TENANT ? 'a' : 0;
 			frame->fingerprint[15] = field == FRAME_TAKES_SPACE;
@@ -238,6 +239,10 @@ static void an_operators_verb_takes_its_own_fields_and_no_others(void **unused)
 	sample_frame(memory, FRAME_OPERATE, 0);
 	frame->verb = FRAME_OPERATE_STAT;
 	assert_int_equal(check_changed(FRAME_OPERATE), -EPROTO);
+	sample_frame(memory, FRAME_OPERATE, 1);
+	frame->verb = FRAME_OPERATE_LIST;
+	assert_int_equal(check_changed(FRAME_OPERATE), -EPROTO);
+	sample_frame(memory, FRAME_OPERATE, 0);
 	frame->verb = FRAME_OPERATE_DRAIN;
 	frame->value = FRAME_DRAINS;
 	assert_int_equal(check_changed(FRAME_OPERATE), -EPROTO);

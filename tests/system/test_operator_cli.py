@@ -310,6 +310,17 @@ class Command(unittest.TestCase):
         self.assertIn('begins so', self.kvtier('purge', '--space', self.other_than(self.space), status=1))
         self.assertEqual(self.engine.load(self.hashes), self.payloads)
 
+    def test_the_first_digits_of_a_block_are_enough(self):
+        whole = self.hashes[3].hex()
+        for words in (('stat', whole[:8]), ('stat', whole[:63]), ('ls', '--space', self.space[:6], whole[:13].upper())):
+            self.assertEqual([one['hash'] for one in self.answer(*words)['blocks']], [whole])
+        self.assertEqual(self.answer('explain', '--space', self.space, whole[:8])[0]['reason'], 'hit-cpu')
+        self.assertIn('8 or more', self.kvtier('stat', whole[:7], status=2))
+        for words in (('stat', self.other_than(whole[:8])), ('stat', '--tenant', 'other', whole[:9])):
+            self.assertIn('no block that is here begins so', self.kvtier(*words, status=1))
+        self.engine.store([bytes.fromhex(f'{whole[:8]}{0:056x}')], [self.payloads[0]])
+        self.assertIn('2 blocks begin so; give more digits', self.kvtier('stat', whole[:8], status=1))
+
     @staticmethod
     def other_than(space):
         return space[:7] + ('0' if space[7] != '0' else '1')
