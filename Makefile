@@ -101,6 +101,11 @@ $(BUILD)/nthlibparts.a: $(BUILD)/libparts.a tests/nth/calls.inc
 $(tests):
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $$(pkg-config --libs cmocka)
 tests: $(tests)
+# A GPU driver without a GPU, which the tests open as they would a real one.
+fake_gpu_objects := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/gpu/fake/*.c) tests/gpu/kv_copy_emulate.c)
+$(BUILD)/tests/gpu/fake_driver.so: $(fake_gpu_objects)
+	$(CC) $(LDFLAGS) -shared -o $@ $^
+$(filter $(BUILD)/tests/gpu/%,$(tests)): | $(BUILD)/tests/gpu/fake_driver.so
 # Our checksum is held against isa-l's where that is installed; nothing else uses it.
 ifeq ($(shell pkg-config --exists libisal && echo yes),yes)
 $(BUILD)/tests/base/test_checksum.o: override CPPFLAGS += -DKVTIER_TEST_ISAL
@@ -288,4 +293,4 @@ clean:
 
 .PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .SECONDARY:
--include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(describe).d
+-include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(fake_gpu_objects:.o=.d) $(describe).d
