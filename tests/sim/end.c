@@ -9,6 +9,8 @@
 #define FRESH_CHAIN 100u
 #define FRESH_BLOCKS 3u
 #define FRESH_TRIES_MAX 20u
+#define HANGS_EVERY 8u
+#define HANG_US (UINT64_C(10) * SECOND_US)
 
 static void faults_end(void)
 {
@@ -19,6 +21,8 @@ static void faults_end(void)
 	for (unsigned i = 0; i < LIARS_MAX; i++)
 		liar_kill(&sim.liars[i]);
 	operator_kill(&sim.operator);
+	for (unsigned i = 0; i < VISITORS_MAX; i++)
+		visitor_kill(&sim.visitors[i]);
 	settings_file_mend(&sim.node);
 	sim.node.shape.failpoint_percent = 0;
 	node_failpoint_disarm();
@@ -190,6 +194,36 @@ static void scrub_await(void)
 		sim_fail("the scrubber has been round, and a slot that is offered is %s", damage);
 }
 
+/* Every page is there, and the node is ready. */
+static void pages_await(void)
+{
+	uint64_t until_us = kernel.now_us + REST_US;
+
+	visitor_expect(&sim.visitors[0], &sim.node);
+	while (!sim.visitors[0].has_ended_well) {
+		if (kernel.now_us > until_us)
+			sim_fail("the pages are not answered");
+		sim_run_for(LOOK_US);
+	}
+}
+
+/* Now and then a device hangs once more, not for so long that it is fenced: it is named, and then
+ * all is well again. */
+static void hang_watch(void)
+{
+	struct disk *disk;
+
+	if (sim.node.shape.devices == 0 || kernel_below(HANGS_EVERY) != 0)
+		return;
+	disk = sim.node.disks[kernel_below(sim.node.shape.devices)];
+	disk->hangs_until_us = kernel.now_us + HANG_US;
+	visitor_watch(&sim.visitors[1], &sim.node, kernel_below(UINT64_MAX));
+	sim_run_for(HANG_US);
+	visitor_kill(&sim.visitors[1]);
+	disk_heal(disk);
+	pages_await();
+}
+
 /* When all have gone, nothing is held for any of them. */
 static void all_leave(void)
 {
@@ -230,5 +264,7 @@ void sim_end_well(void)
 	engines_await("at the end");
 	fresh_life();
 	scrub_await();
+	pages_await();
+	hang_watch();
 	all_leave();
 }

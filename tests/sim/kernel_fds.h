@@ -5,6 +5,7 @@
 #include "tests/sim/kernel.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <sys/epoll.h>
 
 #define EPOLL_WATCHES_MAX 128u
@@ -48,16 +49,19 @@ struct epoll {
 	} watches[EPOLL_WATCHES_MAX];
 };
 
-/* SOCK_SEQPACKET, or one that listens. */
+/* SOCK_SEQPACKET, SOCK_STREAM, or one that listens. */
 struct sock {
 	bool is_listening, is_open;
+	bool is_stream, is_nonblocking;
+	bool has_ended; /* the peer sends no more (shutdown) */
+	in_addr_t from; /* whose it is, by TCP */
 	char path[SOCKET_PATH_BYTES];
 	unsigned backlog, waiting_count;
 	struct sock *waiting[BACKLOG_MAX]; /* connected, not yet accepted */
 	struct sock *peer;                 /* NULL: closed */
 	bool was_reset;                    /* the peer closed and left something unread */
 	uint64_t receive_us, send_us;      /* time-outs; 0: none */
-	/* Packets that came: [bytes 4][descriptors 4][objects][bytes]. */
+	/* A stream's bytes, or packets that came: [bytes 4][descriptors 4][objects][bytes]. */
 	uint8_t *ring;
 	uint32_t head, used;
 	unsigned refs; /* object, and the peer's waiting list */
@@ -75,10 +79,22 @@ struct object *object_of(int fd, enum object_kind kind);
 struct object *object_at(int fd);
 
 short sock_events(const struct sock *sock);
+void sock_put(struct sock *sock, const void *source, size_t bytes);
+void sock_take(struct sock *sock, void *target, size_t bytes);
 void sock_close(struct sock *sock);
 void file_close(struct object *object);
 ssize_t file_read(struct object *object, void *target, size_t bytes);
 void mappings_end_of(struct process *process);
+
+/* ---- kernel_streams.c ---- */
+
+/* A path, or a port of TCP, as a name of SOCKET_PATH_BYTES. */
+void address_name(const struct sockaddr *address, char *name);
+void stream_connected(struct sock *sock);
+void stream_accepted(const struct sock *listener, const struct sock *sock,
+		     struct sockaddr *out_address, socklen_t *bytes);
+ssize_t stream_send(struct sock *sock, const void *source, size_t bytes);
+ssize_t stream_receive(struct sock *sock, void *target, size_t bytes);
 
 static inline int fail(int code)
 {

@@ -1,4 +1,5 @@
-/* tests/sim/kernel_sockets.c: SOCK_SEQPACKET between processes, with descriptors in packets. */
+/* tests/sim/kernel_sockets.c: sockets between processes; SOCK_SEQPACKET, with descriptors in
+ * packets. */
 #include "tests/sim/kernel_fds.h"
 #include "tests/sim/kernel_wraps.h"
 
@@ -50,7 +51,7 @@ static void ring_open(struct sock *sock)
 	assert(sock->ring != NULL);
 }
 
-static void ring_put(struct sock *sock, const void *source, size_t bytes)
+void sock_put(struct sock *sock, const void *source, size_t bytes)
 {
 	uint32_t at = (sock->head + sock->used) % RING_BYTES;
 	size_t first = RING_BYTES - at < bytes ? RING_BYTES - at : bytes;
@@ -60,7 +61,7 @@ static void ring_put(struct sock *sock, const void *source, size_t bytes)
 	sock->used += (uint32_t)bytes;
 }
 
-static void ring_take(struct sock *sock, void *target, size_t bytes)
+void sock_take(struct sock *sock, void *target, size_t bytes)
 {
 	size_t first = RING_BYTES - sock->head < bytes ? RING_BYTES - sock->head : bytes;
 
@@ -92,7 +93,7 @@ short sock_events(const struct sock *sock)
 
 	if (sock->is_listening)
 		return sock->waiting_count > 0 ? POLLIN : 0;
-	if (sock->used > 0)
+	if (sock->used > 0 || sock->has_ended)
 		events |= POLLIN;
 	if (sock->peer == NULL)
 		return (short)(events | POLLIN | POLLOUT | POLLHUP);
@@ -104,11 +105,13 @@ short sock_events(const struct sock *sock)
 /* Descriptors that nobody took are closed. */
 static void packets_drop(struct sock *sock)
 {
+	if (sock->is_stream)
+		sock->used = sock->head = 0;
 	while (sock->used > 0) {
 		struct packet packet;
 
-		ring_take(sock, &packet, sizeof(packet));
-		ring_take(sock, NULL, packet.bytes);
+		sock_take(sock, &packet, sizeof(packet));
+		sock_take(sock, NULL, packet.bytes);
 		for (unsigned i = 0; i < packet.fds_count; i++)
 			object_release(packet.objects[i]);
 	}
@@ -150,8 +153,14 @@ static int sock_fd(struct sock *sock)
 
 int __wrap_socket(int domain, int type, int protocol)
 {
-	return kernel.process != NULL ? sock_fd(sock_create())
-				      : __real_socket(domain, type, protocol);
+	struct sock *sock;
+
+	if (kernel.process == NULL)
+		return __real_socket(domain, type, protocol);
+	sock = sock_create();
+	sock->is_stream = (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM;
+	sock->is_nonblocking = (type & SOCK_NONBLOCK) != 0;
+	return sock_fd(sock);
 }
 
 int __wrap_bind(int fd, const struct sockaddr *address, socklen_t bytes)
@@ -163,7 +172,7 @@ int __wrap_bind(int fd, const struct sockaddr *address, socklen_t bytes)
 	sock = sock_of(fd);
 	if (sock == NULL)
 		return -1;
-	memcpy(sock->path, ((const struct sockaddr_un *)address)->sun_path, sizeof(sock->path));
+	address_name(address, sock->path);
 	return 0;
 }
 
@@ -200,6 +209,9 @@ int __wrap_accept4(int fd, struct sockaddr *out_address, socklen_t *bytes, int f
 	taken = sock->waiting[0];
 	sock->waiting_count--;
 	memmove(sock->waiting, sock->waiting + 1, sock->waiting_count * sizeof(struct sock *));
+	taken->is_nonblocking = (flags & SOCK_NONBLOCK) != 0;
+	if (sock->is_stream)
+		stream_accepted(sock, taken, out_address, bytes);
 	kernel.changes++;
 	return sock_fd(taken);
 }
@@ -227,7 +239,7 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t bytes)
 
 	if (!fd_is_ours(fd))
 		return __real_connect(fd, address, bytes);
-	memcpy(path, ((const struct sockaddr_un *)address)->sun_path, sizeof(path));
+	address_name(address, path);
 	sock = sock_of(fd);
 	if (sock == NULL)
 		return -1;
@@ -235,9 +247,11 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t bytes)
 							     : kernel.now_us + sock->send_us))
 		return fail(EAGAIN);
 	listener = listener_at(path);
-	if (listener == NULL)
+	if (listener == NULL || listener->is_stream != sock->is_stream)
 		return fail(ECONNREFUSED);
 	other = sock_create();
+	other->is_stream = sock->is_stream;
+	stream_connected(other);
 	ring_open(sock);
 	ring_open(other);
 	sock->peer = other;
@@ -292,8 +306,8 @@ static ssize_t packet_send(int fd, const struct iovec *source, const int *sent_f
 			return -1;
 		packet.objects[i]->refs++;
 	}
-	ring_put(sock->peer, &packet, sizeof(packet));
-	ring_put(sock->peer, source->iov_base, source->iov_len);
+	sock_put(sock->peer, &packet, sizeof(packet));
+	sock_put(sock->peer, source->iov_base, source->iov_len);
 	kernel.changes++;
 	return (ssize_t)source->iov_len;
 }
@@ -301,11 +315,14 @@ static ssize_t packet_send(int fd, const struct iovec *source, const int *sent_f
 ssize_t __wrap_send(int fd, const void *source, size_t bytes, int flags)
 {
 	struct iovec vector = { (void *)(uintptr_t)source, bytes };
+	struct sock *sock;
 	ssize_t sent;
 
 	if (!fd_is_ours(fd))
 		return __real_send(fd, source, bytes, flags);
-	sent = packet_send(fd, &vector, NULL, 0);
+	sock = sock_of(fd);
+	sent = sock != NULL && sock->is_stream ? stream_send(sock, source, bytes)
+					       : packet_send(fd, &vector, NULL, 0);
 	task_preempt();
 	return sent;
 }
@@ -354,10 +371,10 @@ static ssize_t packet_receive(int fd, struct iovec *target, struct packet *out_p
 	}
 	if (sock->used == 0)
 		return 0;
-	ring_take(sock, out_packet, sizeof(*out_packet));
+	sock_take(sock, out_packet, sizeof(*out_packet));
 	taken = out_packet->bytes < target->iov_len ? out_packet->bytes : target->iov_len;
-	ring_take(sock, target->iov_base, taken);
-	ring_take(sock, NULL, out_packet->bytes - taken);
+	sock_take(sock, target->iov_base, taken);
+	sock_take(sock, NULL, out_packet->bytes - taken);
 	kernel.changes++;
 	return (ssize_t)out_packet->bytes;
 }
@@ -366,10 +383,14 @@ ssize_t __wrap_recv(int fd, void *target, size_t bytes, int flags)
 {
 	struct packet packet = { .bytes = 0 };
 	struct iovec vector = { target, bytes };
+	struct sock *sock;
 	ssize_t received;
 
 	if (!fd_is_ours(fd))
 		return __real_recv(fd, target, bytes, flags);
+	sock = sock_of(fd);
+	if (sock != NULL && sock->is_stream)
+		return stream_receive(sock, target, bytes);
 	received = packet_receive(fd, &vector, &packet, flags);
 	for (unsigned i = 0; i < packet.fds_count; i++)
 		object_release(packet.objects[i]);

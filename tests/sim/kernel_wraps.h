@@ -65,6 +65,8 @@ WRAPPED(ssize_t, recv, int fd, void *target, size_t bytes, int flags)
 WRAPPED(ssize_t, sendmsg, int fd, const struct msghdr *message, int flags)
 WRAPPED(ssize_t, recvmsg, int fd, struct msghdr *message, int flags)
 WRAPPED(int, setsockopt, int fd, int level, int option, const void *value, socklen_t bytes)
+WRAPPED(int, shutdown, int fd, int how)
+WRAPPED(int, getsockname, int fd, struct sockaddr *out_address, socklen_t *bytes)
 WRAPPED(int, getsockopt, int fd, int level, int option, void *out_value, socklen_t *bytes)
 
 WRAPPED(int, open, const char *path, int flags, ...)

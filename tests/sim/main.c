@@ -269,7 +269,7 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 
 	printf("sim: %llu seeds in %.1f s: %llu operations, %llu blocks stored, %llu loads proven, "
 	       "%llu missed; %llu lives of the daemon (%llu killed, %llu power cuts), %llu of "
-	       "engines, %llu disk faults, %llu settings changed, %u of %u failpoints failed "
+	       "engines, %llu disk faults, %llu settings changed, %llu pages, %u of %u failpoints failed "
 	       "or died at, %.0f s of its own time\n",
 	       (unsigned long long)figures->seeds, seconds,
 	       (unsigned long long)figures->operations, (unsigned long long)figures->stored,
@@ -277,6 +277,7 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 	       (unsigned long long)figures->lives, (unsigned long long)figures->kills,
 	       (unsigned long long)figures->power_cuts, (unsigned long long)figures->engine_lives,
 	       (unsigned long long)figures->faults, (unsigned long long)figures->reloads,
+	       (unsigned long long)figures->pages,
 	       failpoints_write(figures, NULL), 2 * FAILPOINTS, (double)figures->virtual_us / 1e6);
 	if (line->json == NULL)
 		return 0;
@@ -286,7 +287,8 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		"{\"seeds\": %llu, \"seconds\": %.3f, \"operations\": %llu, \"stored\": %llu, "
 		"\"served\": %llu, \"missed\": %llu, \"lives\": %llu, \"kills\": %llu, "
 		"\"power_cuts\": %llu, \"stops\": %llu, \"engine_lives\": %llu, "
-		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"virtual_seconds\": %.3f, "
+		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"pages\": %llu, "
+		"\"virtual_seconds\": %.3f, "
 		"\"failpoints\": {",
 		(unsigned long long)figures->seeds, seconds,
 		(unsigned long long)figures->operations, (unsigned long long)figures->stored,
@@ -294,7 +296,7 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		(unsigned long long)figures->lives, (unsigned long long)figures->kills,
 		(unsigned long long)figures->power_cuts, (unsigned long long)figures->stops,
 		(unsigned long long)figures->engine_lives, (unsigned long long)figures->faults,
-		(unsigned long long)figures->reloads,
+		(unsigned long long)figures->reloads, (unsigned long long)figures->pages,
 		(double)figures->virtual_us / 1e6);
 	(void)failpoints_write(figures, file);
 	fprintf(file, "}}\n");

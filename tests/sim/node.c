@@ -44,7 +44,8 @@ static void settings_set_all(struct node *node)
 	snprintf(settings->run_directory, sizeof(settings->run_directory), "%s-run", node->folder);
 	snprintf(settings->state_directory, sizeof(settings->state_directory), "%s-state",
 		 node->folder);
-	settings->http_listen[0] = '\0';
+	snprintf(settings->http_listen, sizeof(settings->http_listen), "0.0.0.0:%u",
+		 NODE_HTTP_PORT);
 	strcpy(settings->huge_pages, "never");
 	settings->extent_bytes = shape->unit_bytes;
 	settings->block_bytes_min = 4096;

@@ -12,6 +12,7 @@
 #include "tests/sim/model.h"
 #include "tests/sim/settings_file.h"
 
+#define NODE_HTTP_PORT 9469u
 #define NODE_KEYS_MAX 3u
 #define NODE_KEY_LINE_BYTES 96u
 #define NODE_DRAIN_US (UINT64_C(10) * SECOND_US)
@@ -60,10 +61,11 @@ struct node {
 		char lines[NODE_KEYS_MAX][NODE_KEY_LINE_BYTES];
 	} keys[TENANTS_MAX];
 	char refused[256]; /* why the last start failed; "" */
-	uint64_t lives, kills, power_cuts, stops, starts_failed;
+	uint64_t lives, kills, power_cuts, stops, starts_failed, pages;
 	uint64_t failpoint_hits[FAILPOINTS][2]; /* error, kill */
 	unsigned fds_at_start;                  /* of the life, before any client */
 	struct counters counted;                /* what the daemon had when it was looked at last */
+	uint64_t steady_us;                     /* since when it goes, and its clock */
 	uint64_t given_before, taken_before;    /* blocks, by earlier lives */
 };
 

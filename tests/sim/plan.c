@@ -38,6 +38,7 @@ const char *const operation_names[OPERATIONS] = {
 	[OP_LOOK] = "look",
 	[OP_RELOAD] = "reload",
 	[OP_SIGHUP] = "sighup",
+	[OP_VISIT] = "visit",
 	[OP_NODE_KILL] = "kill",
 	[OP_POWER_CUT] = "power-cut",
 	[OP_NODE_STOP] = "stop",
@@ -62,7 +63,7 @@ static const unsigned weights_usual[OPERATIONS] = {
 	[OP_CLOCK_JUMP] = 2,  [OP_DISK_FAULT] = 6,   [OP_DISK_ROT] = 6,	     [OP_MEMORY_ROT] = 5,
 	[OP_FILE_FAULT] = 2,  [OP_CATALOG_FAULT] = 2, [OP_CATALOG_LOSS] = 1,
 	[OP_JOURNAL_DAMAGE] = 1, [OP_DRAIN] = 2,     [OP_PURGE] = 3,	     [OP_PIN] = 3,
-	[OP_LOOK] = 3,	      [OP_RELOAD] = 3,	     [OP_SIGHUP] = 2,
+	[OP_LOOK] = 3,	      [OP_RELOAD] = 3,	     [OP_SIGHUP] = 2,	     [OP_VISIT] = 3,
 };
 
 static uint64_t below(uint64_t limit)

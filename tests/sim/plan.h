@@ -35,6 +35,7 @@ enum operation_kind {
 	OP_LOOK,
 	OP_RELOAD,
 	OP_SIGHUP,
+	OP_VISIT,
 	OP_NODE_KILL,
 	OP_POWER_CUT,
 	OP_NODE_STOP,

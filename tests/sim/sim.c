@@ -139,6 +139,8 @@ static void power_cut(void)
 	for (unsigned i = 0; i < LIARS_MAX; i++)
 		liar_kill(&sim.liars[i]);
 	operator_kill(&sim.operator);
+	for (unsigned i = 0; i < VISITORS_MAX; i++)
+		visitor_kill(&sim.visitors[i]);
 	node_kill(&sim.node, true);
 }
 
@@ -166,6 +168,7 @@ static void clock_jump(const struct operation *operation)
 		if (sim.engines[i].stalled_us < kernel.now_us + by_us)
 			sim.engines[i].stalled_us = kernel.now_us + by_us;
 	kernel.now_us += by_us;
+	sim.node.steady_us = kernel.now_us;
 }
 
 static void liar_send(const struct operation *operation)
@@ -179,6 +182,7 @@ static void node_stall(const struct operation *operation)
 	if (sim.node.process != NULL && sim.node.process->is_alive)
 		sim.node.process->stalled_until_us = kernel.now_us +
 						     operation->amount % (2 * SECOND_US);
+	sim.node.steady_us = kernel.now_us + 2 * SECOND_US;
 }
 
 static void operation_on_node(const struct operation *operation)
@@ -259,6 +263,10 @@ static void operation_do(const struct operation *operation)
 		operator_start(&sim.operator, &sim.node,
 			       operation->kind - OP_BYPASS + OPERATOR_BYPASS, operation->seed);
 		break;
+	case OP_VISIT:
+		visitor_start(&sim.visitors[operation->choice % VISITORS_MAX], &sim.node,
+			      operation->seed);
+		break;
 	case OP_CLOCK_JUMP:
 		clock_jump(operation);
 		break;
@@ -308,6 +316,7 @@ static void figures_add(struct sim_figures *figures, uint64_t began_us)
 			figures->failpoint_hits[i][is_kill] +=
 				sim.node.failpoint_hits[i][is_kill];
 	figures->reloads += sim.node.file.reloads;
+	figures->pages += sim.node.pages;
 	figures->resumes += kernel.resumes;
 	figures->virtual_us += kernel.now_us - began_us;
 	figures->digest = kernel.digest;

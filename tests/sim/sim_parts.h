@@ -5,6 +5,7 @@
 #include "tests/sim/engine_parts.h"
 #include "tests/sim/raw.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/visitor.h"
 
 #define LOOK_US 2000u
 #define REST_STEP_US (UINT64_C(200) * 1000)
@@ -15,6 +16,7 @@ extern struct sim {
 	struct engine engines[ENGINES_MAX];
 	struct liar liars[LIARS_MAX];
 	struct operator operator;
+	struct visitor visitors[VISITORS_MAX];
 	uint64_t start_at_us; /* of a node that is down */
 	bool is_ending, is_leaving;
 } sim;
