@@ -249,26 +249,47 @@ static void lookup_say(struct cli *cli, const json_t *request)
 		    "requests hold blocks at once, or cpu_bytes is too small.");
 }
 
+/* What is said when a count is not 0. */
+struct counted_words {
+	const char *name, *words;
+};
+
+static void counted_say(struct cli *cli, const json_t *counts, const struct counted_words *rows,
+			unsigned rows_count)
+{
+	for (unsigned i = 0; i < rows_count; i++)
+		if (cli_number(counts, rows[i].name) > 0)
+			say(cli, "%s", rows[i].words);
+}
+
 static void loads_say(struct cli *cli, const json_t *loads)
 {
-	if (cli_number(loads, "missed") > 0)
-		say(cli,
-		    "Blocks to load were no longer there: never found by the lookup, evicted since, or "
-		    "damaged on nvme (kvtier status counts those). The engine computes them.");
-	if (cli_number(loads, "expired") > 0)
-		say(cli,
-		    "Loads came too late for the engine's deadline, so it computed instead: nvme or this "
-		    "node was too slow; look at kvtier top.");
-	if (cli_number(loads, "damaged") > 0)
-		say(cli,
-		    "The engine found wrong bytes as it took them and used none of them: run kvtier "
-		    "verify, and test this machine's memory.");
-	if (cli_number(loads, "cancelled") > 0)
-		say(cli, "Loads were cancelled: by the engine, or because it went away.");
+	static const struct counted_words rows[] = {
+		{ "missed", "Blocks to load were no longer there: never found by the lookup, evicted "
+			    "since, or damaged on nvme (kvtier status counts those). The engine "
+			    "computes them." },
+		{ "expired", "Loads came too late for the engine's deadline, so it computed instead: "
+			     "nvme or this node was too slow; look at kvtier top." },
+		{ "damaged", "The engine found wrong bytes as it took them and used none of them: run "
+			     "kvtier verify, and test this machine's memory." },
+		{ "cancelled", "Loads were cancelled: by the engine, or because it went away." },
+	};
+
+	counted_say(cli, loads, rows, sizeof(rows) / sizeof(rows[0]));
 }
 
 static void stores_say(struct cli *cli, const json_t *request)
 {
+	static const struct counted_words rows[] = {
+		{ "refused_full", "There was no room: what is there is held or pinned, or this one "
+				  "request is longer than the cache." },
+		{ "refused_parent", "Blocks were refused because the one before them is not there: "
+				    "they could never be found." },
+		{ "refused_size", "Blocks are too long for the tenant's memory: raise its cpu_bytes, "
+				  "or see extent_bytes." },
+		{ "refused_busy", "Stores were passed by: the bypass was on, the node drained, or too "
+				  "many were under way (kvtier status)." },
+	};
 	const json_t *stores = cli_get(request, "stores");
 	const json_t *answers = cli_get(request, "store_answers");
 
@@ -278,22 +299,7 @@ static void stores_say(struct cli *cli, const json_t *request)
 		    "engine was slow, or the daemon overloaded: kvtier top.");
 	if (cli_number(stores, "cancelled") > 0)
 		say(cli, "Stores were cancelled: by the engine, or because it went away.");
-	if (cli_number(answers, "refused_full") > 0)
-		say(cli,
-		    "There was no room: what is there is held or pinned, or this one request is longer "
-		    "than the cache.");
-	if (cli_number(answers, "refused_parent") > 0)
-		say(cli,
-		    "Blocks were refused because the one before them is not there: they could never be "
-		    "found.");
-	if (cli_number(answers, "refused_size") > 0)
-		say(cli,
-		    "Blocks are too long for the tenant's memory: raise its cpu_bytes, or see "
-		    "extent_bytes.");
-	if (cli_number(answers, "refused_busy") > 0)
-		say(cli,
-		    "Stores were passed by: the bypass was on, the node drained, or too many were under "
-		    "way (kvtier status).");
+	counted_say(cli, answers, rows, sizeof(rows) / sizeof(rows[0]));
 }
 
 static void request_print(struct cli *cli, const json_t *value)
