@@ -417,6 +417,13 @@ void rig_assert_idle(struct rig *rig)
 	}
 }
 
+void rig_finish_idle(struct rig *rig)
+{
+	rig_settle(rig);
+	rig_assert_idle(rig);
+	rig_finish(rig);
+}
+
 uint8_t *rig_slot_bytes(struct rig *rig, enum tier_id tier, uint32_t slot)
 {
 	struct daemon *daemon = rig->daemon;

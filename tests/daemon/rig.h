@@ -79,6 +79,8 @@ void rig_prepare(struct rig *rig, const struct rig_config *config);
 
 void rig_init(struct rig *rig, const struct rig_config *config);
 void rig_finish(struct rig *rig);
+/* Settles, sees that nothing is left, and finishes. */
+void rig_finish_idle(struct rig *rig);
 /* What stands in a tenant's key file from the next start on. rig_init() has written one key. */
 void rig_keys(struct rig *rig, unsigned tenant, const char *text);
 /* A life of the daemon: until it serves; with a catalogue that is not complete it may go on

@@ -67,9 +67,7 @@ static void a_second_model_on_a_full_node_hits_what_it_has_just_stored(void **un
 				 10);
 		assert_int_equal(
 			rig_load(first, &(struct rig_blocks){ .first = 90000, .count = 10 }), 10);
-		rig_settle(&rig);
-		rig_assert_idle(&rig);
-		rig_finish(&rig);
+		rig_finish_idle(&rig);
 	}
 }
 
@@ -142,9 +140,7 @@ static void a_tenant_evicts_its_own_blocks_only(void **unused)
 	}
 	assert_int_equal(rig_usable(quiet, 1, 60), 60);
 	assert_int_equal(rig_load(quiet, &(struct rig_blocks){ .first = 1, .count = 60 }), 60);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void tenants_with_the_same_model_do_not_see_each_other(void **unused)
@@ -201,9 +197,7 @@ static void without_write_budget_blocks_stay_in_cpu(void **unused)
 	written = (unsigned)rig.daemon->counters.down_blocks;
 	assert_true(written <= 64 + 20);
 	assert_int_equal(rig_load(client, &(struct rig_blocks){ .first = 9001, .count = 20 }), 20);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 int main(void)

@@ -309,9 +309,7 @@ static void when_the_first_of_two_storers_dies_the_second_may_store_again(void *
 		rig_batch_give(second);
 		assert_int_equal(rig_store(clients[1], &all), BLOCKS);
 		assert_int_equal(rig_load(clients[1], &all), BLOCKS);
-		rig_settle(&rig);
-		rig_assert_idle(&rig);
-		rig_finish(&rig);
+		rig_finish_idle(&rig);
 	}
 }
 

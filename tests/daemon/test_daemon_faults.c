@@ -114,9 +114,7 @@ static void a_disk_that_fails_for_good_is_fenced_and_cpu_goes_on(void **unused)
 		rig_load(client, &(struct rig_blocks){ .first = 1000 + 2 * RIG_SLOTS_A_UNIT,
 						       .count = RIG_SLOTS_A_UNIT }),
 		RIG_SLOTS_A_UNIT);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void a_device_that_answers_nothing_is_fenced_and_loads_end_by_their_deadline(void **unused)
@@ -145,9 +143,7 @@ static void a_device_that_answers_nothing_is_fenced_and_loads_end_by_their_deadl
 	assert_int_equal(rig_load(client, &others), BLOCKS);
 	assert_int_equal(rig_store(client, &all), BLOCKS);
 	assert_int_equal(rig_load(client, &all), BLOCKS);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 /* What fills the slot is not a store but a read from a device that was fenced meanwhile. */
@@ -205,9 +201,7 @@ static void one_of_two_devices_fails_and_the_other_goes_on(void **unused)
 	rig_drop_cpu(client, 0, 1, 60);
 	from_nvme = rig_load(client, &(struct rig_blocks){ .first = 1, .count = 60 });
 	assert_int_equal(from_nvme, 60);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void an_extent_table_whose_write_failed_is_written_again(void **unused)
@@ -259,9 +253,7 @@ static void a_failure_at_any_step_of_a_store_or_load_is_a_miss_and_nothing_leaks
 			was_hit = failpoint_was_hit();
 			failpoint_disarm();
 			assert_true(rig_store(client, &all) >= 1);
-			rig_settle(&rig);
-			rig_assert_idle(&rig);
-			rig_finish(&rig);
+			rig_finish_idle(&rig);
 		}
 	}
 }

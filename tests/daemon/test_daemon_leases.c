@@ -120,9 +120,7 @@ static void a_hoarder_gets_half_and_others_still_store_and_load(void **unused)
 	assert_int_equal(rig_load(other, &(struct rig_blocks){ .first = 50000, .count = 20 }), 20);
 	/* With its connection all that it holds comes back. */
 	rig_client_close(hoarder);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void the_leases_of_an_engine_that_dies_end_with_its_connection(void **unused)
@@ -215,9 +213,7 @@ static void a_load_that_never_ends_keeps_a_dead_schedulers_lease_to_a_deadline_o
 			rig_cancel(worker, batch);
 		else
 			rig_pass_time(&rig, RIG_DEADLINE_US);
-		rig_settle(&rig);
-		rig_assert_idle(&rig);
-		rig_finish(&rig);
+		rig_finish_idle(&rig);
 	}
 }
 
@@ -243,9 +239,7 @@ static void at_whatever_step_of_a_load_an_engine_dies_its_lease_goes(void **unus
 		rig_client_hang_up(client, steps % 2 ? FRAME_CONTROL : FRAME_DATA);
 		(void)rig_step(&rig);
 		rig_client_close(client);
-		rig_settle(&rig);
-		rig_assert_idle(&rig);
-		rig_finish(&rig);
+		rig_finish_idle(&rig);
 	}
 }
 
@@ -294,9 +288,7 @@ static void a_load_larger_than_its_window_streams_through_it(void **unused)
 		assert_true(figures.holds + figures.slots[SLOT_FILLING] <= 2 * WINDOW);
 	}
 	assert_int_equal(rig_batch_count(batch, 0), blocks);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void two_large_loads_do_not_starve_each_other(void **unused)
@@ -330,9 +322,7 @@ static void two_large_loads_do_not_starve_each_other(void **unused)
 	}
 	for (unsigned i = 0; i < 2; i++)
 		assert_int_equal(rig_batch_count(batches[i], 0), blocks);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void a_client_that_never_releases_stops_only_itself(void **unused)
@@ -379,9 +369,7 @@ static void a_client_that_reads_nothing_harms_only_itself(void **unused)
 				   &(struct rig_blocks){ .first = 900, .count = 5, .version = 1 }),
 			 5);
 	rig_client_close(clients[0]);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void more_batches_than_agreed_are_refused_not_queued(void **unused)

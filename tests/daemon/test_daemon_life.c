@@ -37,9 +37,7 @@ static void a_stored_block_is_written_down_evicted_and_loaded_proven(void **unus
 		rig_store(client, &(struct rig_blocks){ .first = 1, .count = 10, .version = 8 }),
 		10);
 	assert_int_equal(rig_batch_count(&rig_last, 1), 10);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void a_full_cpu_tier_gives_way_and_every_block_still_loads_from_nvme(void **unused)
@@ -62,9 +60,7 @@ static void a_full_cpu_tier_gives_way_and_every_block_still_loads_from_nvme(void
 	for (unsigned i = 0; i < blocks; i += 21)
 		assert_int_equal(
 			rig_load(client, &(struct rig_blocks){ .first = i + 1, .count = 21 }), 21);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void what_was_never_stored_misses(void **unused)
@@ -121,9 +117,7 @@ static void a_tier_without_nvme_serves_from_cpu_alone(void **unused)
 		rig_store(client, &(struct rig_blocks){ .first = 1, .count = 20, .version = 2 }),
 		20);
 	assert_int_equal(rig_load(client, &(struct rig_blocks){ .first = 1, .count = 20 }), 20);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static struct rig_client *rank_open(struct rig *rig, unsigned shard)
@@ -165,9 +159,7 @@ static void a_block_of_two_shards_is_found_only_when_both_are_there(void **unuse
 	for (unsigned i = 0; i < 2; i++)
 		assert_int_equal(rig_load(ranks[i], &(struct rig_blocks){ .first = 1, .count = 4 }),
 				 4);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void without_one_of_its_ranks_an_engine_is_not_ready(void **unused)
@@ -265,9 +257,7 @@ static void a_rank_that_dies_in_a_store_leaves_no_half_hits(void **unused)
 		assert_int_equal(rig_usable(ranks[0], 1, 4), 4);
 		for (unsigned i = 0; i < 2; i++)
 			assert_int_equal(rig_load(ranks[i], &blocks), 4);
-		rig_settle(&rig);
-		rig_assert_idle(&rig);
-		rig_finish(&rig);
+		rig_finish_idle(&rig);
 	}
 }
 
@@ -343,9 +333,7 @@ static void window_and_state_groups_need_their_tail_only(void **unused)
 		rig_load(client, &(struct rig_blocks){ .group = 2, .first = 307, .count = 1 }), 1);
 	assert_int_equal(
 		rig_load(client, &(struct rig_blocks){ .group = 1, .first = 206, .count = 2 }), 2);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 int main(void)

@@ -40,9 +40,7 @@ static void after_a_clean_stop_everything_is_found_again(void **unused)
 	client = rig_register(&rig, NULL);
 	assert_int_equal(rig_usable(client, 1, BLOCKS), BLOCKS);
 	assert_int_equal(rig_load(client, &all), BLOCKS);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void without_its_catalogue_nvme_is_rebuilt_from_headers(void **unused)
@@ -108,9 +106,7 @@ static void crash_in_a_store(unsigned steps, enum rig_crash kind, bool is_catalo
 	assert_int_equal(rig_load(client, &all), BLOCKS);
 	for (unsigned i = 0; i < BLOCKS; i++)
 		assert_true(rig_last.versions[i] == 3 || rig_last.versions[i] == 4);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void killed_at_any_step_every_key_loads_right_or_misses(void **unused)
@@ -147,9 +143,7 @@ static void an_arena_in_a_file_is_warm_after_a_kill(void **unused)
 	client = rig_register(&rig, NULL);
 	assert_int_equal(rig_load(client, &all), BLOCKS);
 	assert_int_equal(rig_last.items[0].tier, TIER_CPU);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void what_was_forgotten_stays_forgotten_after_a_kill(void **unused)

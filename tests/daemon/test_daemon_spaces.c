@@ -209,9 +209,7 @@ static void what_is_in_use_is_not_given_back(void **unused)
 								       .count = BLOCKS,
 								       .version = i + 1 }),
 					 BLOCKS);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void a_registration_that_is_refused_takes_no_space(void **unused)
@@ -326,9 +324,7 @@ static void a_big_space_goes_in_steps_while_another_is_served(void **unused)
 	leave(&rig, client);
 	client = register_model(&rig, &models[1], 0, 1);
 	assert_serves(client, 2);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 /* ---- restarts ---- */

@@ -268,9 +268,7 @@ static void more_pins_than_there_is_room_for_are_refused(void **unused)
 	assert_int_equal(operate(client, FRAME_OPERATE_PIN, 60 * RIG_SECOND, true), -EAGAIN);
 	assert_int_equal(operate(client, FRAME_OPERATE_PIN, 0, true), 0);
 	assert_answer("\"unpinned_blocks\":256");
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void a_drain_writes_down_what_is_in_memory_only(void **unused)

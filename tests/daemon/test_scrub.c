@@ -55,15 +55,24 @@ static unsigned load_one(struct rig_client *client, uint64_t key)
 	return rig_load(client, &(struct rig_blocks){ .first = key, .count = 1 });
 }
 
+/* With a client whose blocks a first round has found right. */
+static struct rig_client *begin(struct rig *rig, const struct rig_config *config)
+{
+	struct rig_client *client;
+
+	rig_init(rig, config);
+	client = rig_register(rig, NULL);
+	assert_int_equal(rig_store(client, &all), BLOCKS);
+	round_run(rig);
+	return client;
+}
+
 static void a_round_checks_every_block_of_both_tiers_once(void **unused)
 {
 	struct rig rig;
 
 	(void)unused;
-	rig_init(&rig, &scrubbed);
-	struct rig_client *client = rig_register(&rig, NULL);
-	assert_int_equal(rig_store(client, &all), BLOCKS);
-	round_run(&rig);
+	(void)begin(&rig, &scrubbed);
 	struct scrub_figures before = figures_of(&rig);
 	round_run(&rig);
 	struct scrub_figures after = figures_of(&rig);
@@ -72,9 +81,7 @@ static void a_round_checks_every_block_of_both_tiers_once(void **unused)
 		assert_int_equal(after.bytes[tier] - before.bytes[tier], BLOCKS * RIG_SLOT_BYTES);
 		assert_int_equal(after.damaged[tier], 0);
 	}
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void damage_is_found_though_nobody_asks(void **unused)
@@ -82,10 +89,7 @@ static void damage_is_found_though_nobody_asks(void **unused)
 	struct rig rig;
 
 	(void)unused;
-	rig_init(&rig, &scrubbed);
-	struct rig_client *client = rig_register(&rig, NULL);
-	assert_int_equal(rig_store(client, &all), BLOCKS);
-	round_run(&rig);
+	struct rig_client *client = begin(&rig, &scrubbed);
 	rig_drop_cpu(client, 0, 3, 1);
 	uint32_t below = rig_slot(client, TIER_NVME, 0, 3);
 	uint32_t above = rig_slot(client, TIER_CPU, 0, 9);
@@ -101,9 +105,7 @@ static void damage_is_found_though_nobody_asks(void **unused)
 	/* What was wrong in one tier is served by the other, without anybody having met it. */
 	assert_int_equal(rig_load(client, &all), BLOCKS - 1);
 	assert_int_equal(client->detected, 0);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 static void a_block_that_is_wrong_below_is_written_again_from_above(void **unused)
@@ -111,10 +113,7 @@ static void a_block_that_is_wrong_below_is_written_again_from_above(void **unuse
 	struct rig rig;
 
 	(void)unused;
-	rig_init(&rig, &scrubbed);
-	struct rig_client *client = rig_register(&rig, NULL);
-	assert_int_equal(rig_store(client, &all), BLOCKS);
-	round_run(&rig);
+	struct rig_client *client = begin(&rig, &scrubbed);
 	uint32_t bad = rig_slot(client, TIER_NVME, 0, 5);
 	damage(&rig, client, TIER_NVME, 5);
 	round_run(&rig);
@@ -132,10 +131,7 @@ static void another_blocks_bytes_in_the_place_are_dropped_as_stale(void **unused
 	struct rig rig;
 
 	(void)unused;
-	rig_init(&rig, &scrubbed);
-	struct rig_client *client = rig_register(&rig, NULL);
-	assert_int_equal(rig_store(client, &all), BLOCKS);
-	round_run(&rig);
+	struct rig_client *client = begin(&rig, &scrubbed);
 	rig_drop_cpu(client, 0, 1, BLOCKS);
 	memcpy(bytes_of(&rig, client, TIER_NVME, 4), bytes_of(&rig, client, TIER_NVME, 8),
 	       RIG_SLOT_BYTES);
@@ -154,10 +150,7 @@ static void a_round_is_not_faster_than_its_budget(void **unused)
 
 	(void)unused;
 	config.scrub_bytes_second = RIG_UNIT_BYTES;
-	rig_init(&rig, &config);
-	struct rig_client *client = rig_register(&rig, NULL);
-	assert_int_equal(rig_store(client, &all), BLOCKS);
-	round_run(&rig);
+	(void)begin(&rig, &config);
 	uint64_t least_us = UINT64_C(2) * BLOCKS * RIG_SLOT_BYTES * RIG_SECOND / RIG_UNIT_BYTES;
 	round_run(&rig);
 	/* The last slot is begun before it is paid for, and idle time left 20 ms of credit. */
@@ -188,10 +181,7 @@ static void nothing_is_checked_while_the_device_has_work(void **unused)
 	struct rig rig;
 
 	(void)unused;
-	rig_init(&rig, &scrubbed);
-	struct rig_client *client = rig_register(&rig, NULL);
-	assert_int_equal(rig_store(client, &all), BLOCKS);
-	round_run(&rig);
+	struct rig_client *client = begin(&rig, &scrubbed);
 	rig_drop_cpu(client, 0, 1, BLOCKS);
 	/* Loads wait for a slow disk when the next round is due. */
 	rig.daemon->settings.scrub_interval_us = 5 * RIG_SECOND;
@@ -266,9 +256,7 @@ static void a_block_that_goes_while_it_is_checked_is_left_alone(void **unused)
 		rig_settle(&rig);
 		assert_int_equal(rig_store(client, &all), BLOCKS);
 		assert_int_equal(rig_load(client, &all), BLOCKS);
-		rig_settle(&rig);
-		rig_assert_idle(&rig);
-		rig_finish(&rig);
+		rig_finish_idle(&rig);
 	}
 }
 
@@ -277,17 +265,12 @@ static void a_slot_that_cannot_be_read_is_not_offered_again(void **unused)
 	struct rig rig;
 
 	(void)unused;
-	rig_init(&rig, &scrubbed);
-	struct rig_client *client = rig_register(&rig, NULL);
-	assert_int_equal(rig_store(client, &all), BLOCKS);
-	round_run(&rig);
+	(void)begin(&rig, &scrubbed);
 	block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_QUEUE, 5, 1);
 	round_run(&rig);
 	assert_int_equal(rig_figures(&rig, 0, TIER_NVME).slots[SLOT_BAD], 1);
 	assert_int_equal(figures_of(&rig).damaged[TIER_NVME], 0);
-	rig_settle(&rig);
-	rig_assert_idle(&rig);
-	rig_finish(&rig);
+	rig_finish_idle(&rig);
 }
 
 /* ---- read-backs ---- */
