@@ -106,6 +106,11 @@ int gpu_probe(struct device *device, const struct device_config *config, struct 
 		result = words_probe(device, scratch.address, error);
 	if (result == 0)
 		result = paths_probe(device, scratch.address, host, error);
+	/* What failed may have queued a part, which must not meet memory that has gone. */
+	if (result < 0) {
+		(void)queue_wait(device, DEVICE_WAIT, NULL);
+		(void)queue_wait(device, DEVICE_STORE_URGENT, NULL);
+	}
 	closed = gpu_unpin(device, host, PROBE_BYTES, result < 0 ? NULL : error);
 	result = result < 0 ? result : closed;
 close_scratch:
