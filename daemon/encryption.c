@@ -44,9 +44,9 @@ static int keys_open(struct daemon *daemon, struct error *error)
 }
 
 /* With the keys that write, so that the data path need not derive them. */
-static int cipher_open(struct daemon *daemon, unsigned mill, struct error *error)
+static int cipher_open(struct daemon *daemon, unsigned number, struct error *error)
 {
-	struct slot_cipher **cipher = &daemon->encryption->ciphers[mill];
+	struct slot_cipher **cipher = &daemon->encryption->ciphers[number];
 	int result = slot_cipher_create(cipher, error);
 
 	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++) {
@@ -72,6 +72,8 @@ int encryption_create(struct daemon *daemon, struct error *error)
 	result = keys_open(daemon, error);
 	for (unsigned i = 0; result == 0 && i < daemon->settings.mills; i++)
 		result = cipher_open(daemon, i, error);
+	for (unsigned i = 0; result == 0 && i < ENCRYPTION_STREAMS; i++)
+		result = cipher_open(daemon, MILLS_MAX + i, error);
 	if (result == 0)
 		result = bounce_pool_open(&encryption->bounces,
 					  daemon->settings.encryption_buffer_bytes, error);
@@ -86,7 +88,7 @@ void encryption_destroy(struct daemon *daemon)
 		return;
 	assert(encryption->enciphering == 0);
 	bounce_pool_close(&encryption->bounces);
-	for (unsigned i = 0; i < MILLS_MAX; i++)
+	for (unsigned i = 0; i < ENCRYPTION_CIPHERS; i++)
 		slot_cipher_destroy(encryption->ciphers[i]);
 	crypto_memory_destroy(encryption->keyrings, keyrings_bytes(daemon));
 	free(encryption);
@@ -158,17 +160,40 @@ const char *encryption_key_name(const struct tenant *tenant)
 	return tenant->keyring == NULL ? "" : tenant->keyring->names[0];
 }
 
-enum slot_verdict encryption_decipher(const struct daemon *daemon, const struct tenant *tenant,
-				      unsigned mill, struct slot_header *memory)
+/* SLOT_GOOD with NULL: nothing is enciphered. */
+static enum slot_verdict key_of(const struct tenant *tenant, uint32_t key_id,
+				const struct slot_key **out_key)
 {
-	uint32_t key_id = memory->identity.key_id;
-	const struct slot_key *key;
-
+	*out_key = NULL;
 	if (tenant->keyring == NULL)
 		return key_id == 0 ? SLOT_GOOD : SLOT_KEYLESS;
 	if (key_id == 0)
 		return SLOT_IN_CLEAR;
-	key = keyring_find(tenant->keyring, key_id);
-	return key == NULL ? SLOT_KEYLESS
+	*out_key = keyring_find(tenant->keyring, key_id);
+	return *out_key == NULL ? SLOT_KEYLESS : SLOT_GOOD;
+}
+
+enum slot_verdict encryption_decipher(const struct daemon *daemon, const struct tenant *tenant,
+				      unsigned mill, struct slot_header *memory)
+{
+	const struct slot_key *key;
+	enum slot_verdict verdict = key_of(tenant, memory->identity.key_id, &key);
+
+	return key == NULL ? verdict
 			   : slot_decipher(daemon->encryption->ciphers[mill], key, memory);
+}
+
+enum slot_verdict encryption_open_begin(const struct daemon *daemon, const struct tenant *tenant,
+					unsigned stream, const struct slot_header *header,
+					struct slot_opening *out_opening)
+{
+	const struct slot_key *key;
+	enum slot_verdict verdict = key_of(tenant, header->identity.key_id, &key);
+
+	assert(stream < ENCRYPTION_STREAMS);
+	out_opening->cipher = NULL;
+	if (key != NULL)
+		slot_open_begin(out_opening, daemon->encryption->ciphers[MILLS_MAX + stream], key,
+				header);
+	return verdict;
 }

@@ -14,9 +14,14 @@
 #include "daemon/daemon.h"
 #include "daemon/keyring.h"
 
+/* Slots that may be deciphered in pieces at one time. */
+#define ENCRYPTION_STREAMS 2u
+#define ENCRYPTION_CIPHERS (MILLS_MAX + ENCRYPTION_STREAMS)
+
 struct encryption {
 	struct keyring *keyrings;                  /* one a tenant */
-	struct slot_cipher *ciphers[MILLS_MAX];    /* one a mill, which alone uses it */
+	/* one a mill, which alone uses it, and one a stream */
+	struct slot_cipher *ciphers[ENCRYPTION_CIPHERS];
 	struct bounce_pool bounces;
 	unsigned enciphering;                      /* blocks that mills encipher now */
 };
@@ -49,5 +54,10 @@ const char *encryption_key_name(const struct tenant *tenant);
  * SLOT_KEYLESS, SLOT_IN_CLEAR, SLOT_WRONG_TAG. */
 enum slot_verdict encryption_decipher(const struct daemon *daemon, const struct tenant *tenant,
 				      unsigned mill, struct slot_header *memory);
+/* The same of a slot that comes in pieces. With SLOT_GOOD they go through slot_open_more() and
+ * slot_open_end(); but where the opening's cipher is NULL they are in the clear. */
+enum slot_verdict encryption_open_begin(const struct daemon *daemon, const struct tenant *tenant,
+					unsigned stream, const struct slot_header *header,
+					struct slot_opening *out_opening);
 
 #endif

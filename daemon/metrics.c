@@ -137,6 +137,7 @@ static void scrub_metrics(struct daemon *daemon, struct metrics_page *page)
 		LABELLED(scrubbed_bytes_total, figures.bytes[tier], tier_names[tier]);
 	for (unsigned tier = 0; tier < TIERS; tier++)
 		LABELLED(scrub_damaged_total, figures.damaged[tier], tier_names[tier]);
+	VALUE(scrub_given_up_total, figures.given_up);
 	VALUE(scrub_rewritten_total, figures.rewritten);
 	VALUE(scrub_passes_total, figures.passes);
 	metrics_real(page, METRIC_scrub_pass_seconds, METRIC_NO_LABELS,

@@ -49,6 +49,7 @@
 	row(scrubbed_slots_total, COUNTER, "tier", "Slots checked in the background.") \
 	row(scrubbed_bytes_total, COUNTER, "tier", "Bytes of slots checked in the background.") \
 	row(scrub_damaged_total, COUNTER, "tier", "Slots that this, or a read-back, found wrong.") \
+	row(scrub_given_up_total, COUNTER, "", "Slots that went while they were checked: nothing was said about them.") \
 	row(scrub_rewritten_total, COUNTER, "", "Blocks found wrong on nvme that were written again from memory.") \
 	row(scrub_passes_total, COUNTER, "", "Times that all slots have been checked.") \
 	row(scrub_pass_seconds, GAUGE, "", "Seconds that the last full pass took; 0 before the first has ended.") \

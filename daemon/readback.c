@@ -46,16 +46,17 @@ bool readback_begin(struct scrub *scrub, bool is_quiet)
 	if (!is_quiet && daemon->now_us < readback->late_us)
 		return false;
 	scrub->readbacks_begin++;
-	if (!slot_is_readable(daemon, TIER_NVME, readback->slot, readback->generation) ||
-	    cache_slot(daemon->cache, TIER_NVME, readback->slot)->entry == ENTRY_NONE ||
-	    cache_slot(daemon->cache, TIER_NVME, readback->slot)->sibling == SLOT_NONE ||
-	    !scrub_check_begin(scrub, TIER_NVME, readback->slot)) {
+	if (!cache_slot_is_current(daemon->cache, TIER_NVME, readback->slot,
+				   readback->generation) ||
+	    !scrub_slot_is_there(daemon, TIER_NVME, readback->slot)) {
 		scrub->figures.readbacks[READBACK_SKIPPED]++;
 		return true;
 	}
-	scrub->is_readback = true;
+	scrub_check_open(scrub, &scrub->readback, TIER_NVME, readback->slot);
 	scrub->written = readback->written;
 	scrub_source_take(scrub);
+	if (scrub_piece_begin(scrub, &scrub->readback) < 0)
+		scrub_check_give_up(scrub, &scrub->readback);
 	return true;
 }
 
@@ -79,12 +80,14 @@ static void device_was_wrong(struct scrub *scrub, uint32_t number)
 
 void readback_ended(struct scrub *scrub, enum readback_result result)
 {
-	assert(scrub->state == SCRUB_IDLE && scrub->is_readback);
+	const struct slot_stream *stream = &scrub->readback.stream;
+
+	assert(scrub->state == SCRUB_IDLE && !scrub->readback.is_open);
 	scrub->figures.readbacks[result]++;
 	/* Another block's bytes are the device's doing. Damaged ones may have been so in memory
 	 * before they were written; that they were not, only the copy there can show. */
 	if (result == READBACK_BAD &&
-	    (scrub->verdict == SLOT_STALE ||
+	    (stream->verdict == SLOT_STALE ||
 	     (scrub->source_was_checked && scrub->source_verdict == SLOT_GOOD)))
-		device_was_wrong(scrub, scrub->claim.place.device);
+		device_was_wrong(scrub, stream->claim.place.device);
 }

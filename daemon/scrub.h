@@ -2,25 +2,27 @@
  * daemon/scrub.h: slots are checked before somebody asks for them, and new ones soon after their
  * write.
  *
- * The scrubber goes round all READY slots: nvme slots are read into a buffer of its own, a piece at
- * a time, cpu slots are checked where they lie; a mill checks as for a load. One slot at a time, at
- * scrub_bytes_second, and only while hardly anything else is under way. It evicts nothing and
- * touches no order. What it finds wrong goes as when a load had found it; where the cpu tier has
- * the block as well, it is written down again.
+ * The scrubber goes round all READY slots, a piece of SCRUB_PIECE_BYTES at a time: of nvme it is
+ * read into a buffer of its own, of cpu it is checked where it lies; a mill checks as for a load,
+ * and neither a load nor a store waits behind more than one piece. While hardly anything else is
+ * under way it goes at scrub_bytes_second; else, however long that lasts, at 1/SCRUB_FLOOR_PART of
+ * it. It evicts nothing and touches no order; a slot that goes while it is checked is given up.
+ * What it finds wrong goes as when a load had found it; where the cpu tier has the block as well,
+ * it is written down again.
  *
  * A read-back is the same check of one write in readback_every, and the identity must be the one
  * that was written: a device that gives back something else at once is sick, and READBACKS_BAD_MAX
  * such within READBACK_WINDOW_US fence it.
  * Runs on: the loop thread; the check on a mill.
- * Limit:   one check at a time, READBACKS_MAX read-backs wait (more are `skipped`); slots of more
- * than SCRUB_SLOT_BYTES_MAX are passed over.
+ * Limit:   one piece at a time, READBACKS_MAX read-backs wait (more are `skipped`).
  */
 #ifndef KVTIER_DAEMON_SCRUB_H
 #define KVTIER_DAEMON_SCRUB_H
 
 #include "daemon/daemon.h"
 
-#define SCRUB_SLOT_BYTES_MAX (UINT64_C(256) << 20)
+#define SCRUB_PIECE_BYTES (UINT64_C(256) << 10)
+#define SCRUB_FLOOR_PART 10u
 #define READBACKS_MAX 16u
 #define READBACKS_BAD_MAX 3u
 #define READBACK_WINDOW_US (UINT64_C(3600) * 1000000)
@@ -36,6 +38,7 @@ enum readback_result {
 struct scrub_figures {
 	uint64_t slots[TIERS], bytes[TIERS];   /* checked */
 	uint64_t damaged[TIERS];               /* of those: wrong in any way */
+	uint64_t given_up;                     /* slots that went while they were checked */
 	uint64_t rewritten;                    /* blocks written down again from the cpu tier */
 	uint64_t passes;                       /* completed */
 	uint64_t pass_us;                      /* how long the last one took */

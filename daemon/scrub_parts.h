@@ -1,14 +1,23 @@
-/* daemon/scrub_parts.h: the scrubber's insides, shared by scrub.c and readback.c only. */
+/* daemon/scrub_parts.h: the scrubber's insides, shared by scrub*.c and readback.c only. */
 #ifndef KVTIER_DAEMON_SCRUB_PARTS_H
 #define KVTIER_DAEMON_SCRUB_PARTS_H
 
+#include "daemon/encryption.h"
 #include "daemon/scrub.h"
 #include "daemon/slot_check.h"
 
+/* Of the one piece that is under way. */
 enum scrub_state {
 	SCRUB_IDLE,
-	SCRUB_READING,   /* the nvme tier has a piece */
-	SCRUB_MILLED     /* a mill has the slot */
+	SCRUB_READING,   /* the nvme tier has it */
+	SCRUB_MILLED     /* a mill has it */
+};
+
+/* The check of one slot, from its first piece to its last. */
+struct scrub_check {
+	bool is_open;
+	uint32_t slot;                       /* held while a piece is under way */
+	struct slot_stream stream;
 };
 
 /* A write that is to be read back. */
@@ -21,29 +30,29 @@ struct readback {
 struct scrub {
 	struct daemon *daemon;
 	enum scrub_state state;
-	/* the slot that is being checked; held */
-	uint32_t slot;
-	struct slot_claim claim;
-	enum slot_verdict verdict;
-	bool is_readback;
-	struct slot_identity written;        /* of a read-back */
-	/* of a read-back: the cpu slot that was written from, held; SLOT_NONE: gone */
+	struct scrub_check *check;           /* whose piece is under way */
+	uint64_t piece_bytes;
+	uint8_t *piece;                      /* in the buffer, or in an arena */
+	struct tier_op io;
+	struct mill_op mill;
+	uint8_t *buffer;                     /* SCRUB_PIECE_BYTES */
+	/* the round */
+	struct scrub_check round;
+	enum tier_id next_tier;
+	uint32_t next_slot;
+	bool is_passing;
+	uint64_t pass_began_us;
+	uint64_t due_us;                     /* when the budget has room for the next piece */
+	uint64_t late_us;                    /* when that is read whatever else there is to do */
+	/* the read-back that is being checked */
+	struct scrub_check readback;
+	struct slot_identity written;
+	/* the cpu slot that it was written from, held; SLOT_NONE: gone */
 	uint32_t source_slot;
 	struct slot_claim source;
 	struct slot_header *source_header;
 	bool source_was_checked;             /* as the read-back was wrong */
 	enum slot_verdict source_verdict;
-	uint64_t read_bytes;
-	struct slot_header *header;          /* in the buffer, or in an arena */
-	struct tier_op io;
-	struct mill_op mill;
-	uint8_t *buffer;                     /* SCRUB_SLOT_BYTES_MAX of address space */
-	/* the round */
-	enum tier_id next_tier;
-	uint32_t next_slot;
-	bool is_passing;
-	uint64_t pass_began_us;
-	uint64_t due_us;                     /* when the budget has room for the next slot */
 	/* read-backs */
 	uint64_t writes;
 	struct readback readbacks[READBACKS_MAX];   /* a ring */
@@ -53,10 +62,17 @@ struct scrub {
 	struct scrub_figures figures;
 };
 
-/* Takes a READY slot that belongs to an entry: holds it and begins its check. False: it cannot be
- * begun now, or at all; nothing is held. */
-bool scrub_check_begin(struct scrub *scrub, enum tier_id tier, uint32_t slot);
-/* Holds the cpu slot that the slot was written from, where it is there still. */
+/* Whether a slot is there to be checked: READY, and of an entry that others find. */
+bool scrub_slot_is_there(const struct daemon *daemon, enum tier_id tier, uint32_t slot);
+/* Opens the check of such a slot. */
+void scrub_check_open(struct scrub *scrub, struct scrub_check *check, enum tier_id tier,
+		      uint32_t slot);
+/* Has the next piece read and checked. -ENOENT: the slot has gone, or is another one now, and so is
+ * the check. -EAGAIN: the device's queue is full. -EIO: it is fenced. */
+must_check int scrub_piece_begin(struct scrub *scrub, struct scrub_check *check);
+/* Not looked at to the end: nothing is said about the slot. */
+void scrub_check_give_up(struct scrub *scrub, struct scrub_check *check);
+/* Holds the cpu slot that the read-back's was written from, where it is there still. */
 void scrub_source_take(struct scrub *scrub);
 /* Begins the read-back that has waited longest, if this is the moment, or it has waited too long.
  * Returns whether one was begun or skipped. */

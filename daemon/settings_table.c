@@ -88,7 +88,7 @@ const struct setting settings_rows[] = {
 	  BETWEEN(MIB, 16 * GIB), .zero_allowed = true, .initial = "16MiB",
 	  .is_reloadable = true,
 	  .help = "How fast blocks in both tiers are checked in the background while there is little else to do; "
-		  "0 for not at all." },
+		  "a tenth of it is had beside any load; 0 for not at all." },
 	{ "scrub_interval", SETTING_DURATION, FIELD(settings, scrub_interval_us),
 	  BETWEEN(SECOND, 8760 * 3600 * SECOND), .initial = "10m", .is_reloadable = true,
 	  .help = "A round of these checks begins at most so often." },

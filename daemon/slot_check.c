@@ -37,8 +37,8 @@ void slot_claim_make(struct daemon *daemon, enum tier_id tier, uint32_t slot,
 	memcpy(out_claim->device, device, DEVICE_ID_BYTES);
 }
 
-enum slot_verdict slot_claim_check(const struct daemon *daemon, const struct slot_claim *claim,
-				   unsigned mill, struct slot_header *header)
+static enum slot_verdict header_check(const struct slot_claim *claim,
+				      const struct slot_header *header)
 {
 	struct slot_expectation expected = {
 		.space = claim->space,
@@ -58,9 +58,83 @@ enum slot_verdict slot_claim_check(const struct daemon *daemon, const struct slo
 	if (verdict == SLOT_GOOD && header->identity.shards_count == 1 &&
 	    header->identity.epoch != claim->epoch)
 		return SLOT_STALE;
+	return verdict;
+}
+
+enum slot_verdict slot_claim_check(const struct daemon *daemon, const struct slot_claim *claim,
+				   unsigned mill, struct slot_header *header)
+{
+	enum slot_verdict verdict = header_check(claim, header);
+
 	if (verdict == SLOT_GOOD && claim->tier == TIER_NVME)
 		verdict = encryption_decipher(daemon, claim->tenant, mill, header);
 	return verdict == SLOT_GOOD ? slot_payload_check(header) : verdict;
+}
+
+static enum slot_verdict stream_begin(const struct daemon *daemon, struct slot_stream *stream,
+				      const void *piece)
+{
+	const struct slot_claim *claim = &stream->claim;
+	enum slot_verdict verdict;
+
+	memcpy(&stream->header, piece, SLOT_HEADER_BYTES);
+	stream->opening.cipher = NULL;
+	verdict = header_check(claim, &stream->header);
+	if (verdict == SLOT_GOOD && claim->tier == TIER_NVME)
+		return encryption_open_begin(daemon, claim->tenant, stream->cipher,
+					     &stream->header, &stream->opening);
+	/* Nothing is enciphered in memory, so nobody here could prove it. */
+	if (verdict == SLOT_GOOD && stream->header.identity.key_id != 0)
+		return SLOT_DAMAGED;
+	return verdict;
+}
+
+static enum slot_verdict stream_end(struct slot_stream *stream)
+{
+	enum slot_verdict verdict = SLOT_GOOD;
+
+	if (stream->opening.cipher != NULL)
+		verdict = slot_open_end(&stream->opening, &stream->header);
+	return verdict == SLOT_GOOD
+		       ? slot_payload_end(&stream->payload, &stream->header.identity)
+		       : verdict;
+}
+
+uint64_t slot_stream_rest(const struct slot_stream *stream)
+{
+	assert(!stream->is_ended);
+	return (stream->bytes == 0 ? stream->claim.place.slot_bytes
+				   : slot_bytes_for(stream->header.identity.payload_bytes)) -
+	       stream->bytes;
+}
+
+void slot_stream_piece(const struct daemon *daemon, struct slot_stream *stream, void *piece,
+		       uint64_t bytes)
+{
+	uint8_t *at = piece;
+
+	assert(!stream->is_ended);
+	if (stream->bytes == 0) {
+		assert(bytes >= SLOT_HEADER_BYTES);
+		stream->verdict = stream_begin(daemon, stream, piece);
+		stream->is_ended = stream->verdict != SLOT_GOOD;
+		if (stream->is_ended)
+			return;
+		stream->bytes = SLOT_HEADER_BYTES;
+		at += SLOT_HEADER_BYTES;
+		bytes -= SLOT_HEADER_BYTES;
+	}
+	/* A slot may be longer than its block needs. */
+	if (bytes > slot_stream_rest(stream))
+		bytes = slot_stream_rest(stream);
+	if (stream->opening.cipher != NULL)
+		slot_open_more(&stream->opening, at, bytes);
+	slot_payload_more(&stream->payload, &stream->header.identity, at, bytes);
+	stream->bytes += bytes;
+	if (slot_stream_rest(stream) > 0)
+		return;
+	stream->is_ended = true;
+	stream->verdict = stream_end(stream);
 }
 
 bool slot_is_readable(const struct daemon *daemon, enum tier_id tier, uint32_t slot,

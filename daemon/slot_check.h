@@ -8,6 +8,7 @@
 #define KVTIER_DAEMON_SLOT_CHECK_H
 
 #include "daemon/daemon.h"
+#include "transfer/slot_cipher.h"
 
 /* What the index says that a slot holds, and where it lies. */
 struct slot_claim {
@@ -28,6 +29,27 @@ void slot_claim_make(struct daemon *daemon, enum tier_id tier, uint32_t slot,
  * ours, and what is enciphered is in the clear afterwards. `mill`: on which this runs. */
 enum slot_verdict slot_claim_check(const struct daemon *daemon, const struct slot_claim *claim,
 				   unsigned mill, struct slot_header *header);
+
+/* The same check of a slot that comes in pieces, one behind the other, each unchanged while it is
+ * looked at. Zeroed but for claim and cipher: none has come. */
+struct slot_stream {
+	struct slot_claim claim;
+	unsigned cipher;                  /* < ENCRYPTION_STREAMS: nobody else's meanwhile */
+	struct slot_header header;        /* as it came; in the clear at the end */
+	struct slot_opening opening;
+	struct slot_payload payload;
+	uint64_t bytes;                   /* that have come */
+	bool is_ended;
+	enum slot_verdict verdict;        /* when it has ended */
+};
+
+/* The next piece, the first of which has the header; of the nvme tier it is ours, and what is
+ * enciphered is in the clear afterwards. Ends with the slot's last, or when it is wrong. */
+void slot_stream_piece(const struct daemon *daemon, struct slot_stream *stream, void *piece,
+		       uint64_t bytes);
+/* How many bytes are still to come of one that has not ended. */
+uint64_t slot_stream_rest(const struct slot_stream *stream);
+
 /* READY or LEAVING, and still the same slot: only then may it be told bad. */
 bool slot_is_readable(const struct daemon *daemon, enum tier_id tier, uint32_t slot,
 		      uint32_t generation);

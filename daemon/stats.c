@@ -174,6 +174,7 @@ static void scrub_write(const struct daemon *daemon, struct json_text *json)
 		json_text_unsigned(json, "damaged", figures.damaged[tier]);
 		json_text_object_end(json);
 	}
+	json_text_unsigned(json, "given_up", figures.given_up);
 	json_text_unsigned(json, "rewritten", figures.rewritten);
 	json_text_object_begin(json, "readbacks");
 	for (unsigned result = 0; result < READBACK_RESULTS; result++)

@@ -133,16 +133,16 @@ static void begin(struct cipher *cipher, bool is_seal, const struct slot_header 
 	cipher_begin(cipher, is_seal, iv, (struct crypto_bytes){ &part, sizeof(part) });
 }
 
-/* The payload first: it is a multiple of the cipher's blocks, which the checksums need not be. */
-static void move(struct cipher *cipher, const struct slot_header *source,
-		 struct slot_header *target)
+static void move_checksums(struct cipher *cipher, const struct slot_identity *source,
+			   struct slot_identity *target)
 {
-	const struct slot_identity *identity = &source->identity;
+	cipher_move(cipher, target->segment_crcs, source->segment_crcs,
+		    source->segments_count * sizeof(source->segment_crcs[0]));
+}
 
-	cipher_move(cipher, target + 1, source + 1,
-		    slot_bytes_for(identity->payload_bytes) - SLOT_HEADER_BYTES);
-	cipher_move(cipher, target->identity.segment_crcs, identity->segment_crcs,
-		    identity->segments_count * sizeof(identity->segment_crcs[0]));
+static uint64_t padded_bytes(const struct slot_header *header)
+{
+	return slot_bytes_for(header->identity.payload_bytes) - SLOT_HEADER_BYTES;
 }
 
 void slot_encipher(struct slot_cipher *cipher, const struct slot_key *key,
@@ -158,26 +158,48 @@ void slot_encipher(struct slot_cipher *cipher, const struct slot_key *key,
 	memcpy(target->identity.nonce, nonce->bytes, sizeof(nonce->bytes));
 	target->address[TIER_NVME] = *address;
 	begin(of_life, true, target);
-	move(of_life, source, target);
+	/* The payload first: it is a multiple of the cipher's blocks, which the checksums need not
+	 * be. */
+	cipher_move(of_life, target + 1, source + 1, padded_bytes(source));
+	move_checksums(of_life, &source->identity, &target->identity);
 	cipher_end_seal(of_life, target->identity.tag);
 	slot_identity_seal(target);
 	slot_address_seal(&target->address[TIER_NVME]);
 }
 
-enum slot_verdict slot_decipher(struct slot_cipher *cipher, const struct slot_key *key,
-				struct slot_header *slot)
+void slot_open_begin(struct slot_opening *opening, struct slot_cipher *cipher,
+		     const struct slot_key *key, const struct slot_header *header)
 {
-	struct slot_identity *identity = &slot->identity;
-	struct cipher *of_life = cipher_of_life(cipher, key, identity->nonce);
+	assert(header->identity.key_id == key->id && key->id != 0);
+	opening->cipher = cipher_of_life(cipher, key, header->identity.nonce);
+	begin(opening->cipher, false, header);
+}
 
-	assert(identity->key_id == key->id && identity->key_id != 0);
-	begin(of_life, false, slot);
-	move(of_life, slot, slot);
-	if (!cipher_end_open(of_life, identity->tag))
+void slot_open_more(struct slot_opening *opening, void *piece, size_t bytes)
+{
+	cipher_move(opening->cipher, piece, piece, bytes);
+}
+
+enum slot_verdict slot_open_end(struct slot_opening *opening, struct slot_header *header)
+{
+	struct slot_identity *identity = &header->identity;
+
+	move_checksums(opening->cipher, identity, identity);
+	if (!cipher_end_open(opening->cipher, identity->tag))
 		return SLOT_WRONG_TAG;
 	identity->key_id = 0;
 	memset(identity->nonce, 0, sizeof(identity->nonce));
 	memset(identity->tag, 0, sizeof(identity->tag));
-	slot_identity_seal(slot);
+	slot_identity_seal(header);
 	return SLOT_GOOD;
+}
+
+enum slot_verdict slot_decipher(struct slot_cipher *cipher, const struct slot_key *key,
+				struct slot_header *slot)
+{
+	struct slot_opening opening;
+
+	slot_open_begin(&opening, cipher, key, slot);
+	slot_open_more(&opening, slot + 1, padded_bytes(slot));
+	return slot_open_end(&opening, slot);
 }

@@ -63,4 +63,16 @@ void slot_encipher(struct slot_cipher *cipher, const struct slot_key *key,
 must_check enum slot_verdict slot_decipher(struct slot_cipher *cipher, const struct slot_key *key,
 					   struct slot_header *slot);
 
+/* The same with the payload in pieces, in order, each deciphered in place: begin, any number of
+ * more, end. Until the end the slot_cipher does nothing else, and no piece is to be believed. */
+struct slot_opening {
+	struct cipher *cipher;
+};
+
+void slot_open_begin(struct slot_opening *opening, struct slot_cipher *cipher,
+		     const struct slot_key *key, const struct slot_header *header);
+void slot_open_more(struct slot_opening *opening, void *piece, size_t bytes);
+must_check enum slot_verdict slot_open_end(struct slot_opening *opening,
+					   struct slot_header *header);
+
 #endif

@@ -144,30 +144,52 @@ enum slot_verdict slot_header_check(const struct slot_header *header, enum tier_
 	return SLOT_GOOD;
 }
 
+void slot_payload_more(struct slot_payload *payload, const struct slot_identity *identity,
+		       const void *piece, size_t bytes)
+{
+	uint64_t payload_bytes = identity->payload_bytes;
+	uint64_t segment_bytes = slot_segment_bytes(payload_bytes, identity->segments_count);
+	const uint8_t *at = piece;
+
+	assert(payload->bytes + bytes <= slot_bytes_for(payload_bytes) - SLOT_HEADER_BYTES);
+	while (bytes > 0 && payload->bytes < payload_bytes) {
+		uint64_t segment = payload->bytes / segment_bytes;
+		uint64_t end = (segment + 1) * segment_bytes;
+		uint64_t part = (end < payload_bytes ? end : payload_bytes) - payload->bytes;
+
+		if (part > bytes)
+			part = bytes;
+		payload->crcs[segment] = crc32c_more(payload->crcs[segment], at, part);
+		payload->bytes += part;
+		at += part;
+		bytes -= part;
+	}
+	payload->is_dirty = payload->is_dirty || !is_zero(at, bytes);
+	payload->bytes += bytes;
+}
+
+enum slot_verdict slot_payload_end(const struct slot_payload *payload,
+				   const struct slot_identity *identity)
+{
+	assert(payload->bytes == slot_bytes_for(identity->payload_bytes) - SLOT_HEADER_BYTES);
+	/* Rounding up may leave the last segments empty; the CRC32C of nothing is zero. */
+	return !payload->is_dirty && memcmp(payload->crcs, identity->segment_crcs,
+					    identity->segments_count * sizeof(uint32_t)) == 0
+		       ? SLOT_GOOD
+		       : SLOT_DAMAGED;
+}
+
 enum slot_verdict slot_payload_check(const struct slot_header *header)
 {
 	const struct slot_identity *identity = &header->identity;
-	const uint8_t *payload = (const uint8_t *)header + SLOT_HEADER_BYTES;
-	uint64_t payload_bytes = identity->payload_bytes;
-	uint64_t segment_bytes, padded_bytes, offset = 0;
+	struct slot_payload payload = { 0 };
 
 	/* Checksums are of the plaintext: what is enciphered cannot be proven here. */
 	if (!identity_is_sane(identity) || identity->key_id != 0)
 		return SLOT_DAMAGED;
-	segment_bytes = slot_segment_bytes(payload_bytes, identity->segments_count);
-	for (uint32_t segment = 0; segment < identity->segments_count; segment++) {
-		uint64_t rest = payload_bytes - offset;
-		uint64_t bytes = rest < segment_bytes ? rest : segment_bytes;
-
-		/* Rounding up may leave the last segments empty; the CRC32C of nothing is zero. */
-		if (crc32c(payload + offset, bytes) != identity->segment_crcs[segment])
-			return SLOT_DAMAGED;
-		offset += bytes;
-	}
-	assert(offset == payload_bytes);
-	padded_bytes = slot_bytes_for(payload_bytes) - SLOT_HEADER_BYTES;
-	return is_zero(payload + payload_bytes, padded_bytes - payload_bytes) ? SLOT_GOOD
-									      : SLOT_DAMAGED;
+	slot_payload_more(&payload, identity, header + 1,
+			  slot_bytes_for(identity->payload_bytes) - SLOT_HEADER_BYTES);
+	return slot_payload_end(&payload, identity);
 }
 
 const char *slot_verdict_name(enum slot_verdict verdict)

@@ -121,6 +121,20 @@ enum slot_verdict slot_header_check(const struct slot_header *header, enum tier_
 /* Checks the payload that follows the header against its segment checksums (SLOT_GOOD or
  * SLOT_DAMAGED). */
 enum slot_verdict slot_payload_check(const struct slot_header *header);
+
+/* The same in pieces that come one behind the other. Zeroed: none has come yet. */
+struct slot_payload {
+	uint64_t bytes;  /* that have come, padding included */
+	bool is_dirty;   /* the padding is not zero */
+	uint32_t crcs[SLOT_SEGMENTS_MAX];
+};
+
+/* The next piece, in the clear, of a payload whose header was checked: no more than its rest. */
+void slot_payload_more(struct slot_payload *payload, const struct slot_identity *identity,
+		       const void *piece, size_t bytes);
+/* All of it has come; `identity` is in the clear. */
+enum slot_verdict slot_payload_end(const struct slot_payload *payload,
+				   const struct slot_identity *identity);
 const char *slot_verdict_name(enum slot_verdict verdict);
 
 #endif

@@ -176,34 +176,6 @@ static void rounds_begin_an_interval_apart(void **unused)
 	rig_finish(&rig);
 }
 
-static void nothing_is_checked_while_the_device_has_work(void **unused)
-{
-	struct rig rig;
-
-	(void)unused;
-	struct rig_client *client = begin(&rig, &scrubbed);
-	rig_drop_cpu(client, 0, 1, BLOCKS);
-	/* Loads wait for a slow disk when the next round is due. */
-	rig.daemon->settings.scrub_interval_us = 5 * RIG_SECOND;
-	rig.disk.latency_us = 20 * RIG_SECOND;
-	struct rig_batch *batch = rig_load_begin(client, &all);
-	rig_settle(&rig);
-	assert_int_equal(rig.daemon->nvme->in_flight, BLOCKS);
-	struct scrub_figures before = figures_of(&rig);
-	rig_pass_time(&rig, 6 * RIG_SECOND);
-	rig_pass_time(&rig, RIG_SECOND);
-	assert_int_equal(rig.daemon->nvme->in_flight, BLOCKS);
-	assert_int_equal(figures_of(&rig).slots[TIER_CPU] + figures_of(&rig).slots[TIER_NVME],
-			 before.slots[TIER_CPU] + before.slots[TIER_NVME]);
-	rig.disk.latency_us = 0;
-	clock_advance(&rig.clock, 20 * RIG_SECOND);
-	rig_batch_await(&rig, batch);
-	rig_batch_give(batch);
-	round_run(&rig);
-	assert_true(figures_of(&rig).slots[TIER_NVME] >= before.slots[TIER_NVME] + BLOCKS);
-	rig_finish(&rig);
-}
-
 /* Which keys are left when a small cpu tier has been overrun is the same with a scrubber. */
 static void the_order_of_eviction_is_the_same_with_and_without(void **unused)
 {
@@ -424,7 +396,6 @@ int main(void)
 		cmocka_unit_test(another_blocks_bytes_in_the_place_are_dropped_as_stale),
 		cmocka_unit_test(a_round_is_not_faster_than_its_budget),
 		cmocka_unit_test(rounds_begin_an_interval_apart),
-		cmocka_unit_test(nothing_is_checked_while_the_device_has_work),
 		cmocka_unit_test(the_order_of_eviction_is_the_same_with_and_without),
 		cmocka_unit_test(a_block_that_goes_while_it_is_checked_is_left_alone),
 		cmocka_unit_test(a_slot_that_cannot_be_read_is_not_offered_again),

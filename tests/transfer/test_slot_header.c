@@ -283,10 +283,41 @@ static void every_number_of_segments_can_be_checked(void **unused)
 	rig_finish(&rig);
 }
 
+static void a_payload_that_comes_in_pieces_is_judged_as_a_whole_one(void **unused)
+{
+	struct random random;
+	struct rig rig;
+
+	(void)unused;
+	rig_init(&rig);
+	random_init(&random, 11);
+	for (unsigned round = 0; round < 1000; round++) {
+		struct slot_payload payload = { 0 };
+		uint64_t padded_bytes = rig.slot_bytes - SLOT_HEADER_BYTES;
+		size_t bit = SLOT_HEADER_BYTES * 8 + random_below(&random, padded_bytes * 8);
+
+		if (round % 2 == 1)
+			flip(rig.slot, bit);
+		for (uint64_t at = 0; at < padded_bytes;) {
+			uint64_t bytes = random_below(&random, padded_bytes - at) + 1;
+
+			slot_payload_more(&payload, &header_of(&rig)->identity,
+					  rig.slot + SLOT_HEADER_BYTES + at, bytes);
+			at += bytes;
+		}
+		assert_int_equal(slot_payload_end(&payload, &header_of(&rig)->identity),
+				 round % 2 == 1 ? SLOT_DAMAGED : SLOT_GOOD);
+		if (round % 2 == 1)
+			flip(rig.slot, bit);
+	}
+	rig_finish(&rig);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_slot_as_it_was_written_is_good),
+		cmocka_unit_test(a_payload_that_comes_in_pieces_is_judged_as_a_whole_one),
 		cmocka_unit_test(each_changed_bit_of_identity_padding_and_own_address_is_found),
 		cmocka_unit_test(a_change_of_another_tiers_address_does_not_matter),
 		cmocka_unit_test(a_changed_bit_of_the_payload_or_its_padding_is_found),
