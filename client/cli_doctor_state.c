@@ -165,5 +165,5 @@ void check_parts(struct doctor *doctor)
 			    good, json_array_size(cli_get(doctor->stats, "parts")));
 	else if (unasked > 0)
 		finding_add(doctor, "part", FINDING_OK, NULL,
-			    "nobody has asked its parts for a sign of life lately; /readyz does");
+			    "its parts have not been asked for a sign of life yet; that takes seconds");
 }

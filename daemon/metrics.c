@@ -207,6 +207,17 @@ static void probe_metrics(struct daemon *daemon, struct metrics_page *page)
 			metrics_real(page, METRIC_probe_seconds, METRIC_LABELS(figures.name),
 				     (double)figures.took_us / 1e6);
 	}
+	for (unsigned i = 0; i < probe_parts_count(daemon); i++) {
+		probe_part(daemon, i, &figures);
+		if (figures.took_us > 0)
+			metrics_real(page, METRIC_probe_age_seconds, METRIC_LABELS(figures.name),
+				     (double)figures.age_us / 1e6);
+	}
+	for (unsigned i = 0; i < probe_parts_count(daemon); i++) {
+		probe_part(daemon, i, &figures);
+		LABELLED(probes_total, figures.good, figures.name, "good");
+		LABELLED(probes_total, figures.failed, figures.name, "failed");
+	}
 }
 
 static void catalog_metrics(struct daemon *daemon, struct metrics_page *page)

@@ -68,6 +68,8 @@
 	row(nvme_fenced, GAUGE, "device", "1 while the device is out of use after failures.") \
 	row(probe_late, GAUGE, "part", "1 while a canary did not come back from the part within stall_max.") \
 	row(probe_seconds, GAUGE, "part", "Time of the last canary through the part, once it came back.") \
+	row(probe_age_seconds, GAUGE, "part", "How long ago that was: canaries go every 10 s, and every second while somebody asks.") \
+	row(probes_total, COUNTER, "part,result", "Canaries that came back: good or failed.") \
 	row(worker_up, GAUGE, "worker", "1 while the worker process runs.") \
 	row(worker_restarts_total, COUNTER, "worker", "Times the worker process ended.") \
 	row(catalog_lag_records, GAUGE, "", "Catalogue records not yet written.") \

@@ -28,6 +28,7 @@ struct part {
 	bool was_late;       /* as far as it was logged */
 	uint64_t began_us;   /* of what is wanted or out */
 	uint64_t ended_us, took_us;
+	uint64_t good, failed;      /* canaries that came back */
 	uint64_t answers, deaths;   /* of the catalogue's worker, when it was sent */
 	int result;
 	bool (*send)(struct part *part);
@@ -37,7 +38,7 @@ struct part {
 
 struct probe {
 	uint64_t asked_us; /* 0: never */
-	uint64_t next_us;
+	uint64_t sent_us;  /* the last canaries; 0: never */
 	unsigned parts_count;
 	uint8_t *memory;   /* of all parts */
 	uint32_t crc;      /* of the pattern */
@@ -51,6 +52,8 @@ static void part_ended(struct part *part, int result)
 
 	part->is_out = false;
 	part->result = result;
+	part->good += result >= 0;
+	part->failed += result < 0;
 	part->ended_us = now_us;
 	part->took_us = now_us > part->began_us ? now_us - part->began_us : 1;
 }
@@ -154,6 +157,13 @@ static uint64_t part_waited_us(const struct part *part)
 	return now_us > part->began_us ? now_us - part->began_us : 0;
 }
 
+static uint64_t part_age_us(const struct part *part)
+{
+	uint64_t now_us = part->daemon->now_us; /* of this pass, in which it may have ended */
+
+	return part->took_us > 0 && now_us > part->ended_us ? now_us - part->ended_us : 0;
+}
+
 static enum probe_state part_state(const struct part *part)
 {
 	if (part_is_unused(part))
@@ -201,15 +211,17 @@ static bool part_step(struct part *part, bool is_due)
 bool probe_step(struct daemon *daemon)
 {
 	struct probe *probe = daemon->probe;
-	bool is_asked = probe->asked_us != 0 && daemon->phase == DAEMON_SERVING &&
-			daemon->now_us - probe->asked_us < PROBE_ASKED_US;
-	bool is_due = is_asked && daemon->now_us >= probe->next_us;
+	bool is_asked = probe->asked_us != 0 && daemon->now_us - probe->asked_us < PROBE_ASKED_US;
+	uint64_t every_us = is_asked ? PROBE_EVERY_US : PROBE_IDLE_US;
+	bool is_serving = daemon->phase == DAEMON_SERVING;
+	bool is_due = is_serving && (probe->sent_us == 0 ||
+				     daemon->now_us - probe->sent_us >= every_us);
 	bool did = false;
 
 	if (is_due)
-		probe->next_us = daemon->now_us + PROBE_EVERY_US;
+		probe->sent_us = daemon->now_us;
 	for (unsigned i = 0; i < probe->parts_count; i++) {
-		if (!is_asked)
+		if (!is_serving)
 			probe->parts[i].is_wanted = false;
 		did = part_step(&probe->parts[i], is_due) || did;
 	}
@@ -236,6 +248,9 @@ void probe_part(const struct daemon *daemon, unsigned number, struct probe_figur
 		.is_needed = part->send != catalog_send,
 		.state = part_state(part),
 		.took_us = part->took_us,
+		.age_us = part_age_us(part),
+		.good = part->good,
+		.failed = part->failed,
 		.waited_us = part_waited_us(part),
 		.result = part->result,
 	};

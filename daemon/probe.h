@@ -1,11 +1,13 @@
 /*
- * daemon/probe.h: whether the data path works: a canary a second goes the way that blocks go,
+ * daemon/probe.h: whether the data path works: canaries go the way that blocks go,
  * through every mill (a copy with its checksum), every device's queue (a read of its first page)
  * and the catalogue's worker (a batch of nothing). A part that a canary does not come back from
  * within stall_max is late.
  *
- * Only while somebody asks (probe_ask(), by the pages), and for PROBE_ASKED_US after that: an idle
- * daemon is left idle. Limit: one canary in each part.
+ * A canary a second while somebody asks (probe_ask(), by the pages and the watchdog) and for
+ * PROBE_ASKED_US after that; else one in PROBE_IDLE_US, so that what is said is never older, and an
+ * idle daemon stays idle: the loop wakes more often than that anyway. Limit: one canary in each
+ * part.
  * Runs on: the loop thread; nothing here waits.
  */
 #ifndef KVTIER_DAEMON_PROBE_H
@@ -14,6 +16,7 @@
 #include "daemon/daemon.h"
 
 #define PROBE_EVERY_US (UINT64_C(1) * 1000000)
+#define PROBE_IDLE_US (UINT64_C(10) * 1000000)
 #define PROBE_ASKED_US (UINT64_C(60) * 1000000)
 
 enum probe_state {
@@ -30,6 +33,8 @@ struct probe_figures {
 	bool is_needed;      /* late, it keeps the node from being ready */
 	enum probe_state state;
 	uint64_t took_us;    /* of the last canary that came back; 0: none has */
+	uint64_t age_us;     /* since it did */
+	uint64_t good, failed; /* canaries that came back */
 	uint64_t waited_us;  /* for the one that is out now; 0: none is */
 	int result;          /* of the last */
 };

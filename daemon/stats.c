@@ -395,6 +395,8 @@ static void parts_write(const struct daemon *daemon, struct json_text *json)
 		json_text_string(json, "name", figures.name);
 		json_text_string(json, "state", probe_state_name(figures.state));
 		json_text_unsigned(json, "took_us", figures.took_us);
+		if (figures.took_us > 0)
+			json_text_unsigned(json, "age_us", figures.age_us);
 		json_text_unsigned(json, "waited_us", figures.waited_us);
 		json_text_object_end(json);
 	}

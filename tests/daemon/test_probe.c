@@ -58,26 +58,50 @@ static void pass(uint64_t by_us, bool is_mill_1_dead)
 	}
 }
 
-static void canaries_go_through_every_part_while_somebody_asks(void **unused)
+static void assert_all_good(void)
 {
-	uint64_t submitted;
-
-	(void)unused;
-	pass(5 * RIG_SECOND, false);
-	assert_int_equal(part_named("mill 0").state, PROBE_UNASKED);
-	submitted = rig.daemon->nvme->ops_submitted;
-	probe_ask(rig.daemon);
-	pass(5 * RIG_SECOND, false);
-	assert_int_equal(rig.daemon->nvme->ops_submitted, submitted + 5);
 	assert_int_equal(part_named("mill 0").state, PROBE_GOOD);
 	assert_int_equal(part_named("mill 1").state, PROBE_GOOD);
 	assert_int_equal(part_named("nvme").state, PROBE_GOOD);
 	assert_int_equal(part_named("catalogue").state, PROBE_GOOD);
 	assert_null(probe_unready_reason(rig.daemon));
+}
+
+static void canaries_go_through_every_part_each_second_while_somebody_asks(void **unused)
+{
+	uint64_t submitted = rig.daemon->nvme->ops_submitted;
+
+	(void)unused;
+	probe_ask(rig.daemon);
+	pass(5 * RIG_SECOND, false);
+	assert_in_range(rig.daemon->nvme->ops_submitted - submitted, 4, 5);
+	assert_all_good();
+	assert_in_range(part_named("nvme").good, 5, 6);
+	assert_in_range(part_named("nvme").age_us, 1, PROBE_EVERY_US);
+}
+
+static void a_daemon_that_nobody_asks_sends_them_seldom_and_knows_all_the_same(void **unused)
+{
+	uint64_t submitted;
+
+	(void)unused;
+	pass(RIG_SECOND, false);
+	assert_all_good();
 	pass(2 * PROBE_ASKED_US, false);
 	submitted = rig.daemon->nvme->ops_submitted;
-	pass(5 * RIG_SECOND, false);
-	assert_int_equal(rig.daemon->nvme->ops_submitted, submitted);
+	pass(10 * PROBE_IDLE_US, false);
+	assert_int_equal(rig.daemon->nvme->ops_submitted, submitted + 10);
+	assert_in_range(part_named("mill 1").age_us, 1, PROBE_IDLE_US);
+	assert_all_good();
+}
+
+static void a_mill_that_hangs_in_an_idle_daemon_makes_it_unready_though_nobody_asked(void **unused)
+{
+	(void)unused;
+	pass(RIG_SECOND, false);
+	assert_null(daemon_unready_reason(rig.daemon));
+	pass(PROBE_IDLE_US + rig.daemon->settings.stall_us_max + RIG_SECOND, true);
+	assert_string_equal(daemon_unready_reason(rig.daemon), "mill 1 does not answer");
 }
 
 static void a_mill_that_does_nothing_is_named_within_the_bound_and_may_come_back(void **unused)
@@ -88,7 +112,7 @@ static void a_mill_that_does_nothing_is_named_within_the_bound_and_may_come_back
 	probe_ask(rig.daemon);
 	pass(stall_us - RIG_SECOND, true);
 	assert_null(daemon_unready_reason(rig.daemon));
-	pass(2 * RIG_SECOND, true);
+	pass(3 * RIG_SECOND, true);
 	assert_string_equal(daemon_unready_reason(rig.daemon), "mill 1 does not answer");
 	assert_int_equal(part_named("mill 0").state, PROBE_GOOD);
 	assert_true(part_named("mill 1").waited_us > stall_us);
@@ -118,7 +142,7 @@ static void a_disk_that_fails_every_canary_is_fenced_though_no_engine_uses_it(vo
 	(void)unused;
 	block_io_fault_arm(&rig.fault, BLOCK_FAULT_ERROR, BLOCK_FAULT_QUEUE, 1, 100);
 	probe_ask(rig.daemon);
-	pass(RIG_SECOND, false);
+	pass(2 * RIG_SECOND, false);
 	assert_int_equal(part_named("nvme").state, PROBE_FAILED);
 	assert_null(daemon_unready_reason(rig.daemon)); /* one failed read is a miss */
 	pass(NVME_ERRORS_RUN_MAX * RIG_SECOND, false);
@@ -130,7 +154,9 @@ int main(void)
 {
 #define ROW(test) cmocka_unit_test_setup_teardown(test, rig_up, rig_down)
 	const struct CMUnitTest tests[] = {
-		ROW(canaries_go_through_every_part_while_somebody_asks),
+		ROW(canaries_go_through_every_part_each_second_while_somebody_asks),
+		ROW(a_daemon_that_nobody_asks_sends_them_seldom_and_knows_all_the_same),
+		ROW(a_mill_that_hangs_in_an_idle_daemon_makes_it_unready_though_nobody_asked),
 		ROW(a_mill_that_does_nothing_is_named_within_the_bound_and_may_come_back),
 		ROW(a_device_that_keeps_a_canary_is_late_until_it_is_fenced),
 		ROW(a_disk_that_fails_every_canary_is_fenced_though_no_engine_uses_it),

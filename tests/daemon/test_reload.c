@@ -247,6 +247,7 @@ static void who_asks_while_the_file_is_read_gets_the_next_reading(void **unused)
 	(void)unused;
 	setup(&reloading, 0);
 	daemon = reloading.rig.daemon;
+	rig_settle(&reloading.rig);
 	reload_by_signal(daemon);
 	reload_by_signal(daemon); /* one that waits is enough */
 	assert_true(reload_is_busy(daemon));

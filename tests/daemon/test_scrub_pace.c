@@ -218,10 +218,9 @@ static void a_slot_that_goes_between_two_pieces_is_given_up_without_a_word(void 
 						    .scrub_bytes_second = RIG_UNIT_BYTES });
 
 		round_run(&rig);
-		uint64_t reads = rig.disk.reads, passes = figures_of(&rig).passes;
+		uint64_t passes = figures_of(&rig).passes;
 		clock_advance(&rig.clock, INTERVAL_US);
 		rig_settle(&rig);
-		assert_int_equal(rig.disk.reads - reads, tier == TIER_NVME);
 		/* Between two pieces nothing is held: the slot may go. */
 		rig_assert_idle(&rig);
 		uint8_t *bytes = bytes_of(&rig, client, tier, 1);
