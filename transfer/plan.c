@@ -111,7 +111,7 @@ static struct copy_rectangle run_rectangle(const struct plan *plan, const struct
 		}
 		return all;
 	}
-	if (box->rows > 1 && plan->run_blocks <= box->rows) { /* a rectangle a block */
+	if (plan->run_blocks <= box->rows) { /* a rectangle a block */
 		*out_steps = plan->run_blocks;
 		return box_rectangle(plan, box, plan->step);
 	}

@@ -92,6 +92,12 @@ static void block_check(const struct walk *walk, const struct plan_block *block)
 			    bytes * sizeof(*walk->expected));
 }
 
+/* Upwards, and apart. */
+static bool is_pitch(uint64_t pitch, const struct copy_rectangle *rectangle)
+{
+	return pitch >= rectangle->bytes && pitch < UINT64_C(1) << 63;
+}
+
 static void chunk_check(struct walk *walk, const struct copy_rectangle *rectangles, uint32_t count,
 			uint32_t blocks_done, struct oracle_sum *sum)
 {
@@ -102,8 +108,8 @@ static void chunk_check(struct walk *walk, const struct copy_rectangle *rectangl
 		const struct copy_rectangle *rectangle = &rectangles[i];
 
 		assert_true(rectangle->rows >= 1 && rectangle->bytes >= 1);
-		assert_true(rectangle->rows == 1 || (rectangle->device_pitch >= rectangle->bytes &&
-						     rectangle->host_pitch >= rectangle->bytes));
+		assert_true(rectangle->rows == 1 || (is_pitch(rectangle->device_pitch, rectangle) &&
+						     is_pitch(rectangle->host_pitch, rectangle)));
 		for (uint64_t row = 0; row < rectangle->rows; row++)
 			row_note(walk, rectangle->device + row * rectangle->device_pitch,
 				 rectangle->host + row * rectangle->host_pitch, rectangle->bytes);

@@ -150,6 +150,9 @@ static void numbers_that_wrap_around_are_refused(void **unused)
 		"group 0, plane 1: offset 32 and 1 blocks every 18446744073709551615 bytes are beyond 64 bits; region 0 has 4096 bytes");
 	*plane = (struct layout_plane){ 0, 32, UINT64_MAX, BYTES_MAX - 32 };
 	accepted(description); /* one block: its stride means nothing */
+	plane->stride = 0;
+	accepted(description);
+	plane->stride = UINT64_MAX;
 	description->groups[0].blocks_count = 2;
 	refused(description,
 		"group 0, plane 1: offset 32 and 2 blocks every 18446744073709551615 bytes are beyond 64 bits; region 0 has 4096 bytes");

@@ -7,6 +7,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -251,6 +252,19 @@ static void rig_random(struct rig *rig, struct random *random)
 	}
 }
 
+static void walk_some(const struct rig *rig, struct random *random)
+{
+	struct oracle oracle = oracle_of(rig, random);
+
+	for (unsigned i = 0; i < 4; i++) {
+		oracle.numbers = (enum oracle_numbers)random_below(random, ORACLE_NUMBERS);
+		oracle.places = (enum oracle_places)random_below(random, ORACLE_PLACES);
+		oracle.chunk_bytes_max = 1 + random_below(random, 5 * oracle.group->payload_bytes);
+		oracle.rectangles_max = 1 + (uint32_t)random_below(random, 64);
+		oracle_walk(&oracle);
+	}
+}
+
 static void any_tensors_are_copied_byte_for_byte(void **unused)
 {
 	static struct rig rig;
@@ -265,20 +279,55 @@ static void any_tensors_are_copied_byte_for_byte(void **unused)
 			rig_random(&rig, &random);
 		while (tensor_span_bytes(&rig.tensors[0]) > RANDOM_ELEMENTS_MAX);
 		rig_init(&rig, ERA_BLOCKS);
-		struct oracle oracle = oracle_of(&rig, &random);
-
-		for (unsigned i = 0; i < 4; i++) {
-			oracle.numbers = (enum oracle_numbers)random_below(&random, ORACLE_NUMBERS);
-			oracle.places = (enum oracle_places)random_below(&random, ORACLE_PLACES);
-			oracle.chunk_bytes_max = 1 + random_below(&random,
-								  5 * oracle.group->payload_bytes);
-			oracle.rectangles_max = 1 + (uint32_t)random_below(&random, 64);
-			oracle_walk(&oracle);
-		}
-		boxes_of_rows += oracle.group->boxes[0].rows > 1;
+		walk_some(&rig, &random);
+		boxes_of_rows += rig.layout.groups[0].boxes[0].rows > 1;
 		layout_finish(&rig.layout);
 	}
 	assert_true(boxes_of_rows > RANDOM_TENSORS / 8);
+}
+
+/* Planes of two sizes at one or two strides, with gaps of two sizes or none, in any order, in one
+ * region or two: nearly boxes, but not quite. */
+static void rig_random_planes(struct rig *rig, struct random *random)
+{
+	uint64_t sizes[2] = { 1 + random_below(random, 6), 1 + random_below(random, 6) };
+	uint64_t offset = 0, strides[2];
+	bool are_shuffled = random_below(random, 2) == 0;
+
+	rig->tensors_count = 2 + (unsigned)random_below(random, ERA_TENSORS_MAX - 1);
+	strides[0] = rig->tensors_count * 20;
+	strides[1] = strides[0] * (1 + random_below(random, 2));
+	for (unsigned i = 0; i < rig->tensors_count; i++) {
+		unsigned at = are_shuffled ? (unsigned)random_below(random, i + 1) : i;
+
+		rig->tensors[i] = rig->tensors[at];
+		rig->tensors[at] = (struct tensor){
+			.region = random_below(random, 6) == 0,
+			.element_bytes = 1,
+			.offset = offset,
+			.dimensions_count = 2,
+			.block_rows = 1,
+			.shape = { ERA_BLOCKS, (uint32_t)sizes[random_below(random, 2)] },
+			.strides = { strides[random_below(random, 2)], 1 },
+		};
+		offset += rig->tensors[at].shape[1] + random_below(random, 2) * sizes[0];
+	}
+}
+
+static void any_planes_are_copied_byte_for_byte(void **unused)
+{
+	static struct rig rig;
+	struct random random;
+
+	(void)unused;
+	for (unsigned seed = 0; seed < RANDOM_TENSORS; seed++) {
+		random_init(&random, seed);
+		memset(&rig, 0, sizeof(rig));
+		rig_random_planes(&rig, &random);
+		rig_init(&rig, ERA_BLOCKS);
+		walk_some(&rig, &random);
+		layout_finish(&rig.layout);
+	}
 }
 
 int main(void)
@@ -287,6 +336,7 @@ int main(void)
 		cmocka_unit_test(every_layout_of_vllm_is_copied_in_as_few_pieces_as_it_has),
 		cmocka_unit_test(groups_over_the_same_bytes_are_copied_each_by_itself),
 		cmocka_unit_test(any_tensors_are_copied_byte_for_byte),
+		cmocka_unit_test(any_planes_are_copied_byte_for_byte),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
