@@ -105,7 +105,13 @@ tests: $(tests)
 fake_gpu_objects := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/gpu/fake/*.c) tests/gpu/kv_copy_emulate.c)
 $(BUILD)/tests/gpu/fake_driver.so: $(fake_gpu_objects)
 	$(CC) $(LDFLAGS) -shared -o $@ $^
-$(filter $(BUILD)/tests/gpu/%,$(tests)): | $(BUILD)/tests/gpu/fake_driver.so
+# The same under HIP's names, by the table, with the calls that differ.
+$(BUILD)/tests/gpu/fake_rocm.so: $(fake_gpu_objects) $(BUILD)/tests/gpu/rocm/rocm.o transfer/gpu_calls.h
+	sed -n 's/^.both([^,]*, [^,]*, \([a-zA-Z0-9_]*\), \([a-zA-Z0-9_]*\),.*/\1 \2/p' transfer/gpu_calls.h > $@.names
+	$(LD) -r -o $@.o $(filter %.o,$^)
+	objcopy --redefine-syms=$@.names $@.o
+	$(CC) $(LDFLAGS) -shared -o $@ $@.o
+$(filter $(BUILD)/tests/gpu/%,$(tests)): | $(BUILD)/tests/gpu/fake_driver.so $(BUILD)/tests/gpu/fake_rocm.so
 # Our checksum is held against isa-l's where that is installed; nothing else uses it.
 ifeq ($(shell pkg-config --exists libisal && echo yes),yes)
 $(BUILD)/tests/base/test_checksum.o: override CPPFLAGS += -DKVTIER_TEST_ISAL
@@ -293,4 +299,4 @@ clean:
 
 .PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .SECONDARY:
--include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(fake_gpu_objects:.o=.d) $(describe).d
+-include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(fake_gpu_objects:.o=.d) $(BUILD)/tests/gpu/rocm/rocm.d $(describe).d

@@ -20,7 +20,7 @@ struct fake_control *rig_control;
 static char folder[64];
 static char image[] = "the fake driver takes any image";
 
-const char *rig_library(void)
+static const char *beside(const char *name)
 {
 	static char path[512];
 	char program[400];
@@ -28,8 +28,18 @@ const char *rig_library(void)
 
 	assert_true(length > 0);
 	program[length] = '\0';
-	snprintf(path, sizeof(path), "%s/fake_driver.so", dirname(program));
+	snprintf(path, sizeof(path), "%s/%s", dirname(program), name);
 	return path;
+}
+
+const char *rig_library(void)
+{
+	return beside("fake_driver.so");
+}
+
+const char *rig_library_rocm(void)
+{
+	return beside("fake_rocm.so");
 }
 
 int rig_machine_again(void)

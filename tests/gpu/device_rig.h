@@ -14,8 +14,10 @@
 #define RIG_DEVICE_BYTES (UINT64_C(8) << 20)
 #define RIG_TRIES_MAX 200000u
 
-/* The fake driver's path, and its control page, which all tests of the program share. */
+/* The fake driver's path, under CUDA's names or HIP's; and its control page, which all tests of the
+ * program share. */
 const char *rig_library(void);
+const char *rig_library_rocm(void);
 extern struct fake_control *rig_control;
 int rig_machine_open(void **state);  /* a cmocka group's setup */
 int rig_machine_close(void **state);

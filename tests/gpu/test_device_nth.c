@@ -1,6 +1,6 @@
 /*
- * tests/gpu/test_device_nth.c: each call of the driver fails in turn, over a whole life of a device:
- * no wrong byte, nothing left behind, and an error that names the call.
+ * tests/gpu/test_device_nth.c: each call of the driver fails in turn, over a whole life of a
+ * device: no wrong byte, nothing left behind, and an error that names the call.
  */
 #include "tests/gpu/device_rig.h"
 #include "tests/gpu/fake/fake.h"

@@ -35,8 +35,11 @@ EXPORTED int cuInit(unsigned flags)
 
 EXPORTED int cuDriverGetVersion(int *version)
 {
-	*version = 13000;
-	return fake_enter(FAKE_cuDriverGetVersion, false);
+	int error = fake_enter(FAKE_cuDriverGetVersion, false);
+
+	if (error == 0)
+		*version = fake_control->version != 0 ? fake_control->version : 13000;
+	return error;
 }
 
 EXPORTED int cuDeviceGetCount(int *count)

@@ -193,8 +193,8 @@ EXPORTED int cuMemcpy2DAsync_v2(const cuda_copy_2d *copy, gpu_stream stream)
 			  is_store ? copy->target_host : copy->source_host, &shape);
 }
 
-static int batch(gpu_address *targets, gpu_address *sources, size_t *bytes, size_t count,
-		 gpu_stream stream)
+int fake_batch(gpu_address *targets, gpu_address *sources, size_t *bytes, size_t count,
+	       gpu_stream stream)
 {
 	int error = 0;
 
@@ -220,7 +220,7 @@ EXPORTED int cuMemcpyBatchAsync_v2(gpu_address *targets, gpu_address *sources, s
 	if (error != 0 || attributes_count != 1 || firsts[0] != 0 || count == 0 ||
 	    attributes->source_order != CUDA_BATCH_ORDER_STREAM)
 		return error != 0 ? error : GPU_INVALID_VALUE;
-	return batch(targets, sources, bytes, count, stream);
+	return fake_batch(targets, sources, bytes, count, stream);
 }
 
 EXPORTED int cuMemcpyBatchAsync(gpu_address *targets, gpu_address *sources, size_t *bytes,
@@ -233,7 +233,7 @@ EXPORTED int cuMemcpyBatchAsync(gpu_address *targets, gpu_address *sources, size
 	    attributes->source_order != CUDA_BATCH_ORDER_STREAM)
 		return error != 0 ? error : GPU_INVALID_VALUE;
 	*out_failed = SIZE_MAX;
-	return batch(targets, sources, bytes, count, stream);
+	return fake_batch(targets, sources, bytes, count, stream);
 }
 
 static int word(enum fake_call call, enum op_kind kind, gpu_stream stream, gpu_address address,

@@ -132,5 +132,8 @@ unsigned fake_streams_end(void);
 
 /* Does what `op` says; runs on a stream's thread, without the mutex. */
 void fake_op_run(struct op *op);
+/* Copies as a batch does, by whatever call. */
+int fake_batch(gpu_address *targets, gpu_address *sources, size_t *bytes, size_t count,
+	       gpu_stream stream);
 
 #endif

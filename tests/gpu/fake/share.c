@@ -9,6 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define ROCM_MIN 10000000
+#define ROCM_6 60000000
+#define ROCM_7_1 70100000
 #define HANDLE_MAGIC UINT64_C(0x66616b6569706331)
 
 struct handle {
@@ -86,7 +89,8 @@ EXPORTED int cuIpcOpenMemHandle_v2(gpu_address *out_address, gpu_ipc raw, unsign
 	uint8_t *memory;
 
 	memcpy(&handle, &raw, sizeof(handle));
-	if (error != 0 || handle.magic != HANDLE_MAGIC || flags != 1)
+	if (error != 0 || handle.magic != HANDLE_MAGIC ||
+	    flags != (fake_control->version >= ROCM_MIN && fake_control->version < ROCM_6 ? 0 : 1))
 		return error != 0 ? error : GPU_INVALID_VALUE;
 	if (handle.process == getpid())
 		return GPU_INVALID_CONTEXT; /* the number is all that is looked at */
@@ -223,10 +227,15 @@ static uint64_t id_of(int fd)
 EXPORTED int cuMemImportFromShareableHandle(gpu_memory *memory, void *handle, gpu_share type)
 {
 	int error = fake_enter(FAKE_cuMemImportFromShareableHandle, true);
-	int fd = (int)(intptr_t)handle;
 	struct stat status;
 	uint64_t id;
+	int fd;
 
+	/* As ROCm wants it before 7.1, and everybody since. */
+	if (fake_control->version >= ROCM_MIN && fake_control->version < ROCM_7_1)
+		fd = *(int *)handle;
+	else
+		fd = (int)(intptr_t)handle;
 	if (error != 0 || type != GPU_SHARE_POSIX_FD)
 		return error != 0 ? error : GPU_INVALID_VALUE;
 	id = id_of(fd);
