@@ -1,4 +1,4 @@
-/* tests/gpu/rocm/rocm.c: the calls of the fake driver that HIP has otherwise than CUDA, or alone. */
+/* tests/gpu/rocm/rocm.c: the calls of the fake driver that HIP alone has, or has otherwise. */
 #include "tests/gpu/fake/fake.h"
 
 #define DECLARE_NOT(name, need, cuda, hip, arguments)
