@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define LOOKS_A_STEP 4096u /* entries looked at in one pass */
 
@@ -26,11 +27,13 @@ int purge_create(struct daemon *daemon, struct error *error)
 	struct purge_room *purge = calloc(1, sizeof(*purge));
 
 	daemon->purge = purge;
-	if (purge != NULL)
-		purge->zeros = aligned_alloc(SLOT_ALIGN_BYTES, PURGE_PIECE_BYTES);
-	if (purge == NULL || purge->zeros == NULL)
+	if (purge == NULL)
 		return error_set(error, -ENOMEM, "no memory for purges");
-	memset(purge->zeros, 0, PURGE_PIECE_BYTES);
+	/* Never written: it costs nothing before the first purge, and no memory of its own then. */
+	void *zeros = mmap(NULL, PURGE_PIECE_BYTES, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (zeros == MAP_FAILED)
+		return error_set(error, -ENOMEM, "no memory for purges");
+	purge->zeros = zeros;
 	for (unsigned i = 0; i < PURGE_OPS_MAX; i++)
 		purge->wipes[i].daemon = daemon;
 	return 0;
@@ -38,8 +41,8 @@ int purge_create(struct daemon *daemon, struct error *error)
 
 void purge_destroy(struct daemon *daemon)
 {
-	if (daemon->purge != NULL)
-		free(daemon->purge->zeros);
+	if (daemon->purge != NULL && daemon->purge->zeros != NULL)
+		munmap(daemon->purge->zeros, PURGE_PIECE_BYTES);
 	free(daemon->purge);
 	daemon->purge = NULL;
 }

@@ -248,7 +248,7 @@ def run_sim(part):
                 raise
             with open(figures, encoding='utf-8') as file:
                 done = json.load(file)
-            part.add(**{name: value for name, value in done.items() if name not in ('seconds', 'failpoints')})
+            part.add(**{name: value for name, value in done.items() if name not in ('seconds', 'failpoints', 'histories')})
             first += count
             rate = count / (time.monotonic() - began)
             count = max(1, min(SIM_SEEDS_A_STEP, int(rate * part.left() / 2)))

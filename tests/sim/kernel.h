@@ -49,9 +49,10 @@ struct process {
 	bool is_alive;
 	bool is_taken; /* its place is not used again before process_release() */
 	uint64_t stalled_until_us; /* none of its tasks runs before */
-	/* Its memory: small pieces from the front, whole pages from the middle on. */
+	/* Its memory: small pieces in its heap, big ones in rooms of whole pages. */
 	uint8_t *heap;
-	size_t small_bytes, big_bytes;
+	size_t small_bytes;
+	struct list rooms;
 	void *free_pieces[16]; /* by the power of two of their bytes */
 };
 
@@ -67,6 +68,7 @@ struct kernel {
 	struct task *task;
 	struct process processes[PROCESSES_MAX];
 	struct task tasks[TASKS_MAX];
+	unsigned tasks_count; /* the places behind were never used since the boot */
 	/* Faults of the state directory's filesystem, in 1/1000 of the calls. */
 	unsigned file_error_permille, file_full_permille;
 	unsigned socket_bytes; /* room of each direction */
@@ -107,7 +109,8 @@ void kernel_enter_process(struct process *process);
 
 /* ---- memory ---- */
 
-void *process_allocate(struct process *process, size_t bytes, size_t align);
+/* Zeroed. `user`: who asks, any address that tells callers apart. */
+void *process_allocate(struct process *process, size_t bytes, size_t align, const void *user);
 bool process_free(void *memory); /* false: not of a process */
 size_t process_bytes_of(const void *memory);
 bool process_owns(const void *memory);

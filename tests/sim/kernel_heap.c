@@ -1,6 +1,7 @@
 /* tests/sim/kernel_heap.c: the memory of a process. It is gone at once when the process is, and the
  * next one begins with the same addresses: nothing depends on where memory lies. */
 #include "tests/sim/kernel.h"
+#include "tests/sim/kernel_rooms.h"
 #include "tests/sim/kernel_wraps.h"
 
 #include <assert.h>
@@ -9,18 +10,19 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HEAP_BYTES (UINT64_C(1) << 30)
-#define BIG_START (UINT64_C(64) << 20)
+#define HEAP_BYTES (UINT64_C(64) << 20)
 #define BIG_BYTES (UINT64_C(32) << 10) /* from here on whole pages */
-#define PAGE_BYTES UINT64_C(4096)
 #define PIECE_ALIGN 16u
 #define FREED 0xdd
+#define BIG 0u
+#define BIG_FREED UINT32_MAX
+#define CALLER __builtin_return_address(0)
 
 /* Before each piece. */
 struct piece {
 	uint64_t bytes;  /* asked for */
-	uint32_t before; /* from the room's start to the piece */
-	uint32_t order;  /* the room has 1 << order bytes; 0: big */
+	uint32_t before; /* from the place's start to the piece */
+	uint32_t order;  /* the place has 1 << order bytes; BIG: it is in a room */
 };
 
 _Static_assert(sizeof(struct piece) == PIECE_ALIGN, "a piece is aligned as malloc()'s");
@@ -34,14 +36,17 @@ static void heaps_open(void)
 	heaps = __real_mmap(NULL, PROCESSES_MAX * HEAP_BYTES, PROT_READ | PROT_WRITE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert(heaps != MAP_FAILED);
-	for (unsigned i = 0; i < PROCESSES_MAX; i++)
+	for (unsigned i = 0; i < PROCESSES_MAX; i++) {
 		kernel.processes[i].heap = heaps + i * HEAP_BYTES;
+		list_init(&kernel.processes[i].rooms);
+	}
 }
 
 bool process_owns(const void *memory)
 {
-	return heaps != NULL && (const uint8_t *)memory >= heaps &&
-	       (const uint8_t *)memory < heaps + PROCESSES_MAX * HEAP_BYTES;
+	return is_in_rooms(memory) ||
+	       (heaps != NULL && (const uint8_t *)memory >= heaps &&
+		(const uint8_t *)memory < heaps + PROCESSES_MAX * HEAP_BYTES);
 }
 
 static struct piece *piece_of(const void *memory)
@@ -54,77 +59,84 @@ size_t process_bytes_of(const void *memory)
 	return piece_of(memory)->bytes;
 }
 
-/* Zeroed: nobody has written there since the process began. */
-static void *big_allocate(struct process *process, size_t bytes, size_t align)
+static void *big_allocate(struct process *process, size_t bytes, size_t align, const void *user)
 {
-	size_t whole = (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
-	uint8_t *room = process->heap + BIG_START + process->big_bytes;
-	struct piece *piece = (struct piece *)(room + PAGE_BYTES) - 1;
+	struct room *room = room_take(bytes, user);
 
-	assert(align <= PAGE_BYTES && BIG_START + process->big_bytes + whole <= HEAP_BYTES);
-	process->big_bytes += whole;
-	*piece = (struct piece){ .bytes = bytes, .before = PAGE_BYTES };
-	return piece + 1;
+	assert(align <= ROOM_PAGE_BYTES);
+	list_append(&process->rooms, &room->link);
+	*piece_of(room_bytes(room)) = (struct piece){ .bytes = bytes, .order = BIG };
+	return room_bytes(room);
 }
 
 static void *small_allocate(struct process *process, size_t bytes, size_t align)
 {
 	size_t needed = bytes + sizeof(struct piece) + (align > PIECE_ALIGN ? align : 0);
 	unsigned order = needed <= 32 ? 5 : 64 - (unsigned)__builtin_clzll(needed - 1);
-	uint8_t *room = process->free_pieces[order];
+	uint8_t *place = process->free_pieces[order];
 
-	if (room != NULL) {
-		memcpy(&process->free_pieces[order], room, sizeof(void *));
+	if (place != NULL) {
+		memcpy(&process->free_pieces[order], place, sizeof(void *));
 	} else {
-		room = process->heap + process->small_bytes;
+		place = process->heap + process->small_bytes;
 		process->small_bytes += UINT64_C(1) << order;
-		assert(process->small_bytes <= BIG_START);
+		assert(process->small_bytes <= HEAP_BYTES);
 	}
-	uint8_t *memory = room + sizeof(struct piece);
+	uint8_t *memory = place + sizeof(struct piece);
 	memory += (align - (uintptr_t)memory % align) % align;
 	*piece_of(memory) = (struct piece){ .bytes = bytes,
-					    .before = (uint32_t)(memory - room),
+					    .before = (uint32_t)(memory - place),
 					    .order = order };
 	memset(memory, 0, bytes);
 	return memory;
 }
 
-void *process_allocate(struct process *process, size_t bytes, size_t align)
+void *process_allocate(struct process *process, size_t bytes, size_t align, const void *user)
 {
 	heaps_open();
 	if (align < PIECE_ALIGN)
 		align = PIECE_ALIGN;
-	return bytes + align >= BIG_BYTES / 2 ? big_allocate(process, bytes, align)
+	return bytes + align >= BIG_BYTES / 2 ? big_allocate(process, bytes, align, user)
 					      : small_allocate(process, bytes, align);
+}
+
+/* Its place is not used again before the process has ended. */
+static void big_free(struct piece *piece)
+{
+	assert(piece->order == BIG);
+	piece->order = BIG_FREED;
+	memset(piece + 1, FREED,
+	       piece->bytes < ROOM_PAGE_BYTES ? piece->bytes : ROOM_PAGE_BYTES);
 }
 
 bool process_free(void *memory)
 {
 	if (!process_owns(memory))
 		return false;
+	if (is_in_rooms(memory)) {
+		big_free(piece_of(memory));
+		return true;
+	}
 	struct process *process =
 		&kernel.processes[((uint8_t *)memory - heaps) / HEAP_BYTES];
 	struct piece piece = *piece_of(memory);
-	if (piece.order == 0) {
-		size_t whole = (piece.bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
-
-		/* Its pages are given back, its addresses are not used again. */
-		__real_madvise(memory, whole, MADV_DONTNEED);
-		return true;
-	}
-	uint8_t *room = (uint8_t *)memory - piece.before;
-	memset(room, FREED, UINT64_C(1) << piece.order);
-	memcpy(room, &process->free_pieces[piece.order], sizeof(void *));
-	process->free_pieces[piece.order] = room;
+	uint8_t *place = (uint8_t *)memory - piece.before;
+	memset(place, FREED, UINT64_C(1) << piece.order);
+	memcpy(place, &process->free_pieces[piece.order], sizeof(void *));
+	process->free_pieces[piece.order] = place;
 	return true;
 }
 
 void process_memory_reset(struct process *process)
 {
+	struct list_node *node;
+
 	process_ciphers_end(process);
-	if (process->heap != NULL && process->big_bytes > 0)
-		__real_madvise(process->heap + BIG_START, process->big_bytes, MADV_DONTNEED);
-	process->small_bytes = process->big_bytes = 0;
+	if (process->heap == NULL)
+		return;
+	while ((node = list_take_first(&process->rooms)) != NULL)
+		room_give(list_item(node, struct room, link));
+	process->small_bytes = 0;
 	memset(process->free_pieces, 0, sizeof(process->free_pieces));
 }
 
@@ -132,20 +144,21 @@ void process_memory_reset(struct process *process)
 
 void *__wrap_malloc(size_t bytes)
 {
-	return kernel.process != NULL ? process_allocate(kernel.process, bytes, PIECE_ALIGN)
+	return kernel.process != NULL ? process_allocate(kernel.process, bytes, PIECE_ALIGN, CALLER)
 				      : __real_malloc(bytes);
 }
 
 void *__wrap_calloc(size_t count, size_t bytes)
 {
 	/* Every piece is zeroed, so that uninitialised memory cannot make histories differ. */
-	return kernel.process != NULL ? process_allocate(kernel.process, count * bytes, PIECE_ALIGN)
-				      : __real_calloc(count, bytes);
+	if (kernel.process == NULL)
+		return __real_calloc(count, bytes);
+	return process_allocate(kernel.process, count * bytes, PIECE_ALIGN, CALLER);
 }
 
 void *__wrap_aligned_alloc(size_t align, size_t bytes)
 {
-	return kernel.process != NULL ? process_allocate(kernel.process, bytes, align)
+	return kernel.process != NULL ? process_allocate(kernel.process, bytes, align, CALLER)
 				      : __real_aligned_alloc(align, bytes);
 }
 

@@ -1,6 +1,7 @@
 /* tests/sim/kernel_memory.c: shared memory (memfds, files on tmpfs) and where it is mapped: all
  * processes see it at the same address. */
 #include "tests/sim/kernel_files.h"
+#include "tests/sim/kernel_rooms.h"
 #include "tests/sim/kernel_wraps.h"
 
 #include <assert.h>
@@ -9,34 +10,20 @@
 #include <sys/mman.h>
 
 #define MAPPINGS_MAX 128u
-#define SPARES_MAX 64u
 #define PIECE_BYTES_MIN 32768u /* a mapping of a process's own is whole pages, zeroed */
 
 static struct mapping {
 	struct process *process;
 	struct memory *memory;
 } mappings[MAPPINGS_MAX];
-static struct memory *spares[SPARES_MAX]; /* to be used again */
 
 struct memory *memory_create(size_t bytes)
 {
-	struct memory *memory = NULL;
+	struct memory *memory = __real_malloc(sizeof(*memory));
 
-	for (unsigned i = 0; i < SPARES_MAX && memory == NULL; i++) {
-		if (spares[i] == NULL || spares[i]->size != bytes)
-			continue;
-		memory = spares[i];
-		spares[i] = NULL;
-		memset(memory->bytes, 0, bytes);
-	}
-	if (memory == NULL) {
-		memory = __real_malloc(sizeof(*memory));
-		assert(memory != NULL);
-		memory->bytes = __real_mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		assert(memory->bytes != MAP_FAILED);
-		memory->size = bytes;
-	}
+	assert(memory != NULL);
+	memory->bytes = room_bytes(room_take(bytes, NULL));
+	memory->size = bytes;
 	memory->refs = 1;
 	return memory;
 }
@@ -45,12 +32,7 @@ void memory_release(struct memory *memory)
 {
 	if (memory == NULL || --memory->refs > 0)
 		return;
-	for (unsigned i = 0; i < SPARES_MAX; i++)
-		if (spares[i] == NULL) {
-			spares[i] = memory;
-			return;
-		}
-	__real_munmap(memory->bytes, memory->size);
+	room_give(room_of(memory->bytes));
 	__real_free(memory);
 }
 
@@ -132,7 +114,8 @@ void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off
 	if (kernel.process == NULL || fd >= 0)
 		return __real_mmap(at, bytes, protection, flags, fd, offset);
 	return process_allocate(kernel.process,
-				bytes < PIECE_BYTES_MIN ? PIECE_BYTES_MIN : bytes, 4096);
+				bytes < PIECE_BYTES_MIN ? PIECE_BYTES_MIN : bytes, 4096,
+				__builtin_return_address(0));
 }
 
 int __wrap_munmap(void *memory, size_t bytes)

@@ -83,6 +83,7 @@ void kernel_start(uint64_t seed)
 	kernel.task = NULL;
 	for (unsigned i = 0; i < TASKS_MAX; i++)
 		kernel.tasks[i].state = TASK_FREE;
+	kernel.tasks_count = 0;
 	fds_start();
 	for (unsigned i = 0; i < PROCESSES_MAX; i++) {
 		if (kernel.processes[i].is_alive)
@@ -142,6 +143,8 @@ struct task *task_start(struct process *process, void *(*work)(void *argument), 
 	while (place < TASKS_MAX && kernel.tasks[place].state != TASK_FREE)
 		place++;
 	assert(place < TASKS_MAX);
+	if (place >= kernel.tasks_count)
+		kernel.tasks_count = place + 1;
 	struct task *task = &kernel.tasks[place];
 	if (task->stack == NULL)
 		task->stack = __real_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
@@ -177,7 +180,7 @@ struct process *process_start(const char *name, void *(*work)(void *argument), v
 void process_kill(struct process *process)
 {
 	assert(process->is_alive && kernel.task == NULL);
-	for (unsigned i = 0; i < TASKS_MAX; i++) {
+	for (unsigned i = 0; i < kernel.tasks_count; i++) {
 		if (kernel.tasks[i].state == TASK_FREE || kernel.tasks[i].process != process)
 			continue;
 		kernel.tasks[i].state = TASK_FREE;
@@ -247,7 +250,7 @@ bool kernel_step(void)
 	struct task *ready[TASKS_MAX];
 	unsigned count = 0;
 
-	for (unsigned i = 0; i < TASKS_MAX; i++) {
+	for (unsigned i = 0; i < kernel.tasks_count; i++) {
 		if (kernel.tasks[i].state == TASK_FREE || !task_may_run(&kernel.tasks[i]))
 			continue;
 		/* Its turn is drawn: it stays so until it runs. */
@@ -265,7 +268,7 @@ static uint64_t next_us(void)
 {
 	uint64_t next = NEVER;
 
-	for (unsigned i = 0; i < TASKS_MAX; i++) {
+	for (unsigned i = 0; i < kernel.tasks_count; i++) {
 		const struct task *task = &kernel.tasks[i];
 		uint64_t at = task->until_us;
 

@@ -288,8 +288,7 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		"\"served\": %llu, \"missed\": %llu, \"lives\": %llu, \"kills\": %llu, "
 		"\"power_cuts\": %llu, \"stops\": %llu, \"engine_lives\": %llu, "
 		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"pages\": %llu, "
-		"\"virtual_seconds\": %.3f, "
-		"\"failpoints\": {",
+		"\"virtual_seconds\": %.3f, \"histories\": \"%016llx\", \"failpoints\": {",
 		(unsigned long long)figures->seeds, seconds,
 		(unsigned long long)figures->operations, (unsigned long long)figures->stored,
 		(unsigned long long)figures->served, (unsigned long long)figures->missed,
@@ -297,7 +296,7 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		(unsigned long long)figures->power_cuts, (unsigned long long)figures->stops,
 		(unsigned long long)figures->engine_lives, (unsigned long long)figures->faults,
 		(unsigned long long)figures->reloads, (unsigned long long)figures->pages,
-		(double)figures->virtual_us / 1e6);
+		(double)figures->virtual_us / 1e6, (unsigned long long)figures->histories);
 	(void)failpoints_write(figures, file);
 	fprintf(file, "}}\n");
 	return fclose(file) == 0 ? 0 : -errno;

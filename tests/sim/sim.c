@@ -284,9 +284,10 @@ static void operations_run(volatile unsigned *out_at)
 		*out_at = i;
 		random_init(&kernel.random, operation->seed);
 		if (!sim.options->is_left_out[operation->kind] && !sim.options->is_skipped[i]) {
-			operation_describe(operation, text, sizeof(text));
-			if (kernel_is_verbose)
+			if (kernel_is_verbose) {
+				operation_describe(operation, text, sizeof(text));
 				printf("%12.6f %4u %s\n", (double)kernel.now_us / 1e6, i, text);
+			}
 			operation_do(operation);
 		}
 		sim_run_for(operation->gap_us);
@@ -320,6 +321,7 @@ static void figures_add(struct sim_figures *figures, uint64_t began_us)
 	figures->resumes += kernel.resumes;
 	figures->virtual_us += kernel.now_us - began_us;
 	figures->digest = kernel.digest;
+	figures->histories += kernel.digest;
 }
 
 void sim_run(const struct sim_options *options, struct sim_figures *figures,

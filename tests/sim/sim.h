@@ -21,7 +21,8 @@ struct sim_figures {
 	uint64_t lives, kills, power_cuts, stops, starts_failed, engine_lives;
 	uint64_t resumes, virtual_us, faults, reloads, pages;
 	uint64_t failpoint_hits[FAILPOINTS][2]; /* error, kill */
-	uint64_t digest; /* of the last history */
+	uint64_t histories; /* the sum of their digests */
+	uint64_t digest;    /* of the last history */
 };
 
 /* Adds to the figures. Ends the process (sim_fail, assert) where something is wrong; `*out_at` says

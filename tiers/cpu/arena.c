@@ -189,7 +189,7 @@ void arena_superblock_write(struct arena *arena, const uint8_t *tenant_digest)
 	memcpy(superblock.id, arena->id, sizeof(superblock.id));
 	memcpy(superblock.tenant, tenant_digest, sizeof(superblock.tenant));
 	superblock.crc = arena_superblock_crc(&superblock);
-	memset(arena->start, 0, ARENA_HEAD_BYTES);
+	/* The memfd or file is new, so the tables behind it are zeros. */
 	memcpy(arena->start, &superblock, sizeof(superblock));
 }
 
