@@ -70,6 +70,8 @@ int gpu_unpin(struct device *device, void *host, uint64_t bytes, struct error *e
 /* What a kernel calls pinned memory; false: it is not pinned, or not in one piece. */
 bool gpu_pinned_address(const struct device_gpu *gpu, const uint8_t *host, uint64_t bytes,
 			gpu_address *out_address);
+/* How many of `bytes` from here lie in one pin, or in none: a driver may refuse one copy of two. */
+uint64_t gpu_pin_run(const struct device_gpu *gpu, const uint8_t *host, uint64_t bytes);
 int gpu_import_handle(struct device *device, const struct gpu_ipc_handle *handle, uint64_t offset,
 		      struct device_memory *memory, struct error *error);
 int gpu_import_fds(struct device *device, const int *fds, const uint64_t *bytes, uint32_t count,

@@ -11,13 +11,27 @@
 _Static_assert(KERNEL_THREADS % KV_COPY_TEAM == 0 && KERNEL_THREADS <= KV_COPY_THREADS_MAX,
 	       "the kernel's teams");
 
-static int row_start(struct device_gpu *gpu, enum device_queue queue, uint64_t device,
+static int run_start(struct device_gpu *gpu, enum device_queue queue, uint64_t device,
 		     uint8_t *host, uint64_t bytes, struct error *error)
 {
 	if (device_queue_direction(queue) == COPY_STORE)
 		return gpu_call(&gpu->driver, error, copy_store, host, device, bytes,
 				gpu->streams[queue]);
 	return gpu_call(&gpu->driver, error, copy_load, device, host, bytes, gpu->streams[queue]);
+}
+
+static int row_start(struct device_gpu *gpu, enum device_queue queue, uint64_t device,
+		     uint8_t *host, uint64_t bytes, struct error *error)
+{
+	uint64_t done = 0, run;
+	int result = 0;
+
+	while (result == 0 && done < bytes) {
+		run = gpu_pin_run(gpu, host + done, bytes - done);
+		result = run_start(gpu, queue, device + done, host + done, run, error);
+		done += run;
+	}
+	return result;
 }
 
 static int rows_start(struct device_gpu *gpu, enum device_queue queue,
@@ -65,6 +79,14 @@ static int rectangle_start(struct device_gpu *gpu, enum device_queue queue,
 	return gpu_call(&gpu->driver, error, copy_2d, &copy, gpu->streams[queue]);
 }
 
+/* A rectangle may have a gap behind its last row, which no one reads. */
+static bool is_in_one_pin(const struct device_gpu *gpu, const struct copy_rectangle *rectangle)
+{
+	uint64_t span = (rectangle->rows - 1) * rectangle->host_pitch + rectangle->bytes;
+
+	return gpu_pin_run(gpu, rectangle->host, span) == span;
+}
+
 static bool is_pitch(const struct device_gpu *gpu, uint64_t pitch, uint64_t bytes)
 {
 	return pitch >= bytes && pitch <= gpu->pitch_max;
@@ -80,7 +102,8 @@ static int rectangles_start(struct device_gpu *gpu, enum device_queue queue,
 
 		if (rectangle->rows > 1 &&
 		    is_pitch(gpu, rectangle->device_pitch, rectangle->bytes) &&
-		    is_pitch(gpu, rectangle->host_pitch, rectangle->bytes))
+		    is_pitch(gpu, rectangle->host_pitch, rectangle->bytes) &&
+		    is_in_one_pin(gpu, rectangle))
 			result = rectangle_start(gpu, queue, rectangle, error);
 		else
 			result = rows_start(gpu, queue, rectangle, error);
@@ -97,32 +120,44 @@ static int batch_send(struct device_gpu *gpu, enum device_queue queue, uint32_t 
 					      rows, gpu->streams[queue], error);
 }
 
+/* One row, to *rows that are to be sent; sends what is full. */
+static int batch_add(struct device_gpu *gpu, enum device_queue queue,
+		     const struct copy_rectangle *row, uint32_t *rows, struct error *error)
+{
+	bool is_store = device_queue_direction(queue) == COPY_STORE;
+	uint64_t done = 0, run;
+	int result = 0;
+
+	while (result == 0 && done < row->bytes) {
+		run = gpu_pin_run(gpu, row->host + done, row->bytes - done);
+		gpu->targets[*rows] = is_store ? (uint64_t)row->host + done : row->device + done;
+		gpu->sources[*rows] = is_store ? row->device + done : (uint64_t)row->host + done;
+		gpu->bytes[(*rows)++] = run;
+		done += run;
+		if (*rows == GPU_ROWS_MAX) {
+			result = batch_send(gpu, queue, *rows, error);
+			*rows = 0;
+		}
+	}
+	return result;
+}
+
 static int batch_start(struct device_gpu *gpu, enum device_queue queue,
 		       const struct device_copy *copy, struct error *error)
 {
-	bool is_store = device_queue_direction(queue) == COPY_STORE;
 	uint32_t rows = 0;
 	int result = 0;
 
 	for (uint32_t n = 0; n < copy->count; n++) {
-		const struct copy_rectangle *rectangle = &copy->rectangles[n];
+		struct copy_rectangle row = copy->rectangles[n];
 
-		for (uint64_t row = 0; row < rectangle->rows; row++) {
-			uint64_t device = rectangle->device + row * rectangle->device_pitch;
-			uint64_t host = (uint64_t)(rectangle->host + row * rectangle->host_pitch);
-
-			gpu->targets[rows] = is_store ? host : device;
-			gpu->sources[rows] = is_store ? device : host;
-			gpu->bytes[rows++] = rectangle->bytes;
-			if (rows < GPU_ROWS_MAX)
-				continue;
-			result = batch_send(gpu, queue, rows, error);
-			if (result < 0)
-				return result;
-			rows = 0;
+		for (uint64_t left = row.rows; result == 0 && left > 0; left--) {
+			result = batch_add(gpu, queue, &row, &rows, error);
+			row.device += row.device_pitch;
+			row.host += row.host_pitch;
 		}
 	}
-	return batch_send(gpu, queue, rows, error);
+	return result < 0 ? result : batch_send(gpu, queue, rows, error);
 }
 
 /* ---- the kernel: lists of fragments in pinned memory, which a launch reads when its turn comes

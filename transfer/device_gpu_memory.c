@@ -40,6 +40,18 @@ bool gpu_pinned_address(const struct device_gpu *gpu, const uint8_t *host, uint6
 	return true;
 }
 
+uint64_t gpu_pin_run(const struct device_gpu *gpu, const uint8_t *host, uint64_t bytes)
+{
+	uint32_t n = pins_before(gpu, host + 1);
+	uint64_t run = bytes;
+
+	if (n > 0 && host < gpu->pins[n - 1].host + gpu->pins[n - 1].bytes)
+		run = (uint64_t)(gpu->pins[n - 1].host + gpu->pins[n - 1].bytes - host);
+	else if (n < gpu->pins_count)
+		run = (uint64_t)(gpu->pins[n].host - host);
+	return run < bytes ? run : bytes;
+}
+
 /* One step: at most DEVICE_PIN_STEP_BYTES, as drivers refuse hundreds of GiB at once. */
 static int pin_step(struct device_gpu *gpu, uint8_t *host, uint64_t bytes, struct error *error)
 {

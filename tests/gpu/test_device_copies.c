@@ -185,6 +185,30 @@ static void memory_that_is_not_pinned_is_copied_by_the_call_itself(void **unused
 	free(loose);
 }
 
+static void a_copy_over_two_pins_is_made_of_two(void **unused)
+{
+	const uint64_t half = RIG_HOST_BYTES / 2;
+	struct rig rig;
+
+	(void)unused;
+	rig_init(&rig, &device_cuda_ops);
+	rig_fill(rig_peek(&rig, 0), RIG_DEVICE_BYTES, 1);
+	assert_int_equal(device_unpin(&rig.device, rig.host, RIG_HOST_BYTES, &rig.error), 0);
+	assert_int_equal(device_pin(&rig.device, rig.host + half, half, &rig.error), 0);
+	assert_int_equal(device_pin(&rig.device, rig.host, half, &rig.error), 0);
+	for (unsigned path = 0; path < COPY_PATHS; path++) {
+		memset(rig.host, 0, RIG_HOST_BYTES);
+		rectangles[0] = (struct copy_rectangle){ .device = rig.memory.address,
+			.host = rig.host + half - 6000, .bytes = 4096, .rows = 3,
+			.device_pitch = 4096, .host_pitch = 4096 };
+		copy(&rig, DEVICE_STORE_BULK, (enum copy_path)path, 1);
+		assert_int_equal(rig_differs(rig.host + half - 6000, 3 * 4096, 1), 3 * 4096);
+		assert_int_equal(rig.host[half - 6001] | rig.host[half - 6000 + 3 * 4096], 0);
+	}
+	assert_int_equal(rig_control->synchronous, 0);
+	rig_finish(&rig);
+}
+
 static void the_kernel_copies_more_rows_than_one_list_has(void **unused)
 {
 	struct rig rig;
@@ -314,6 +338,7 @@ int main(void)
 		cmocka_unit_test(every_byte_arrives_on_the_host_device),
 		cmocka_unit_test(what_a_path_cannot_take_goes_by_single_copies),
 		cmocka_unit_test(memory_that_is_not_pinned_is_copied_by_the_call_itself),
+		cmocka_unit_test(a_copy_over_two_pins_is_made_of_two),
 		cmocka_unit_test(the_kernel_copies_more_rows_than_one_list_has),
 		cmocka_unit_test(lists_of_fragments_run_out_and_come_back),
 		cmocka_unit_test(a_mark_is_not_done_before_what_stands_before_it),

@@ -137,14 +137,19 @@ static int queue_copy(gpu_stream stream, enum copy_direction direction, uint64_t
 	bool is_store = direction == COPY_STORE, is_pinned;
 	uint64_t device_pitch = is_store ? shape->source_pitch : shape->target_pitch;
 	uint64_t host_pitch = is_store ? shape->target_pitch : shape->source_pitch;
+	uint64_t span = rows * host_pitch + shape->bytes;
+	bool is_mixed;
 	struct op op = *shape;
 	uint8_t *memory;
 
 	pthread_mutex_lock(&fake_mutex);
 	memory = fake_device_memory(device, rows * device_pitch + shape->bytes);
-	is_pinned = fake_is_pinned(host, rows * host_pitch + shape->bytes);
+	is_pinned = fake_mapping_of(host, span, true) != NULL;
+	/* What is pinned in part, or in parts, is refused, as drivers do. */
+	is_mixed = !is_pinned && (fake_is_pinned(host, 1) ||
+				  fake_is_pinned((const char *)host + span - 1, 1));
 	pthread_mutex_unlock(&fake_mutex);
-	if (memory == NULL || ((uint64_t)host & (DEVICE_BIT | HOST_BIT)) != 0)
+	if (memory == NULL || is_mixed || ((uint64_t)host & (DEVICE_BIT | HOST_BIT)) != 0)
 		return GPU_INVALID_VALUE;
 	op.kind = OP_COPY;
 	op.direction = direction;
