@@ -138,9 +138,7 @@ int cli_run(int arguments_count, char **arguments, FILE *out, FILE *error)
 	struct cli cli = { .timeout_us = 5000000, .out = out, .error = error };
 	enum cli_exit result;
 
-	/* All that follows is kvtierd's to read. */
-	if (arguments_count >= 2 && strcmp(arguments[1], "verify") == 0 &&
-	    !(arguments_count == 3 && strcmp(arguments[2], "--help") == 0))
+	if (cli_verify_is_daemons(arguments_count, arguments))
 		return cli_verify_run(arguments_count - 2, arguments + 2, error);
 	result = cli_read_options(&cli, arguments_count, arguments);
 	if (result != CLI_DONE || (cli.given & CLI_DESCRIBE) != 0)

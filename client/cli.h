@@ -38,7 +38,9 @@ enum cli_option {
 	CLI_YES = 1 << 12,
 	CLI_ONCE = 1 << 13,
 	CLI_REQUEST = 1 << 14,
-	CLI_OFF = 1 << 15
+	CLI_OFF = 1 << 15,
+	CLI_TIER = 1 << 16,
+	CLI_RATE = 1 << 17
 };
 #define CLI_EVERYWHERE (CLI_SOCKET | CLI_OUTPUT | CLI_TIMEOUT | CLI_HELP)
 
@@ -66,6 +68,8 @@ struct cli {
 	bool is_all, is_yes, is_once, is_off;
 	uint64_t limit;
 	uint64_t for_us;
+	unsigned tiers;     /* a bit each, by enum tier_id; 0: all */
+	uint64_t rate_mib;  /* 0: the daemon's */
 	uint8_t tag[FRAME_TAG_BYTES];
 	unsigned given;  /* enum cli_option */
 	int words_count; /* behind the command */
@@ -239,6 +243,8 @@ struct cli_progress {
 /* A bar with the time left, on a terminal only. */
 void cli_progress_show(struct cli_progress *progress, double share, const char *words);
 void cli_progress_end(struct cli_progress *progress);
+/* With -o json each look is a line, the last of them the result. */
+void cli_look_print(struct cli *cli, const json_t *answer);
 /* Until the next look. */
 void cli_pause(uint64_t us);
 
@@ -260,6 +266,8 @@ enum cli_exit cli_drain(struct cli *cli);
 enum cli_exit cli_reload(struct cli *cli);
 enum cli_exit cli_config(struct cli *cli);
 enum cli_exit cli_verify(struct cli *cli);
+/* Whether the arguments are `verify` of tiers on disk: all that follows is kvtierd's to read. */
+bool cli_verify_is_daemons(int count, char **arguments);
 /* Becomes `kvtierd --verify` with these words; returns only if there is none. */
 enum cli_exit cli_verify_run(int count, char **words, FILE *error);
 /* The kvtierd beside this program, or "": the one in PATH then. */

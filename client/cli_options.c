@@ -119,6 +119,17 @@ static enum cli_exit cli_take(struct cli *cli, enum cli_option option, const cha
 				cli, "--for %s: a duration such as 90s, 30m, 8h or 7d is right",
 				argument);
 		break;
+	case CLI_TIER:
+		if (strcmp(argument, "cpu") != 0 && strcmp(argument, "nvme") != 0)
+			return cli_usage_error(cli, "--tier %s: cpu or nvme is right", argument);
+		cli->tiers |= 1u << (argument[0] == 'c' ? TIER_CPU : TIER_NVME);
+		break;
+	case CLI_RATE:
+		if (!parse_number(argument, FRAME_VERIFY_MIB_MAX, &cli->rate_mib) ||
+		    cli->rate_mib == 0)
+			return cli_usage_error(cli, "--rate %s: 1 to %u MiB a second is right",
+					       argument, FRAME_VERIFY_MIB_MAX);
+		break;
 	case CLI_REQUEST:
 		return take_digits(cli, "request", argument, cli->tag, &cli->tag_prefix);
 	case CLI_DESCRIBE:

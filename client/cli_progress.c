@@ -41,3 +41,12 @@ void cli_progress_end(struct cli_progress *progress)
 		fprintf(progress->cli->error, "\r\033[K");
 	progress->is_shown = false;
 }
+
+void cli_look_print(struct cli *cli, const json_t *answer)
+{
+	if (cli->form != CLI_JSON)
+		return;
+	json_dumpf(answer, cli->out, JSON_COMPACT);
+	fputc('\n', cli->out);
+	fflush(cli->out);
+}

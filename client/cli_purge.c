@@ -7,16 +7,6 @@
 #define LOOK_US 200000u
 #define LIST_LIMIT UINT64_MAX
 
-/* With -o json each look is a line, the last of them the result. */
-static void look_print(struct cli *cli, const json_t *answer)
-{
-	if (cli->form != CLI_JSON)
-		return;
-	json_dumpf(answer, cli->out, JSON_COMPACT);
-	fputc('\n', cli->out);
-	fflush(cli->out);
-}
-
 /* ---- purge ---- */
 
 static bool is_confirmed(struct cli *cli)
@@ -145,7 +135,7 @@ static enum cli_exit purge_wait(struct cli *cli, json_t **answer)
 
 	while (result == CLI_DONE && !json_is_true(cli_get(*answer, "done"))) {
 		purge_progress(&progress, *answer);
-		look_print(cli, *answer);
+		cli_look_print(cli, *answer);
 		cli_pause(LOOK_US);
 		json_decref(*answer);
 		*answer = NULL;
@@ -239,7 +229,7 @@ enum cli_exit cli_drain(struct cli *cli)
 			break;
 		}
 		drain_progress(&progress, answer);
-		look_print(cli, answer);
+		cli_look_print(cli, answer);
 		cli_pause(LOOK_US);
 		json_decref(answer);
 		answer = NULL;

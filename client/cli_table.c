@@ -75,11 +75,14 @@ const struct cli_command cli_commands[] = {
 	{ "doctor", "", "checks this machine for what kvtier needs",
 	  "Each line says ok, warn or fail, and what to do about it. Exit status 1 if anything failed.",
 	  0, 0, 0, NULL, CLI_DOOR_ANY, cli_doctor },
-	{ "verify", "--config FILE [--tier cpu|nvme] [-o json]",
-	  "checks every block of a stopped or running kvtierd",
-	  "Runs kvtierd --verify: superblocks, tables, headers and checksums of all slots, without a lock or a changed "
-	  "byte. Exit status 0 all good, 1 damage found, 2 wrong usage, 3 not all could be read.",
-	  0, 0, INT_MAX, NULL, CLI_DOOR_NONE, cli_verify },
+	{ "verify", "[--tier cpu|nvme] [--rate MIB] | --config FILE [--tier cpu|nvme] [-o json]",
+	  "checks every block of a running or stopped kvtierd",
+	  "The running daemon checks every block that it would serve, in all tiers, beside its load and at most at --rate; what is "
+	  "damaged it drops, or writes again from memory. Ctrl-C ends it. With --config it runs kvtierd --verify: superblocks, "
+	  "tables, headers and checksums of all slots of a stopped or running kvtierd, without a lock or a changed byte; memory "
+	  "without a cpu_file only the daemon itself can check. With -o json a line each look. Exit status 0 all good, 1 damage "
+	  "found, 2 wrong usage, 3 not all could be read.",
+	  CLI_TIER | CLI_RATE, 0, 0, NULL, CLI_DOOR_ADMIN, cli_verify },
 	{ "completion", "bash|zsh|fish", "prints the completion of a shell",
 	  "For bash: kvtier completion bash > /etc/bash_completion.d/kvtier", 0, 1, 1,
 	  "bash zsh fish", CLI_DOOR_NONE, cli_completion },
@@ -112,6 +115,8 @@ const struct cli_option_row cli_options[] = {
 	{ "request", 0, "TAG",
 	  "a request's tag: 32 hexadecimal digits, as requests prints them, or the first 6 or more",
 	  CLI_REQUEST, NULL },
+	{ "tier", 0, "cpu|nvme", "one tier", CLI_TIER, "cpu nvme" },
+	{ "rate", 0, "MIB", "how many MiB a second at most (default: 256)", CLI_RATE, NULL },
 	{ "once", 0, NULL, "prints one screen and stops", CLI_ONCE, NULL },
 	{ "off", 0, NULL, "ends it", CLI_OFF, NULL },
 	{ "yes", 'y', NULL, "does not ask first", CLI_YES, NULL },

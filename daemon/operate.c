@@ -21,6 +21,7 @@ static const struct {
 	[FRAME_OPERATE_RELOAD] = { operate_reload, true },
 	[FRAME_OPERATE_CONFIG] = { operate_config, true },
 	[FRAME_OPERATE_REQUESTS] = { operate_requests, false },
+	[FRAME_OPERATE_VERIFY] = { operate_verify, true },
 };
 
 static struct tenant *tenant_by_name(struct daemon *daemon, const char *name)

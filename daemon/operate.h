@@ -35,6 +35,7 @@ void operate_drain(const struct operation *operation);
 void operate_reload(const struct operation *operation);
 void operate_config(const struct operation *operation);
 void operate_requests(const struct operation *operation);
+void operate_verify(const struct operation *operation);
 
 /* An answer stops here and gives a cursor: one more row of any kind still fits. */
 #define ANSWER_BYTES_ENOUGH (FRAME_TEXT_BYTES_MAX - 4096u)

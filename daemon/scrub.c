@@ -64,16 +64,28 @@ static bool is_quiet(const struct daemon *daemon)
 	       daemon->nvme->in_flight <= daemon->settings.queue_depth / QUIET_PART;
 }
 
-static uint32_t slots_end(const struct daemon *daemon, enum tier_id tier)
+uint32_t scrub_slots_end(const struct daemon *daemon, enum tier_id tier)
 {
 	return tier == TIER_CPU ? daemon->cpu_slots_max : daemon->nvme_slots_max;
+}
+
+/* What the next piece is paid from. 0: there is to be none. */
+static uint64_t bytes_second(const struct scrub *scrub)
+{
+	return scrub->asked.state == SCRUB_ASKED ? scrub->asked.bytes_second
+						 : scrub->daemon->settings.scrub_bytes_second;
 }
 
 static void pass_end(struct scrub *scrub)
 {
 	struct daemon *daemon = scrub->daemon;
+	bool is_whole = scrub_has_tier(scrub, TIER_CPU) && scrub_has_tier(scrub, TIER_NVME);
 
 	scrub->is_passing = false;
+	if (scrub->asked.state == SCRUB_ASKED)
+		scrub_asked_become(scrub, SCRUB_ASKED_DONE);
+	if (!is_whole)
+		return;
 	scrub->figures.passes++;
 	scrub->figures.pass_us = daemon->now_us - scrub->pass_began_us;
 	log_line(LOG_DEBUG, "scrubbed", "passes=%llu pass_ms=%llu",
@@ -91,7 +103,7 @@ static void pass_begin(struct scrub *scrub)
 
 static uint64_t piece_us(const struct scrub *scrub)
 {
-	return scrub->piece_bytes * 1000000 / scrub->daemon->settings.scrub_bytes_second;
+	return scrub->piece_bytes * 1000000 / bytes_second(scrub);
 }
 
 /* The cost of a piece that was begun. */
@@ -127,7 +139,8 @@ static void round_step(struct scrub *scrub)
 	if (scrub->round.is_open && piece_step(scrub))
 		return;
 	for (unsigned looks = 0; looks < LOOKS_A_STEP; looks++) {
-		if (scrub->next_slot >= slots_end(daemon, scrub->next_tier)) {
+		if (scrub->next_slot >= scrub_slots_end(daemon, scrub->next_tier) ||
+		    !scrub_has_tier(scrub, scrub->next_tier)) {
 			scrub->next_slot = 0;
 			if (scrub->next_tier == TIER_CPU) {
 				pass_end(scrub);
@@ -150,6 +163,7 @@ static bool pass_is_due(const struct daemon *daemon)
 	const struct scrub *scrub = daemon->scrub;
 
 	return scrub->is_passing || scrub->figures.passes == 0 ||
+	       scrub->asked.state == SCRUB_ASKED ||
 	       daemon->now_us - scrub->pass_began_us >= daemon->settings.scrub_interval_us;
 }
 
@@ -160,10 +174,13 @@ bool scrub_step(struct daemon *daemon)
 
 	if (scrub->state != SCRUB_IDLE || daemon->phase != DAEMON_SERVING)
 		return false;
+	if (scrub->asked.state == SCRUB_ASKED &&
+	    daemon->now_us - scrub->asked.asked_us >= SCRUB_ASKED_US)
+		scrub_ask_end(daemon);
 	may_check = is_quiet(daemon);
 	if (readback_begin(scrub, may_check))
 		return true;
-	if (daemon->settings.scrub_bytes_second == 0 || daemon->now_us < scrub->due_us ||
+	if (bytes_second(scrub) == 0 || daemon->now_us < scrub->due_us ||
 	    (!may_check && daemon->now_us < scrub->late_us) || !pass_is_due(daemon))
 		return false;
 	if (!scrub->is_passing)
@@ -182,7 +199,7 @@ uint64_t scrub_wait_us(const struct daemon *daemon)
 		return UINT64_MAX;
 	if (scrub->readbacks_begin != scrub->readbacks_end)
 		return BUSY_LOOK_US;
-	if (daemon->settings.scrub_bytes_second == 0)
+	if (bytes_second(scrub) == 0)
 		return UINT64_MAX;
 	if (!pass_is_due(daemon))
 		until_us = scrub->pass_began_us + daemon->settings.scrub_interval_us;

@@ -39,10 +39,32 @@ struct scrub_figures {
 	uint64_t slots[TIERS], bytes[TIERS];   /* checked */
 	uint64_t damaged[TIERS];               /* of those: wrong in any way */
 	uint64_t given_up;                     /* slots that went while they were checked */
+	uint64_t unreadable;                   /* slots that a device did not give */
 	uint64_t rewritten;                    /* blocks written down again from the cpu tier */
 	uint64_t passes;                       /* completed */
 	uint64_t pass_us;                      /* how long the last one took */
 	uint64_t readbacks[READBACK_RESULTS];
+};
+
+/* A round that an operator asked for. It takes the place of the one under way. */
+enum scrub_asked_state {
+	SCRUB_UNASKED,
+	SCRUB_ASKED,
+	SCRUB_ASKED_DONE,
+	SCRUB_ASKED_ENDED,    /* before its end: by a wish, or as nobody asked for SCRUB_ASKED_US */
+	SCRUB_ASKED_STATES
+};
+
+#define SCRUB_ASKED_US (UINT64_C(10) * 1000000)
+
+struct scrub_asked {
+	enum scrub_asked_state state;
+	bool has_tier[TIERS];
+	uint64_t bytes_second;
+	uint64_t began_us, ended_us;
+	uint64_t asked_us;                     /* when somebody last wanted to know of it */
+	uint64_t looked_at, slots;             /* how far it is */
+	struct scrub_figures before, figures;  /* when it began; since then */
 };
 
 const char *readback_result_name(enum readback_result result);
@@ -60,5 +82,10 @@ uint64_t scrub_wait_us(const struct daemon *daemon);
 void readback_consider(struct daemon *daemon, uint32_t nvme_slot,
 		       const struct slot_identity *written);
 struct scrub_figures scrub_figures(const struct daemon *daemon);
+/* Begins a round over these tiers. -EBUSY: another one is under way. */
+must_check int scrub_ask(struct daemon *daemon, const bool has_tier[TIERS], uint64_t bytes_second);
+void scrub_ask_end(struct daemon *daemon);
+/* How far it is. Who does not ask for SCRUB_ASKED_US has lost interest: it is ended. */
+struct scrub_asked scrub_ask_again(struct daemon *daemon);
 
 #endif

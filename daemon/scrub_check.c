@@ -131,10 +131,11 @@ static void check_ended(struct scrub *scrub, struct scrub_check *check, int resu
 	enum tier_id tier = check->stream.claim.tier;
 	bool is_good = result == 0 && check->stream.verdict == SLOT_GOOD;
 
-	assert(check->is_open && scrub->state == SCRUB_IDLE);
+	assert(check->is_open && scrub->check != check);
 	check->is_open = false;
 	if (check == &scrub->readback)
 		source_give(scrub);
+	scrub->figures.unreadable += result == -EIO;
 	if (result == 0) {
 		scrub->figures.slots[tier]++;
 		scrub->figures.bytes[tier] += place->slot_bytes;
@@ -168,6 +169,10 @@ static void piece_ended(struct scrub *scrub, int result)
 	cache_slot_release(scrub->daemon->cache, check->stream.claim.tier, check->slot);
 	scrub->check = NULL;
 	scrub_become(scrub, SCRUB_IDLE);
+	if (result == 0 && !check->stream.is_ended && check == &scrub->round && scrub->is_left)
+		result = -EAGAIN;
+	if (check == &scrub->round)
+		scrub->is_left = false;
 	if (result == 0 && !check->stream.is_ended) {
 		/* A round goes on when its budget says so; a read-back is to be over soon. */
 		if (check != &scrub->readback || scrub_piece_begin(scrub, check) == 0)

@@ -44,6 +44,8 @@ struct scrub {
 	uint64_t pass_began_us;
 	uint64_t due_us;                     /* when the budget has room for the next piece */
 	uint64_t late_us;                    /* when that is read whatever else there is to do */
+	struct scrub_asked asked;
+	bool is_left;                        /* the piece under way is of a round that was left */
 	/* the read-back that is being checked */
 	struct scrub_check readback;
 	struct slot_identity written;
@@ -72,6 +74,11 @@ void scrub_check_open(struct scrub *scrub, struct scrub_check *check, enum tier_
 must_check int scrub_piece_begin(struct scrub *scrub, struct scrub_check *check);
 /* Not looked at to the end: nothing is said about the slot. */
 void scrub_check_give_up(struct scrub *scrub, struct scrub_check *check);
+/* The round that is due goes over this tier. */
+bool scrub_has_tier(const struct scrub *scrub, enum tier_id tier);
+uint32_t scrub_slots_end(const struct daemon *daemon, enum tier_id tier);
+/* The asked round, if one is under way, has been everywhere, or is ended. */
+void scrub_asked_become(struct scrub *scrub, enum scrub_asked_state next);
 /* Holds the cpu slot that the read-back's was written from, where it is there still. */
 void scrub_source_take(struct scrub *scrub);
 /* Begins the read-back that has waited longest, if this is the moment, or it has waited too long.

@@ -338,7 +338,7 @@ static void parts_open(struct verify *verify)
 			continue;
 		}
 		snprintf(note, sizeof(note), "cpu of tenant %s has no cpu_file: it is in the daemon's "
-			 "memory alone, and its scrubber checks it", tenant->name);
+			 "memory alone; kvtier verify without --config has it checked there", tenant->name);
 		report_note(verify, note);
 	}
 }

@@ -24,6 +24,7 @@ static const struct {
 	[FRAME_OPERATE_CONFIG] = { "CONFIG", 0 },
 	[FRAME_OPERATE_REQUESTS] = { "REQUESTS",
 				     FRAME_TAKES_TENANT | FRAME_TAKES_TAG | FRAME_TAKES_CURSOR },
+	[FRAME_OPERATE_VERIFY] = { "VERIFY", FRAME_TAKES_VALUE },
 };
 
 const char *frame_operate_name(unsigned verb)
@@ -104,5 +105,12 @@ int frame_operate_check(const struct frame_operate *frame, struct error *error)
 		return refuse_value(frame, FRAME_DRAINS - 1, error);
 	if (frame->verb == FRAME_OPERATE_PURGE && frame->value > 1)
 		return refuse_value(frame, 1, error);
+	if (frame->verb == FRAME_OPERATE_VERIFY &&
+	    (FRAME_VERIFY_STEP(frame->value) >= FRAME_VERIFIES ||
+	     FRAME_VERIFY_TIERS(frame->value) > 3 ||
+	     FRAME_VERIFY_RATE(frame->value) > FRAME_VERIFY_MIB_MAX))
+		return refuse_value(frame,
+				    FRAME_VERIFY_VALUE(FRAME_VERIFIES - 1, 3, FRAME_VERIFY_MIB_MAX),
+				    error);
 	return 0;
 }

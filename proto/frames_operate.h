@@ -23,10 +23,23 @@ enum frame_operate_verb {
 	FRAME_OPERATE_RELOAD,   /* reads the configuration again */
 	FRAME_OPERATE_CONFIG,   /* the settings in force */
 	FRAME_OPERATE_REQUESTS, /* what lately became of requests with this tag */
+	FRAME_OPERATE_VERIFY,   /* value: FRAME_VERIFY_VALUE() */
 	FRAME_OPERATE_VERBS
 };
 
 enum frame_drain { FRAME_DRAIN_OFF, FRAME_DRAIN_ON, FRAME_DRAIN_ASK, FRAME_DRAINS };
+
+/* A round of checks that is asked for: how far it is, begin it, end it. */
+enum frame_verify { FRAME_VERIFY_ASK, FRAME_VERIFY_BEGIN, FRAME_VERIFY_END, FRAME_VERIFIES };
+
+/* tiers: a bit each, by enum tier_id; 0: all. mib: a second; 0: FRAME_VERIFY_MIB. */
+#define FRAME_VERIFY_MIB 256u
+#define FRAME_VERIFY_MIB_MAX 16384u
+#define FRAME_VERIFY_VALUE(step, tiers, mib) \
+	((uint64_t)(step) | (uint64_t)(tiers) << 8 | (uint64_t)(mib) << 16)
+#define FRAME_VERIFY_STEP(value) ((unsigned)((value) & 0xff))
+#define FRAME_VERIFY_TIERS(value) ((unsigned)((value) >> 8 & 0xff))
+#define FRAME_VERIFY_RATE(value) ((value) >> 16)
 
 /* Bits: what a verb takes. */
 enum frame_operate_field {

@@ -244,15 +244,18 @@ static void look(struct operator *operator)
 	for (unsigned i = 0; i < LOOKS_MAX; i++) {
 		static const enum frame_operate_verb ways[] = {
 			FRAME_OPERATE_LIST, FRAME_OPERATE_STAT, FRAME_OPERATE_CONFIG,
-			FRAME_OPERATE_REQUESTS
+			FRAME_OPERATE_REQUESTS, FRAME_OPERATE_VERIFY
 		};
-		enum frame_operate_verb verb = ways[below(operator, 4)];
+		enum frame_operate_verb verb = ways[below(operator, 5)];
 		struct frame_operate *frame = verb_make(operator, verb);
 
 		if (has_space && (frame_operate_fields(verb) & FRAME_TAKES_SPACE) != 0)
 			memcpy(frame->fingerprint, operator->space, sizeof(frame->fingerprint));
 		if (verb == FRAME_OPERATE_LIST)
 			frame->value = below(operator, 20);
+		if (verb == FRAME_OPERATE_VERIFY)
+			frame->value = FRAME_VERIFY_VALUE(below(operator, FRAME_VERIFIES),
+							  below(operator, 4), below(operator, 64));
 		if (verb == FRAME_OPERATE_STAT)
 			hashes_add(operator, frame);
 		(void)operator_ask(operator);
