@@ -18,6 +18,7 @@
 #include <stdint.h>
 
 #define DEVICE_MARKS_MAX 256u
+#define DEVICE_WAITS_MAX 16u /* engines of one device that words come from */
 #define DEVICE_MEMORIES_MAX 64u
 #define DEVICE_SEGMENTS_MAX 4096u /* of one memory that is imported by descriptors */
 #define DEVICE_PIN_STEP_BYTES (UINT64_C(1) << 30)
@@ -31,8 +32,10 @@ enum device_queue {
 	DEVICE_STORE_URGENT,
 	DEVICE_LOAD_BULK,
 	DEVICE_LOAD_URGENT,
-	DEVICE_WAIT, /* for words alone, so that no copy stands behind an engine */
-	DEVICE_QUEUES
+	/* For words alone, so that no copy stands behind an engine: the first of as many, so that no
+	 * engine stands behind another. */
+	DEVICE_WAIT,
+	DEVICE_QUEUES = DEVICE_WAIT + DEVICE_WAITS_MAX
 };
 
 struct device_config {
