@@ -32,8 +32,8 @@ enum device_queue {
 	DEVICE_STORE_URGENT,
 	DEVICE_LOAD_BULK,
 	DEVICE_LOAD_URGENT,
-	/* For words alone, so that no copy stands behind an engine: the first of as many, so that no
-	 * engine stands behind another. */
+	/* For words alone, so that no copy stands behind an engine: the first of as many, so
+	 * that no engine stands behind another. */
 	DEVICE_WAIT,
 	DEVICE_QUEUES = DEVICE_WAIT + DEVICE_WAITS_MAX
 };
