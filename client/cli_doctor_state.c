@@ -38,10 +38,11 @@ void check_sandbox(struct doctor *doctor)
 
 /* ---- encryption ---- */
 
-/* What the next start would say of it. */
+/* What the next start or reload would say of it. */
 static void check_key_file(struct doctor *doctor, const char *path)
 {
-	time_t started = time(NULL) - (time_t)cli_number(doctor->stats, "uptime_seconds");
+	const json_t *tenant = json_array_get(cli_get(doctor->stats, "tenants"), 0);
+	time_t read = (time_t)cli_number(tenant, "keys_read_unix_seconds");
 	struct stat status;
 
 	if (stat(path, &status) < 0 && (errno == EACCES || errno == EPERM))
@@ -56,10 +57,10 @@ static void check_key_file(struct doctor *doctor, const char *path)
 			    "chmod 600 it (440 for a group of the daemon's); the next start is refused until then, and who read it can "
 			    "read the disk: rotate",
 			    "others may read the key file %s", path);
-	else if (status.st_mtime > started)
+	else if (status.st_mtime > read)
 		finding_add(doctor, "encryption", FINDING_WARN,
-			    "restart kvtierd when it suits: the keys of its start count until then",
-			    "the key file %s was changed since the daemon started", path);
+			    "kvtier reload: what was read before counts until then",
+			    "the key file %s was changed since the daemon read it", path);
 }
 
 /* Only the admin socket tells where they are. */
@@ -96,7 +97,8 @@ static void check_keys_missing(struct doctor *doctor, const json_t *tenant)
 
 	if (missing > 0 && !is_ephemeral)
 		finding_add(doctor, "encryption", FINDING_WARN,
-			    "they are misses; to read them put the old key back into its key_file, as a later line, and restart",
+			    "they are misses for good; an old key stays in its key_file, as a later line, for as "
+			    "long as its blocks matter",
 			    "%.0f blocks of tenant %.64s are enciphered with a key that is not there", missing,
 			    name);
 	if (in_clear > 0)

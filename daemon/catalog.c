@@ -70,15 +70,6 @@ void catalog_put_slot(struct daemon *daemon, uint32_t nvme_slot, uint32_t key_id
 	catalog_link_put(daemon->catalog, &record);
 }
 
-/* The index does not know by which of its tenant's keys a block is enciphered. Where that was an
- * older one that is taken away later, its header says so to the first reader. */
-static uint32_t newest_key(struct daemon *daemon, const struct entry *entry)
-{
-	uint32_t handle = cache_space_tenant(daemon->cache, entry->space);
-
-	return encryption_newest_key(daemon_tenant(daemon, handle));
-}
-
 /* The cursor is a slot's number. */
 static bool resend(void *owner, uint64_t *cursor, unsigned limit)
 {
@@ -92,7 +83,7 @@ static bool resend(void *owner, uint64_t *cursor, unsigned limit)
 		    slot->sibling == SLOT_NONE)
 			continue;
 		catalog_put_slot(daemon, (uint32_t)*cursor,
-				 newest_key(daemon, cache_entry(daemon->cache, slot->entry)));
+				 encryption_slot_key(daemon, (uint32_t)*cursor));
 		limit--;
 	}
 	return *cursor >= daemon->nvme_slots_max;

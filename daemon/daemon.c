@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "daemon/admin.h"
 #include "daemon/batch.h"
+#include "daemon/encryption.h"
 #include "daemon/extents.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
@@ -86,6 +87,7 @@ bool daemon_step(struct daemon *daemon)
 	did_work = scrub_step(daemon) || did_work;
 	did_work = drain_step(daemon) || did_work;
 	did_work = purge_step(daemon) || did_work;
+	did_work = encryption_step(daemon) || did_work;
 	did_work = reload_step(daemon) || did_work;
 	did_work = probe_step(daemon) || did_work;
 	return did_work;

@@ -94,7 +94,9 @@ struct tenant {
 	uint32_t batches_count;                /* under way, over all its connections */
 	uint32_t downs_count;                  /* of its blocks, being or to be written down */
 	struct tenant_counters counters;
-	struct keyring *keyring;               /* NULL: its blocks lie on nvme in the clear */
+	/* NULL: its blocks lie on nvme in the clear. Written by the loop, read by mills, too; what
+	 * was read from it stays for that mill's op (daemon/encryption.h). */
+	struct keyring *_Atomic keyring;
 	/* on nvme, and dropped: enciphered by no key of ours; in the clear with encryption on */
 	uint64_t key_missing_blocks, in_clear_blocks;
 };

@@ -11,10 +11,10 @@
 
 static size_t keyrings_bytes(const struct daemon *daemon)
 {
-	return daemon->tenants_count * sizeof(struct keyring);
+	return 2 * daemon->tenants_count * sizeof(struct keyring);
 }
 
-static bool is_from_files(const struct daemon *daemon)
+bool encryption_is_from_files(const struct daemon *daemon)
 {
 	return strcmp(daemon->settings.encryption, "key_file") == 0;
 }
@@ -26,19 +26,22 @@ static int keys_open(struct daemon *daemon, struct error *error)
 	int result = crypto_memory_create(&memory, keyrings_bytes(daemon), error);
 
 	encryption->keyrings = memory;
+	encryption->read_us = clock_wall_us(daemon->clock);
 	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++) {
 		struct tenant *tenant = &daemon->tenants[i];
+		struct keyring *keyring = &encryption->keyrings[2 * i];
 		const char *path = daemon->settings.tenants[i].key_file;
 
-		tenant->keyring = &encryption->keyrings[i];
-		if (!is_from_files(daemon))
-			keyring_random(tenant->keyring);
+		tenant->keyring = keyring;
+		if (!encryption_is_from_files(daemon))
+			keyring_random(keyring);
 		else if (path[0] != '\0')   /* without a share of nvme it needs none */
-			result = keyring_read(tenant->keyring, path, tenant->name, error);
+			result = keyring_read(keyring, path, tenant->name, error);
+		for (unsigned key = 0; key < keyring->count; key++)
+			keyring->since_us[key] = encryption->read_us;
 		if (result == 0)
 			log_line(LOG_INFO, "encryption", "tenant=%s keys=%u newest=%s",
-				 tenant->name, tenant->keyring->count,
-				 encryption_key_name(tenant));
+				 tenant->name, keyring->count, encryption_key_name(tenant));
 	}
 	return result;
 }
@@ -52,7 +55,7 @@ static int cipher_open(struct daemon *daemon, unsigned number, struct error *err
 	for (unsigned i = 0; result == 0 && i < daemon->tenants_count; i++) {
 		const struct keyring *keyring = daemon->tenants[i].keyring;
 
-		if (keyring->count > 0)
+		if (keyring->count > 0)   /* of a tenant with nvme */
 			slot_cipher_prepare(*cipher, keyring_newest(keyring), keyring->life);
 	}
 	return result;
@@ -69,6 +72,10 @@ int encryption_create(struct daemon *daemon, struct error *error)
 	if (encryption == NULL)
 		return error_set(error, -ENOMEM, "no memory for the ciphers");
 	daemon->encryption = encryption;
+	encryption->slot_keys = calloc(daemon->nvme_slots_max, sizeof(*encryption->slot_keys));
+	if (encryption->slot_keys == NULL)
+		return error_set(error, -ENOMEM, "no memory for the keys of %u slots",
+				 daemon->nvme_slots_max);
 	result = keys_open(daemon, error);
 	for (unsigned i = 0; result == 0 && i < daemon->settings.mills; i++)
 		result = cipher_open(daemon, i, error);
@@ -91,6 +98,7 @@ void encryption_destroy(struct daemon *daemon)
 	for (unsigned i = 0; i < ENCRYPTION_CIPHERS; i++)
 		slot_cipher_destroy(encryption->ciphers[i]);
 	crypto_memory_destroy(encryption->keyrings, keyrings_bytes(daemon));
+	free(encryption->slot_keys);
 	free(encryption);
 	daemon->encryption = NULL;
 }
@@ -112,13 +120,19 @@ enum frame_reason encryption_refused(struct tenant *tenant, bool is_in_clear)
 	return FRAME_REASON_KEY_MISSING;
 }
 
+bool encryption_knows(const struct tenant *tenant, uint32_t key_id)
+{
+	return tenant->keyring == NULL ? key_id == 0
+				       : keyring_find(tenant->keyring, key_id) != NULL;
+}
+
 bool encryption_refuses(struct daemon *daemon, uint32_t tenant, uint32_t key_id,
 			const uint8_t *space, const uint8_t *hash)
 {
 	struct tenant *owner = daemon_tenant(daemon, tenant);
 
 	assert(owner != NULL);
-	if (owner->keyring == NULL ? key_id == 0 : keyring_find(owner->keyring, key_id) != NULL)
+	if (encryption_knows(owner, key_id))
 		return false;
 	graveyard_bury(daemon->graveyard, space, hash, encryption_refused(owner, key_id == 0),
 		       daemon->now_us);
@@ -135,7 +149,7 @@ void encryption_log_refused(const struct daemon *daemon)
 {
 	bool is_ephemeral = strcmp(daemon->settings.encryption, "ephemeral") == 0;
 	const char *reason = is_ephemeral ? "the key of an earlier life is gone"
-			     : is_from_files(daemon)
+			     : encryption_is_from_files(daemon)
 				     ? "their key is not in the key_file, or they are in the clear"
 				     : "encryption is off";
 
@@ -150,26 +164,37 @@ void encryption_log_refused(const struct daemon *daemon)
 	}
 }
 
-uint32_t encryption_newest_key(const struct tenant *tenant)
-{
-	return tenant->keyring == NULL ? 0 : keyring_newest(tenant->keyring)->id;
-}
-
 const char *encryption_key_name(const struct tenant *tenant)
 {
 	return tenant->keyring == NULL ? "" : tenant->keyring->names[0];
+}
+
+void encryption_slot_has(struct daemon *daemon, uint32_t nvme_slot, uint32_t key_id)
+{
+	assert(nvme_slot < daemon->nvme_slots_max);
+	if (daemon->encryption != NULL)
+		daemon->encryption->slot_keys[nvme_slot] = key_id;
+}
+
+uint32_t encryption_slot_key(const struct daemon *daemon, uint32_t nvme_slot)
+{
+	assert(nvme_slot < daemon->nvme_slots_max);
+	return daemon->encryption == NULL ? 0 : daemon->encryption->slot_keys[nvme_slot];
 }
 
 /* SLOT_GOOD with NULL: nothing is enciphered. */
 static enum slot_verdict key_of(const struct tenant *tenant, uint32_t key_id,
 				const struct slot_key **out_key)
 {
+	/* Once: it may be another one a moment later. */
+	const struct keyring *keyring = tenant->keyring;
+
 	*out_key = NULL;
-	if (tenant->keyring == NULL)
+	if (keyring == NULL)
 		return key_id == 0 ? SLOT_GOOD : SLOT_KEYLESS;
 	if (key_id == 0)
 		return SLOT_IN_CLEAR;
-	*out_key = keyring_find(tenant->keyring, key_id);
+	*out_key = keyring_find(keyring, key_id);
 	return *out_key == NULL ? SLOT_KEYLESS : SLOT_GOOD;
 }
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -195,6 +196,27 @@ const struct slot_key *keyring_find(const struct keyring *keyring, uint32_t key_
 		if (keyring->keys[i].id == key_id)
 			return &keyring->keys[i];
 	return NULL;
+}
+
+bool keyring_is_same(const struct keyring *keyring, const struct keyring *other)
+{
+	if (keyring->count != other->count)
+		return false;
+	for (unsigned i = 0; i < keyring->count; i++)
+		if (keyring->keys[i].id != other->keys[i].id ||
+		    memcmp(keyring->keys[i].bytes, other->keys[i].bytes, CRYPTO_KEY_BYTES) != 0)
+			return false;
+	return true;
+}
+
+void keyring_list(const struct keyring *keyring, char *text, size_t text_bytes)
+{
+	size_t used = 0;
+
+	text[0] = '\0';
+	for (unsigned i = 0; i < keyring->count && used < text_bytes; i++)
+		used += (size_t)snprintf(text + used, text_bytes - used, "%s%s", i > 0 ? " " : "",
+					 keyring->names[i]);
 }
 
 const struct slot_key *keyring_newest(const struct keyring *keyring)

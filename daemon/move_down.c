@@ -176,9 +176,8 @@ static void encipher_work(struct mill_op *op)
 	if (move->verdict == SLOT_GOOD && move->memory->identity.key_id != 0)
 		move->verdict = SLOT_DAMAGED;
 	if (move->verdict == SLOT_GOOD)
-		slot_encipher(move->daemon->encryption->ciphers[op->mill],
-			      keyring_newest(move->tenant->keyring), &move->nonce, &address,
-			      move->memory, move->bounce->memory);
+		slot_encipher(move->daemon->encryption->ciphers[op->mill], move->key, &move->nonce,
+			      &address, move->memory, move->bounce->memory);
 }
 
 static void encipher_done(struct mill_op *op)
@@ -222,11 +221,14 @@ static struct bounce *bounce_found(struct daemon *daemon, uint64_t slot_bytes)
 static bool encipher_begin(struct move *move)
 {
 	struct daemon *daemon = move->daemon;
+	struct keyring *keyring = move->tenant->keyring;
 
 	move->bounce = bounce_found(daemon, move->slot_bytes);
 	if (move->bounce == NULL)
 		return false;
-	move->nonce = keyring_nonce(move->tenant->keyring);
+	move->key = keyring_newest(keyring);
+	move->key_id = move->key->id;
+	move->nonce = keyring_nonce(keyring);
 	cache_slot_hold(daemon->cache, TIER_CPU, move->cpu_slot);
 	daemon->encryption->enciphering++;
 	move_mill(move, encipher_work, encipher_done);
@@ -249,6 +251,7 @@ static bool down_begin(struct daemon *daemon, const struct down *down)
 	assert(move->nvme_place.slot_bytes == move->slot_bytes);
 	memcpy(move->device_id, nvme_device_id(daemon->devices[move->nvme_place.device].device),
 	       DEVICE_ID_BYTES);
+	move->key_id = 0;
 	/* A move that was taken and has gone nowhere is still the first of the free. */
 	if (move->tenant->keyring != NULL)
 		return encipher_begin(move);
@@ -286,6 +289,18 @@ bool move_queued_is_void(struct move *move)
 	return true;
 }
 
+/* False: its key was taken away while it was written. */
+static bool down_is_readable(struct move *move)
+{
+	struct daemon *daemon = move->daemon;
+
+	encryption_slot_has(daemon, move->nvme_slot, move->key_id);
+	if (encryption_knows(move->tenant, move->key_id))
+		return true;
+	slot_was_wrong(daemon, TIER_NVME, move->nvme_slot, SLOT_KEYLESS);
+	return false;
+}
+
 void move_down_done(struct tier_op *op)
 {
 	struct move *move = move_of_io(op);
@@ -298,11 +313,12 @@ void move_down_done(struct tier_op *op)
 		is_good = cache_slot_ready(daemon->cache, TIER_NVME, move->nvme_slot);
 	if (is_good) {
 		(void)failpoint(down_ready);
-		catalog_put_header(daemon, move->memory, encryption_newest_key(move->tenant),
-				   &move->nvme_place);
+		catalog_put_header(daemon, move->memory, move->key_id, &move->nvme_place);
 		daemon->counters.down_blocks++;
 		daemon->counters.down_bytes += move->slot_bytes;
-		readback_consider(daemon, move->nvme_slot, &move->memory->identity);
+		is_good = down_is_readable(move);
+		if (is_good)
+			readback_consider(daemon, move->nvme_slot, &move->memory->identity);
 	} else {
 		daemon->counters.down_failures++;
 		/* Not READY, though written: it was dropped meanwhile and is free already. */

@@ -51,6 +51,8 @@ struct move {
 	struct slot_identity identity;
 	/* down: the enciphered copy; NULL: it is written as it lies in memory */
 	struct bounce *bounce;
+	const struct slot_key *key;             /* the loop's choice; while MILLED */
+	uint32_t key_id;                        /* 0: in the clear */
 	struct slot_nonce nonce;
 	/* up, proof */
 	struct slot_claim claim;

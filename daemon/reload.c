@@ -2,6 +2,7 @@
 #include "daemon/reload.h"
 
 #include "base/log.h"
+#include "daemon/encryption.h"
 #include "daemon/notify.h"
 
 #include <assert.h>
@@ -54,6 +55,8 @@ static void reload_work(struct mill_op *op)
 		op->result = file_check(reload->sources.file, &reload->error);
 	if (op->result == 0)
 		op->result = settings_load(&reload->next, &reload->sources, &reload->error);
+	if (op->result == 0)
+		op->result = encryption_read(reload->daemon, &reload->error);
 }
 
 /* What does not read the settings each time it needs them. */
@@ -99,6 +102,12 @@ static void reload_apply(struct reload *reload)
 	report->reason.text[0] = '\0';
 	report->changes_count = settings_compare(&daemon->settings, &reload->next, report->changes,
 						 RELOAD_CHANGES_MAX);
+	if (report->changes_count < RELOAD_CHANGES_MAX)
+		report->changes_count +=
+			encryption_take(daemon, report->changes + report->changes_count,
+					RELOAD_CHANGES_MAX - report->changes_count);
+	else
+		report->changes_count += encryption_take(daemon, NULL, 0);
 	report->applied_count = 0;
 	for (unsigned i = 0; i < report->changes_count && i < RELOAD_CHANGES_MAX; i++)
 		report->applied_count += report->changes[i].is_reloadable;
@@ -122,10 +131,12 @@ static void reload_done(struct mill_op *op)
 	reload->is_milling = false;
 	reload->report.wall_us = clock_wall_us(daemon->clock);
 	reload->report.result = op->result;
-	if (op->result < 0)
+	if (op->result < 0) {
+		encryption_discard(daemon);
 		report_refused(&reload->report, &reload->error);
-	else
+	} else {
 		reload_apply(reload);
+	}
 #ifdef KVTIER_PLANT_RELOAD
 	settings_take(&daemon->settings, &reload->next);
 #endif
@@ -202,7 +213,7 @@ bool reload_step(struct daemon *daemon)
 	struct reload *reload = daemon->reload;
 	struct list_node *node;
 
-	if (reload == NULL || reload->is_milling)
+	if (reload == NULL || reload->is_milling || encryption_is_leaving(daemon))
 		return false;
 	/* It waits already where the mills were full. */
 	if (reload->signal_waits && reload->signal.link.next == NULL)

@@ -243,6 +243,8 @@ static void on_row(void *owner, const struct catalog_record *record)
 	    slot_restore(daemon, daemon->nvme_area, tenant, &restored, record->space, TIER_NVME,
 			 &slot) < 0)
 		catalog_link_delete(daemon->catalog, record->device, record->offset);
+	else
+		encryption_slot_has(daemon, slot, record->key_id);
 }
 
 static void phase_begin(struct restore *restore, enum restore_phase phase)
@@ -320,8 +322,10 @@ static void headers_done(struct mill_op *op)
 		    !encryption_refuses(daemon, tenant, header->identity.key_id,
 					header->identity.space, header->identity.hash) &&
 		    slot_restore(daemon, daemon->nvme_area, tenant, &restored,
-				 header->identity.space, TIER_NVME, &slot) == 0)
+				 header->identity.space, TIER_NVME, &slot) == 0) {
+			encryption_slot_has(daemon, slot, header->identity.key_id);
 			catalog_put_slot(daemon, slot, header->identity.key_id);
+		}
 	}
 }
 

@@ -167,12 +167,26 @@ static bool pass_is_due(const struct daemon *daemon)
 	       daemon->now_us - scrub->pass_began_us >= daemon->settings.scrub_interval_us;
 }
 
+/* Between two pieces. What is half deciphered by a key that goes is not looked at to its end. */
+static void keys_leave(struct scrub *scrub)
+{
+	if (scrub->round.is_open)
+		scrub_check_give_up(scrub, &scrub->round);
+	if (scrub->readback.is_open)
+		scrub_check_give_up(scrub, &scrub->readback);
+	encryption_streams_leave(scrub->daemon);
+}
+
 bool scrub_step(struct daemon *daemon)
 {
 	struct scrub *scrub = daemon->scrub;
 	bool may_check;
 
-	if (scrub->state != SCRUB_IDLE || daemon->phase != DAEMON_SERVING)
+	if (scrub->state != SCRUB_IDLE)
+		return false;
+	if (encryption_wants_streams(daemon))
+		keys_leave(scrub);
+	if (daemon->phase != DAEMON_SERVING)
 		return false;
 	if (scrub->asked.state == SCRUB_ASKED &&
 	    daemon->now_us - scrub->asked.asked_us >= SCRUB_ASKED_US)

@@ -140,7 +140,8 @@ static const struct setting tenant_rows[] = {
 	{ "key_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(tenant_settings, key_file),
 	  .initial = "",
 	  .help = "For `encryption: key_file`: a line ID:HEX64 a key (openssl rand -hex 32), the newest first: it "
-		  "writes, all read. Mode 0600, or 0440 with a group of the daemon's, as a Secret with fsGroup has." },
+		  "writes, all read. Mode 0600, or 0440 with a group of the daemon's, as a Secret with fsGroup has. A reload reads it "
+		  "again." },
 };
 _Static_assert(COUNT_OF(tenant_rows) <= SETTINGS_ITEM_ORIGINS, "an origin for each row");
 

@@ -58,6 +58,27 @@ static void tenant_counters_write(const struct tenant_counters *counters, struct
 	json_text_object_end(json);
 }
 
+/* The newest first: it writes. */
+static void keys_write(const struct daemon *daemon, const struct tenant *tenant,
+		       struct json_text *json)
+{
+	const struct keyring *keyring = tenant->keyring;
+	unsigned count = keyring == NULL ? 0 : keyring->count;
+
+	json_text_array_begin(json, "keys");
+	for (unsigned i = 0; i < count; i++) {
+		json_text_object_begin(json, NULL);
+		json_text_string(json, "name", keyring->names[i]);
+		json_text_unsigned(json, "since_unix_seconds", keyring->since_us[i] / 1000000);
+		json_text_object_end(json);
+	}
+	json_text_array_end(json);
+	if (keyring == NULL)
+		return;
+	json_text_unsigned(json, "keys_read_unix_seconds", daemon->encryption->read_us / 1000000);
+	json_text_string(json, "keys_state", encryption_keys_state(daemon));
+}
+
 static void tenant_write(struct daemon *daemon, const struct tenant *tenant, struct json_text *json)
 {
 	json_text_object_begin(json, NULL);
@@ -66,6 +87,7 @@ static void tenant_write(struct daemon *daemon, const struct tenant *tenant, str
 	json_text_unsigned(json, "leases", cache_leases_count(daemon->cache, tenant->handle));
 	json_text_string(json, "encryption", daemon->settings.encryption);
 	json_text_string(json, "newest_key", encryption_key_name(tenant));
+	keys_write(daemon, tenant, json);
 	json_text_unsigned(json, "key_missing_blocks", tenant->key_missing_blocks);
 	json_text_unsigned(json, "in_clear_blocks", tenant->in_clear_blocks);
 	json_text_object_begin(json, "tiers");

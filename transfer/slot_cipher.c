@@ -114,6 +114,21 @@ void slot_cipher_prepare(struct slot_cipher *cipher, const struct slot_key *key,
 	(void)cipher_of_life(cipher, key, life);
 }
 
+void slot_cipher_forget(struct slot_cipher *cipher, const struct slot_key *keys, unsigned count)
+{
+	static const uint8_t zeros[CRYPTO_KEY_BYTES];
+
+	for (unsigned i = 0; i < LIVES_KEPT; i++) {
+		struct life *life = &cipher->lives[i];
+
+		if (life->key < keys || life->key >= keys + count)
+			continue;
+		/* Takes the place of the schedule and of all that was computed with it. */
+		cipher_set_key(life->cipher, zeros);
+		*life = (struct life){ .cipher = life->cipher };
+	}
+}
+
 static void begin(struct cipher *cipher, bool is_seal, const struct slot_header *header)
 {
 	struct authenticated part;

@@ -40,13 +40,16 @@ void slot_key_identify(struct slot_key *key);
 
 /* Ciphers with the keys of the lives that were used last. The first operation in a life derives its
  * key; only that allocates. A slot_key is told by its address, so it stays where it is, unchanged,
- * as long as a slot_cipher that was given it. */
+ * until each slot_cipher that was given it was told to forget it. */
 struct slot_cipher;
 must_check int slot_cipher_create(struct slot_cipher **out_cipher, struct error *error);
 void slot_cipher_destroy(struct slot_cipher *cipher); /* accepts NULL */
 /* Derives the key of this life now. */
 void slot_cipher_prepare(struct slot_cipher *cipher, const struct slot_key *key,
 			 const uint8_t life[SLOT_LIFE_BYTES]);
+
+/* Of `count` keys from `keys` on: nothing that follows from them is left in the cipher. */
+void slot_cipher_forget(struct slot_cipher *cipher, const struct slot_key *keys, unsigned count);
 
 /*
  * Writes the enciphered copy of a clear slot to `target`, whose nvme address part is `address`, all

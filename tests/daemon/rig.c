@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,6 +225,19 @@ void rig_start(struct rig *rig)
 	}
 }
 
+/* Until its thread has done something; false: it has nothing to do. */
+static bool mill_await(struct mill *mill)
+{
+	struct pollfd poll_fd = { .fd = mailbox_fd(&mill->up), .events = POLLIN };
+
+	if (mill->in_flight == 0)
+		return false;
+	if (mailbox_sleep(&mill->up))
+		(void)poll(&poll_fd, 1, 1000);
+	mailbox_awake(&mill->up);
+	return true;
+}
+
 static bool part_step(struct rig *rig, unsigned part)
 {
 	struct daemon *daemon = rig->daemon;
@@ -233,6 +247,8 @@ static bool part_step(struct rig *rig, unsigned part)
 	if (part == 1)
 		return server_step(daemon, 0);
 	part -= 2;
+	if (part < daemon->mills.count && rig->is_milled_elsewhere)
+		return mill_await(&daemon->mills.mills[part]);
 	if (part < daemon->mills.count)
 		return mill_step(&daemon->mills.mills[part], clock_now_us(&rig->clock),
 				 rig->is_shuffled ? 1 : MILL_OPS_A_STEP) > 0;

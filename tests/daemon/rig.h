@@ -72,6 +72,7 @@ struct rig {
 	bool is_shuffled; /* parts are stepped in any order, mills one op at a time */
 	/* A call that is not answered ends, a while later by the clock; else it fails the test. */
 	bool is_forgiving;
+	bool is_milled_elsewhere; /* threads of the test step the mills */
 };
 
 /* All of rig_init() but the first life. */

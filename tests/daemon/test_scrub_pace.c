@@ -1,5 +1,6 @@
 /* tests/daemon/test_scrub_pace.c: the scrubber beside a load that never ends, and slots of several
  * pieces. */
+#include "daemon/encryption.h"
 #include "tests/daemon/rig.h"
 
 #include "daemon/scrub.h"
@@ -243,6 +244,46 @@ static void a_slot_that_goes_between_two_pieces_is_given_up_without_a_word(void 
 	}
 }
 
+/* Its context is gone in the middle; the block is as good as before. */
+static void a_slot_whose_keys_change_between_two_pieces_is_given_up_without_a_word(void **unused)
+{
+	struct error error;
+	uint64_t given_up = 0;
+
+	(void)unused;
+	for (unsigned steps = 0; steps < 24; steps++) {
+		struct rig rig;
+		struct rig_client *client = large_store(
+			&rig, &(struct rig_config){ .cpu_units = 2 * LARGE_BLOCKS,
+						    .nvme_units = 2 * LARGE_BLOCKS,
+						    .scrub_bytes_second = RATE,
+						    .readback_every = 1,
+						    .encryption_buffer_bytes = 8 * RIG_UNIT_BYTES,
+						    .encryption = "key_file" });
+
+		round_run(&rig);
+		clock_advance(&rig.clock, INTERVAL_US);
+		for (unsigned i = 0; i < steps; i++) {
+			(void)rig_step(&rig);
+			clock_advance(&rig.clock, 1000);
+		}
+		rig_keys(&rig, 0, "second:22222222222222222222222222222222"
+				  "22222222222222222222222222222222\n" RIG_KEY);
+		assert_int_equal(encryption_read(rig.daemon, &error), 0);
+		assert_int_equal(encryption_take(rig.daemon, NULL, 0), 1);
+		round_run(&rig);
+		given_up += figures_of(&rig).given_up;
+		assert_string_equal(encryption_keys_state(rig.daemon), "in force");
+		for (enum tier_id tier = 0; tier < TIERS; tier++)
+			assert_int_equal(figures_of(&rig).damaged[tier], 0);
+		assert_int_equal(rig.daemon->counters.cipher_failures, 0);
+		assert_int_equal(figures_of(&rig).readbacks[READBACK_BAD], 0);
+		assert_int_equal(rig_load(client, &large_blocks), LARGE_BLOCKS);
+		rig_finish_idle(&rig);
+	}
+	assert_true(given_up > 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -250,6 +291,8 @@ int main(void)
 		cmocka_unit_test(each_piece_of_a_large_slot_is_checked),
 		cmocka_unit_test(a_large_write_is_read_back_whole),
 		cmocka_unit_test(a_slot_that_goes_between_two_pieces_is_given_up_without_a_word),
+		cmocka_unit_test(
+			a_slot_whose_keys_change_between_two_pieces_is_given_up_without_a_word),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,80 +1,20 @@
 """Encryption at rest from outside: what is on the device, what a restart finds with which key, and what is said of it."""
-import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import faulty   # noqa: E402
-import node     # noqa: E402
+import encrypted   # noqa: E402
+import node        # noqa: E402
+from encrypted import BLOCKS, MARKER, ONES, PAYLOAD_BYTES, THREES, TWOS, chain   # noqa: E402
 
-BLOCKS = 100
-PAYLOAD_BYTES = 8192
-MARKER = b'the quick brown fox jumps over the lazy dog'
-ONES, TWOS, THREES = (digit * 64 for digit in '123')
 KILLS = 6
-NOBODY, GROUP = 65534, 4321
 
 
-def chain(name='block'):
-    """Payloads that hold a marker which nothing else holds."""
-    hashes = [node.hash_of(name, i) for i in range(BLOCKS)]
-    return hashes, [MARKER + node.payload_of(h, PAYLOAD_BYTES - len(MARKER)) for h in hashes]
-
-
-class Case(unittest.TestCase):
-    def cache_of(self, encryption, keys=None, tenants=('default',)):
-        cache = node.Node(cpu_mib=4, nvme_mib=16, tenants=tenants, encryption=encryption)
-        self.addCleanup(cache.__exit__)
-        if keys:
-            self.keys(cache, keys, tenants)
-        return cache
-
-    def keys(self, cache, text, tenants=('default',), mode=0o600):
-        path = os.path.join(cache.shm, 'keys')
-        with open(path, 'w', encoding='ascii', opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(text)
-        os.chmod(path, mode)
-        cache.key_files = {tenant: path for tenant in tenants}
-        cache.configure()
-        return path
-
-    def store(self, cache, name='block', tenant='default'):
-        hashes, payloads = chain(name)
-        with cache.engine(tenant=tenant, payload_bytes=PAYLOAD_BYTES) as engine:
-            self.assertEqual(set(engine.store(hashes, payloads)), {0})
-        stats = cache.wait_quiet()
-        blocks = {item['name']: item['tiers']['nvme']['blocks'] for item in stats['tenants']}
-        self.assertEqual(blocks[tenant], BLOCKS)
-
-    def hits(self, cache, name='block', tenant='default'):
-        """How many blocks are served; wrong bytes fail."""
-        hashes, payloads = chain(name)
-        with cache.engine(tenant=tenant, payload_bytes=PAYLOAD_BYTES) as engine:
-            loaded = engine.load(hashes)
-        for payload, expected in zip(loaded, payloads):
-            self.assertIn(payload, (None, expected))
-        return sum(payload is not None for payload in loaded)
-
-    def restart(self, cache):
-        cache.stop()
-        cache.start()
-        cache.wait_restored()
-
-    def seen(self, cache):
-        with open(cache.nvme, 'rb') as file:
-            return file.read().count(MARKER)
-
-    def reasons(self, cache, name='block'):
-        with cache.engine(payload_bytes=PAYLOAD_BYTES) as engine:
-            return set(engine.explain(chain(name)[0]))
-
-
-class Encryption(Case):
+class Encryption(encrypted.Case):
     # ---- what is on the device ----
 
     def test_a_marker_in_the_payloads_is_on_the_device_only_without_encryption(self):
@@ -186,12 +126,6 @@ class Encryption(Case):
         self.assertEqual(self.hits(cache), 0)
         self.assertEqual(self.reasons(cache), {'key_missing'})
 
-    def store_more(self, cache):
-        hashes, payloads = chain('more')
-        with cache.engine(payload_bytes=PAYLOAD_BYTES) as engine:
-            self.assertEqual(set(engine.store(hashes, payloads)), {0})
-        cache.wait_quiet()
-
     def test_what_was_forgotten_stays_forgotten(self):
         cache = self.cache_of('key_file', f'a:{ONES}\n')
         cache.start()
@@ -266,94 +200,6 @@ class Encryption(Case):
         self.assertIn(f'{path}:3: behind ID: a key is 64 hexadecimal digits', words)
         self.keys(cache, f'a:{ONES}\n')
         self.assertEqual(self.refusal(cache), (0, ''))
-
-
-class Volume:
-    """A Secret with fsGroup, as the kubelet lays it out: a tmpfs of mode 03777 (its root folder has 01777, and fsGroup
-    adds setgid), in it a folder a version, 02755, and links of root's that lead there through ..data."""
-
-    def __init__(self, folder, group=GROUP):
-        self.folder, self.group = folder, group
-        self.versions = itertools.count()
-        os.mkdir(folder)
-        os.chown(folder, 0, group)
-        os.chmod(folder, 0o3777)
-
-    def write(self, name, text, mode=0o440):
-        """As AtomicWriter does: all of the new version, then one rename, then the old one goes."""
-        data, old = os.path.join(self.folder, '..data'), None
-        version = os.path.join(self.folder, f'..2026_01_01.{next(self.versions)}')
-        path = os.path.join(version, name)
-        os.makedirs(os.path.dirname(path))
-        with open(path, 'w', encoding='ascii') as file:
-            file.write(text)
-        os.chmod(path, mode)
-        for place, folders, files in os.walk(version):
-            for one in [place] + [os.path.join(place, each) for each in files]:
-                os.chown(one, 0, self.group)
-            os.chmod(place, 0o2755)
-        if os.path.islink(data):
-            old = os.path.join(self.folder, os.readlink(data))
-        os.symlink(os.path.basename(version), data + '_tmp')
-        os.rename(data + '_tmp', data)
-        first = name.split('/')[0]
-        if not os.path.islink(os.path.join(self.folder, first)):
-            os.symlink(os.path.join('..data', first), os.path.join(self.folder, first))
-        if old:
-            shutil.rmtree(old)
-        return os.path.join(self.folder, name)
-
-
-@unittest.skipUnless(os.geteuid() == 0, 'only root can be another user')
-class Secret(Case):
-    """The daemon is another user than the one who owns the key file, and has its group."""
-
-    def secret(self, name='keys', groups=(GROUP,), **how):
-        cache = self.cache_of('key_file')
-        faulty.need_reach(node.program('kvtierd'), cache.folder)
-        for path in (cache.folder, cache.run, cache.state):
-            os.chown(path, NOBODY, NOBODY)
-        os.chmod(cache.shm, 0o755)
-        cache.wrapper = [faulty.need('setpriv'), f'--reuid={NOBODY}', f'--regid={NOBODY}',
-                         '--groups=' + ','.join(map(str, groups)) if groups else '--clear-groups']
-        volume = Volume(os.path.join(cache.shm, 'volume'))
-        cache.key_files = {'default': volume.write(name, f'a:{ONES}\n', **how)}
-        cache.configure()
-        return cache, volume
-
-    def refused(self, cache):
-        done = subprocess.run([*cache.wrapper, node.program('kvtierd'), '--config', cache.config, '--check-config'],
-                              capture_output=True, text=True, check=False)
-        self.assertEqual(done.returncode, 78, done.stderr)
-        return done.stderr
-
-    def test_a_secret_with_a_group_of_ours_is_read(self):
-        for name in ('keys', 'tenants/default/keys'):
-            cache, _ = self.secret(name)
-            cache.start()
-            self.store(cache)
-            self.restart(cache)
-            self.assertEqual(self.hits(cache), BLOCKS)
-
-    def test_a_secret_of_another_group_or_that_everybody_may_read_is_refused(self):
-        cache, _ = self.secret(groups=())
-        self.assertIn('Permission denied', self.refused(cache))
-        cache, _ = self.secret(mode=0o644)
-        self.assertIn('chmod 600, or 440 with a group of ours', self.refused(cache))
-        cache, volume = self.secret()
-        os.chmod(os.path.realpath(os.path.join(volume.folder, '..data')), 0o2775)
-        self.assertIn('its group may write in', self.refused(cache))
-
-    def test_a_link_that_somebody_else_put_into_the_volume_is_refused(self):
-        cache, volume = self.secret()
-        link = os.path.join(volume.folder, 'mine')
-        os.symlink('..data/keys', link)
-        cache.key_files = {'default': link}
-        cache.configure()
-        cache.start()   # root's
-        cache.stop()
-        os.chown(link, 12345, GROUP, follow_symlinks=False)
-        self.assertIn('belongs to user 12345', self.refused(cache))
 
 
 if __name__ == '__main__':
