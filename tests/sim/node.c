@@ -143,6 +143,7 @@ static _Noreturn void node_leave(struct node *node)
 	node_life_is_over(node);
 	for (unsigned i = 0; i < node->shape.devices; i++)
 		disk_kill(node->disks[i]);
+	node->daemon = NULL; /* its memory goes before anybody looks */
 	process_exit();
 }
 
