@@ -47,7 +47,9 @@ void jobs_finish(struct kvtier_client *client)
 		free(client->jobs[i].blocks);
 		free(client->jobs[i].results);
 	}
+#ifndef KVTIER_PLANT_LEAKED
 	free(client->jobs);
+#endif
 	client->jobs = NULL;
 }
 

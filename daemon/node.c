@@ -436,6 +436,10 @@ void daemon_destroy(struct daemon *daemon)
 	reload_destroy(daemon);
 	restore_destroy(daemon->restore);
 	catalog_link_close(daemon->catalog);
+#ifdef KVTIER_PLANT_FREED
+	if (daemon->catalog != NULL && catalog_link_state(daemon->catalog) == CATALOG_LINK_ABSENT)
+		daemon->catalog = NULL;
+#endif
 	admin_destroy(daemon);
 	server_destroy(daemon->server);
 	purge_destroy(daemon);

@@ -302,6 +302,7 @@ static int engine_open(struct engine *engine, struct caller *poller)
 
 	snprintf(model_name, sizeof(model_name), "model-%u", engine->shape.model);
 	memory_make(engine);
+	engine->process->pieces_before = engine->process->pieces;
 	call_begin(poller, "kvtier_open", OPEN_US);
 	result = kvtier_open(&engine->client, &options, text, sizeof(text));
 	call_end(poller, result);

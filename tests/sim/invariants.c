@@ -125,6 +125,9 @@ void process_check_empty(const struct process *process)
 	if (fds > 0 || mappings > 0)
 		sim_fail("%s has closed all, and %u descriptors and %u mappings are left",
 			 process->name, fds, mappings);
+	if (process->pieces != process->pieces_before)
+		sim_fail("%s has closed all, and %d pieces of memory are left", process->name,
+			 (int)(process->pieces - process->pieces_before));
 }
 
 const char *node_is_held(const struct node *node)

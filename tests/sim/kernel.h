@@ -53,6 +53,7 @@ struct process {
 	uint8_t *heap;
 	size_t small_bytes;
 	struct list rooms;
+	unsigned pieces, pieces_before; /* that it has not freed: now; but what is tested */
 	void *free_pieces[16]; /* by the power of two of their bytes */
 };
 

@@ -2,6 +2,7 @@
  * next one begins with the same addresses: nothing depends on where memory lies. */
 #include "tests/sim/kernel.h"
 #include "tests/sim/kernel_rooms.h"
+#include "tests/sim/kernel_sanitizer.h"
 #include "tests/sim/kernel_wraps.h"
 
 #include <assert.h>
@@ -14,6 +15,8 @@
 #define BIG_BYTES (UINT64_C(32) << 10) /* from here on whole pages */
 #define PIECE_ALIGN 16u
 #define FREED 0xdd
+/* So much is not used again in one life: a use after free is not hidden by who has it now. */
+#define QUARANTINE_BYTES (UINT64_C(16) << 20)
 #define BIG 0u
 #define BIG_FREED UINT32_MAX
 #define CALLER __builtin_return_address(0)
@@ -21,11 +24,12 @@
 /* Before each piece. */
 struct piece {
 	uint64_t bytes;  /* asked for */
-	uint32_t before; /* from the place's start to the piece */
+	uint32_t before; /* from the place's start to the piece; BIG: number of the process */
 	uint32_t order;  /* the place has 1 << order bytes; BIG: it is in a room */
 };
 
 _Static_assert(sizeof(struct piece) == PIECE_ALIGN, "a piece is aligned as malloc()'s");
+_Static_assert(sizeof(struct piece) == ROOM_END_BYTES, "a room has place for it");
 
 static uint8_t *heaps;
 
@@ -65,7 +69,13 @@ static void *big_allocate(struct process *process, size_t bytes, size_t align, c
 
 	assert(align <= ROOM_PAGE_BYTES);
 	list_append(&process->rooms, &room->link);
-	*piece_of(room_bytes(room)) = (struct piece){ .bytes = bytes, .order = BIG };
+	*piece_of(room_bytes(room)) = (struct piece){
+		.bytes = bytes,
+		.before = (uint32_t)(process - kernel.processes),
+		.order = BIG,
+	};
+	ASAN_POISON_MEMORY_REGION(room_bytes(room) + bytes,
+				  room->pages * ROOM_PAGE_BYTES - bytes);
 	return room_bytes(room);
 }
 
@@ -75,12 +85,14 @@ static void *small_allocate(struct process *process, size_t bytes, size_t align)
 	unsigned order = needed <= 32 ? 5 : 64 - (unsigned)__builtin_clzll(needed - 1);
 	uint8_t *place = process->free_pieces[order];
 
-	if (place != NULL) {
+	if (place != NULL && (!IS_SANITIZED || process->small_bytes > QUARANTINE_BYTES)) {
+		ASAN_UNPOISON_MEMORY_REGION(place, UINT64_C(1) << order);
 		memcpy(&process->free_pieces[order], place, sizeof(void *));
 	} else {
 		place = process->heap + process->small_bytes;
 		process->small_bytes += UINT64_C(1) << order;
 		assert(process->small_bytes <= HEAP_BYTES);
+		ASAN_UNPOISON_MEMORY_REGION(place, UINT64_C(1) << order);
 	}
 	uint8_t *memory = place + sizeof(struct piece);
 	memory += (align - (uintptr_t)memory % align) % align;
@@ -88,12 +100,14 @@ static void *small_allocate(struct process *process, size_t bytes, size_t align)
 					    .before = (uint32_t)(memory - place),
 					    .order = order };
 	memset(memory, 0, bytes);
+	ASAN_POISON_MEMORY_REGION(memory + bytes, place + (UINT64_C(1) << order) - memory - bytes);
 	return memory;
 }
 
 void *process_allocate(struct process *process, size_t bytes, size_t align, const void *user)
 {
 	heaps_open();
+	process->pieces++;
 	if (align < PIECE_ALIGN)
 		align = PIECE_ALIGN;
 	return bytes + align >= BIG_BYTES / 2 ? big_allocate(process, bytes, align, user)
@@ -104,9 +118,11 @@ void *process_allocate(struct process *process, size_t bytes, size_t align, cons
 static void big_free(struct piece *piece)
 {
 	assert(piece->order == BIG);
+	kernel.processes[piece->before].pieces--;
 	piece->order = BIG_FREED;
 	memset(piece + 1, FREED,
 	       piece->bytes < ROOM_PAGE_BYTES ? piece->bytes : ROOM_PAGE_BYTES);
+	ASAN_POISON_MEMORY_REGION(piece + 1, piece->bytes);
 }
 
 bool process_free(void *memory)
@@ -119,11 +135,14 @@ bool process_free(void *memory)
 	}
 	struct process *process =
 		&kernel.processes[((uint8_t *)memory - heaps) / HEAP_BYTES];
+	process->pieces--;
 	struct piece piece = *piece_of(memory);
 	uint8_t *place = (uint8_t *)memory - piece.before;
+	ASAN_UNPOISON_MEMORY_REGION(place, UINT64_C(1) << piece.order);
 	memset(place, FREED, UINT64_C(1) << piece.order);
 	memcpy(place, &process->free_pieces[piece.order], sizeof(void *));
 	process->free_pieces[piece.order] = place;
+	ASAN_POISON_MEMORY_REGION(place, UINT64_C(1) << piece.order);
 	return true;
 }
 
@@ -136,7 +155,9 @@ void process_memory_reset(struct process *process)
 		return;
 	while ((node = list_take_first(&process->rooms)) != NULL)
 		room_give(list_item(node, struct room, link));
+	ASAN_POISON_MEMORY_REGION(process->heap, process->small_bytes);
 	process->small_bytes = 0;
+	process->pieces = process->pieces_before = 0;
 	memset(process->free_pieces, 0, sizeof(process->free_pieces));
 }
 

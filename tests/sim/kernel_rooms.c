@@ -1,5 +1,6 @@
 /* tests/sim/kernel_rooms.c: whole pages that are used again and again. */
 #include "tests/sim/kernel_rooms.h"
+#include "tests/sim/kernel_sanitizer.h"
 #include "tests/sim/kernel_wraps.h"
 
 #include <assert.h>
@@ -90,6 +91,7 @@ static struct room *room_make(uint64_t pages, const void *user)
 	rooms_bytes += (pages + 1) * ROOM_PAGE_BYTES;
 	assert(pages <= PAGES_MAX && rooms_bytes <= ROOMS_BYTES);
 	*room = (struct room){ .pages = pages, .user = user };
+	ASAN_POISON_MEMORY_REGION(room + 1, ROOM_PAGE_BYTES - sizeof(*room) - ROOM_END_BYTES);
 	return room;
 }
 
@@ -106,6 +108,7 @@ struct room *room_take(uint64_t bytes, const void *user)
 		if (room->pages != pages || room->user != user)
 			continue;
 		list_remove(list, node);
+		ASAN_UNPOISON_MEMORY_REGION(room_bytes(room), room->pages * ROOM_PAGE_BYTES);
 		room_clear(room);
 		return room;
 	}
@@ -114,5 +117,6 @@ struct room *room_take(uint64_t bytes, const void *user)
 
 void room_give(struct room *room)
 {
+	ASAN_POISON_MEMORY_REGION(room_bytes(room), room->pages * ROOM_PAGE_BYTES);
 	list_prepend(list_for(room->pages, room->user), &room->link);
 }

@@ -11,7 +11,9 @@
 
 #define ROOM_PAGE_BYTES UINT64_C(4096)
 
-/* In the page before its own ones; the end of that page is free for who takes it. */
+#define ROOM_END_BYTES 16u
+
+/* In the page before its own ones; the last ROOM_END_BYTES of that page are its user's. */
 struct room {
 	struct list_node link; /* the owner's, or of free ones */
 	uint64_t pages;

@@ -1,5 +1,6 @@
 /* tests/sim/kernel_task.c: tasks as coroutines, the clock, and who runs next. */
 #include "tests/sim/kernel.h"
+#include "tests/sim/kernel_sanitizer.h"
 #include "tests/sim/kernel_wraps.h"
 
 #include <assert.h>
@@ -8,12 +9,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define STACK_BYTES (UINT64_C(512) << 10)
+#define STACK_BYTES (STACK_FACTOR * (UINT64_C(512) << 10))
 #define WALL_US (UINT64_C(1800000000) * SECOND_US)
 #define CLOCK_START_US (UINT64_C(1000) * SECOND_US)
 
 struct kernel kernel;
 static void *main_stack_pointer;
+/* For the sanitizer: of the stack that main() has. */
+static const void *main_stack;
+static size_t main_stack_bytes;
 
 /* Saves what a call must keep, and goes on where the other stack left off. */
 void task_switch(void **out_from, void *to);
@@ -119,8 +123,12 @@ void kernel_enter_process(struct process *process)
 static void task_leave(void)
 {
 	struct task *task = kernel.task;
+	void *fake = NULL;
 
+	__sanitizer_start_switch_fiber(task->state == TASK_FREE ? NULL : &fake, main_stack,
+				       main_stack_bytes);
 	task_switch(&task->stack_pointer, main_stack_pointer);
+	__sanitizer_finish_switch_fiber(fake, NULL, NULL);
 }
 
 /* The first frame of a task. */
@@ -128,6 +136,7 @@ static void task_begin(void)
 {
 	struct task *task = kernel.task;
 
+	__sanitizer_finish_switch_fiber(NULL, &main_stack, &main_stack_bytes);
 	(void)task->work(task->argument);
 	task->state = TASK_FREE;
 	task->number++;
@@ -150,6 +159,8 @@ struct task *task_start(struct process *process, void *(*work)(void *argument), 
 		task->stack = __real_mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE,
 					  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	assert(task->stack != MAP_FAILED);
+	/* One that was killed left its frames' marks. */
+	ASAN_UNPOISON_MEMORY_REGION(task->stack, STACK_BYTES);
 	/* Behind the saved words the stack is as a call has it: 8 off a multiple of 16. */
 	uint64_t *top = (uint64_t *)(task->stack + STACK_BYTES) - 2 - SAVED_WORDS - 2;
 	memset(top, 0, (SAVED_WORDS + 2) * sizeof(*top));
@@ -219,12 +230,16 @@ void process_exit(void)
 
 static void task_resume(struct task *task)
 {
+	void *fake = NULL;
+
 	assert(kernel.task == NULL);
 	kernel.task = task;
 	kernel.process = task->process;
 	kernel.resumes++;
 	kernel_note((uint64_t)(task - kernel.tasks), kernel.now_us);
+	__sanitizer_start_switch_fiber(&fake, task->stack, STACK_BYTES);
 	task_switch(&main_stack_pointer, task->stack_pointer);
+	__sanitizer_finish_switch_fiber(fake, NULL, NULL);
 	kernel.task = NULL;
 	kernel.process = NULL;
 	kernel.now_us += 1 + kernel_below(kernel.speed_us);
