@@ -97,8 +97,9 @@ class Reread(encrypted.Case):
     # ---- memory ----
 
     def memory_has(self, cache, needles):
-        """Which of these byte strings lie in memory that the daemon can write to, arenas and windows aside."""
-        found = set()
+        """{name: the mapping's first address} of these byte strings, in memory that the daemon can write to, arenas and
+        windows aside."""
+        found = {}
         with open(f'/proc/{cache.process.pid}/maps', encoding='ascii') as maps, \
                 open(f'/proc/{cache.process.pid}/mem', 'rb', buffering=0) as memory:
             for line in maps:
@@ -111,7 +112,7 @@ class Reread(encrypted.Case):
                     content = memory.read(end - start)
                 except OSError:
                     continue
-                found |= {name for name, needle in needles.items() if needle in content}
+                found.update({name: span.split('-')[0] for name, needle in needles.items() if needle in content})
         return found
 
     def life_keys(self, cache, key):
@@ -139,13 +140,21 @@ class Reread(encrypted.Case):
         before = self.memory_has(cache, needles)
         self.assertIn('data key', before)
         self.assertEqual(len([name for name in before if name.startswith('life')]), 1, before)
-        self.assertFalse(before & {'hexadecimal', 'bytes'})
+        self.assertFalse(before.keys() & {'hexadecimal', 'bytes'})
+        self.assert_is_kept(cache, before['data key'])
         self.keys(cache, f'new:{TWOS}\n')
         self.reload(cache)
         self.store(cache, 'more')
-        self.assertEqual(self.memory_has(cache, needles), set())
+        self.assertEqual(self.memory_has(cache, needles), {})
         new = data_key(f'new:{TWOS}')
-        self.assertEqual(self.memory_has(cache, {'data key': new}), {'data key'})
+        self.assert_is_kept(cache, self.memory_has(cache, {'data key': new})['data key'])
+
+    def assert_is_kept(self, cache, start):
+        """Locked, in no core, in no child."""
+        with open(f'/proc/{cache.process.pid}/smaps', encoding='ascii') as smaps:
+            mapping = smaps.read().partition(f'\n{start}-')[2]
+        flags = mapping.partition('VmFlags:')[2].partition('\n')[0].split()
+        self.assertLessEqual({'lo', 'dd', 'dc'}, set(flags))
 
 
 class Volume:
