@@ -1,5 +1,6 @@
-/* tests/sim/keys.c: what a node's operator does about encryption between its lives: turns it on and
- * off, and writes the tenants' key files anew. And what must not stand on its disks. */
+/* tests/sim/keys.c: what a node's operator does about encryption: between its lives he turns it on
+ * and off, and also during one he writes the tenants' key files anew. And what must not stand on
+ * its disks. */
 #include "tests/sim/kernel_files.h"
 #include "tests/sim/model.h"
 #include "tests/sim/node.h"
@@ -59,6 +60,15 @@ void node_keys_set(struct node *node)
 		if (node->keys[i].count == 0 || kernel_below(100) < node->shape.key_change_percent)
 			keys_rotate(node, i);
 	}
+}
+
+void node_keys_change(struct node *node)
+{
+	for (unsigned i = 0; i < node->shape.tenants; i++)
+		if (node->settings.tenants[i].key_file[0] != '\0' && kernel_below(2) == 0) {
+			keys_rotate(node, i);
+			sim_tell("keys: tenant %u has %u in its file", i, node->keys[i].count);
+		}
 }
 
 bool node_is_in_clear(const struct node *node)

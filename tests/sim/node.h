@@ -111,6 +111,8 @@ void node_failpoint_disarm(void);
 
 /* Before a life: what it enciphers with. */
 void node_keys_set(struct node *node);
+/* Other keys in the files of the life that runs, which reads them with its settings. */
+void node_keys_change(struct node *node);
 /* Whether a block of an engine can be read on a disk, though no life wrote in the clear. */
 bool node_is_in_clear(const struct node *node);
 

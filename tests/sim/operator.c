@@ -283,6 +283,8 @@ static void reload(struct operator *operator)
 
 		if (below(operator, 5) > 0)
 			settings_file_change(operator->node, &operator->random);
+		if (below(operator, 2) == 0)
+			node_keys_change(operator->node);
 		if (is_signal)
 			node_hang_up(operator->node);
 		if (!is_signal || below(operator, 3) == 0)
