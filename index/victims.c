@@ -268,6 +268,44 @@ static bool run_steal(struct cache *cache, const struct want *want, uint64_t tou
 	return false;
 }
 
+/* Whether all its slots are quarantined, and nobody holds one. */
+static bool extent_is_bad(const struct cache *cache, const struct extent *extent)
+{
+	const struct slot_table *table = &cache->tables[extent->class->tier];
+
+	if (extent->pins > 0 || extent->is_retired)
+		return false;
+	for (uint32_t chunk = extent->first_chunk; chunk != CHUNK_NONE;
+	     chunk = table->chunks[chunk].next)
+		for (uint32_t i = 0; i < CHUNK_SLOTS; i++) {
+			if (table->chunks[chunk].first_ordinal + i >= extent->slots_count)
+				break;
+			if (table->slots[chunk * CHUNK_SLOTS + i].state != SLOT_BAD)
+				return false;
+		}
+	return true;
+}
+
+/* Where a share has nothing left but quarantined slots, an extent of them is given out anew: a sick
+ * device is fenced for what it does to new blocks, and a sound one must not stay empty for ever. */
+static bool bad_extent_renew(struct cache *cache, struct class *class)
+{
+	const struct area *area = class->share->area;
+
+	for (uint32_t unit = 0; class->slots[SLOT_BAD] > 0 && unit < area->units_count; unit++) {
+		struct extent *extent = &area->extents[unit];
+
+		if (area->unit_extent[unit] != unit || extent->class != class ||
+		    !extent_is_bad(cache, extent))
+			continue;
+		uint32_t units_count = extent->units_count;
+		extent_give(cache, extent);
+		extent_assign(cache, class, unit, units_count);
+		return true;
+	}
+	return false;
+}
+
 int want_slot(struct cache *cache, struct want *want, uint32_t *out_slot)
 {
 	struct class *class = want->class;
@@ -279,7 +317,8 @@ int want_slot(struct cache *cache, struct want *want, uint32_t *out_slot)
 		slot = free_list_next(class);
 	if (slot == SLOT_NONE) {
 		uint32_t victim = victim_find(cache, want, &is_parent, &touched);
-		if (!run_steal(cache, want, touched, victim == SLOT_NONE)) {
+		if (!run_steal(cache, want, touched, victim == SLOT_NONE) &&
+		    (victim != SLOT_NONE || !bad_extent_renew(cache, class))) {
 			if (victim == SLOT_NONE)
 				return is_parent && want->leaving == 0 ? -ECHILD : -EAGAIN;
 			uint32_t entry = slot_at(cache, class->tier, victim)->entry;
