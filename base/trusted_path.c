@@ -119,6 +119,10 @@ static int way_check(const char *path, mode_t refused, struct error *error)
 	do {
 		result = walk_step(&walk, error);
 	} while (result > 0);
+	/* Who set the path looks for it as he wrote it. */
+	if (result == -ENOENT)
+		return error_set(error, result, "%.120s: %s%s", path, strerror(ENOENT),
+				 error_advice(result));
 	return result;
 }
 
