@@ -205,6 +205,7 @@ static void a_word_that_the_engine_writes_starts_our_copy(void **unused)
 	assert_int_equal(device_import_handle(&rig.device, &engine.handle, 0, ENGINE_BYTES,
 					      &memory, &rig.error), 0);
 	engine_write_word(&engine, 4);
+	uint64_t before = rig_control->bytes[COPY_STORE];
 	rectangle = (struct copy_rectangle){ .device = memory.address + 4096, .host = rig.host,
 					     .bytes = 4096, .rows = 1 };
 	assert_int_equal(device_word_wait(&rig.device, DEVICE_STORE_BULK, memory.address, 5,
@@ -213,7 +214,8 @@ static void a_word_that_the_engine_writes_starts_our_copy(void **unused)
 	assert_int_equal(device_mark_set(&rig.device, DEVICE_STORE_BULK, &mark, &rig.error), 0);
 	copy(&rig, DEVICE_STORE_URGENT, memory.address + 8192, rig.host + 8192, 4096);
 	assert_int_equal(device_mark_check(&rig.device, mark, &rig.error), 0);
-	assert_int_equal(rig.host[1] | rig.host[2] | rig.host[3], 0);
+	/* Not a look at the bytes: no sanitizer sees that the engine's word comes between. */
+	assert_int_equal(rig_control->bytes[COPY_STORE], before + 4096);
 	engine_write_word(&engine, 5);
 	assert_int_equal(rig_wait(&rig, mark), 1);
 	for (uint64_t n = 0; n < 4096; n++)

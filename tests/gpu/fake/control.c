@@ -69,6 +69,11 @@ static bool is_sticky(int error)
 		error != GPU_HOST_ALREADY_REGISTERED && error != GPU_HOST_NOT_REGISTERED);
 }
 
+bool fake_is_poisoned(void)
+{
+	return poison != 0;
+}
+
 void fake_poison(int error)
 {
 	int none = 0;

@@ -55,6 +55,7 @@ void fake_path(char *path, size_t bytes, const char *name);
 /* Counts a call; the error with which it must fail, or 0. `needs_context`: 201 without one. */
 int fake_enter(enum fake_call call, bool needs_context);
 void fake_poison(int error);
+bool fake_is_poisoned(void);
 bool fake_is_leaving(void); /* the process ends: streams let go */
 /* A short sleep, between two looks at what another process or thread will change. */
 void fake_pause(void);

@@ -27,7 +27,9 @@ static void event_release(struct event *event)
 static void op_end(struct op *op)
 {
 	if (op->kind == OP_RECORD) {
-		op->event->done = op->value;
+		/* Behind an error that poisons nothing is ever done. */
+		if (!fake_is_poisoned())
+			op->event->done = op->value;
 		event_release(op->event);
 	}
 	if (op->out_done != NULL)
