@@ -43,8 +43,13 @@ static void no_more_than_two_chunks_a_direction_are_in_the_devices_hands(void **
 	(void)unused;
 	scene_open(NULL, COPY_BATCH);
 	scene_stall(true);
-	move_submit(move_make(0, COPY_STORE, 16));
-	move_submit(move_make(1, COPY_LOAD, 16));
+	struct move *store = move_make(0, COPY_STORE, 16), *load = move_make(1, COPY_LOAD, 16);
+	for (uint32_t n = 0; n < 16; n++) { /* no block is read and written */
+		store->blocks[n].number = 2 * n;
+		load->blocks[n].number = 2 * n + 1;
+	}
+	move_submit(store);
+	move_submit(load);
 	for (unsigned n = 0; n < 100; n++)
 		scene_step();
 	assert_int_equal(scene.rig.device.copies_started, 2 * TRANSFER_CHUNKS_MAX);
