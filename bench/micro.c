@@ -14,10 +14,11 @@
 #include <string.h>
 
 #define RESTART_BLOCKS 1000000u
+#define INDEX_BLOCKS 10000000u
 
 struct micro_options {
 	const char *kvtierd, *directory, *json, *only;
-	uint64_t pairs, restart_blocks;
+	uint64_t pairs, restart_blocks, index_blocks;
 };
 
 static const struct option_row rows[] = {
@@ -35,6 +36,9 @@ static const struct option_row rows[] = {
 	  offsetof(struct micro_options, pairs), MEASURE_PAIRS_MIN, MEASURE_PAIRS_MAX - 1, false },
 	{ "restart-blocks", OPTION_COUNT, "N", "blocks of the restart (default 1000000)",
 	  offsetof(struct micro_options, restart_blocks), 1000, 100000000, false },
+	{ "index-blocks", OPTION_COUNT, "N",
+	  "blocks of the index that lookups are measured in (default 10000000)",
+	  offsetof(struct micro_options, index_blocks), 1000000, 100000000, false },
 };
 
 static int nvme_1m(struct micro *micro, struct error *error)
@@ -116,7 +120,8 @@ int micro_command(int argc, char **argv)
 	static struct micro micro;
 	struct micro_options chosen = { .directory = "/tmp",
 					.pairs = MEASURE_PAIRS_MIN,
-					.restart_blocks = RESTART_BLOCKS };
+					.restart_blocks = RESTART_BLOCKS,
+					.index_blocks = INDEX_BLOCKS };
 	struct error error;
 	char command[300];
 	int result = options_parse(&options, &chosen, argc, argv, &error);
@@ -134,6 +139,7 @@ int micro_command(int argc, char **argv)
 	micro.kvtierd = chosen.kvtierd;
 	micro.pairs = chosen.pairs;
 	micro.restart_blocks = chosen.restart_blocks;
+	micro.index_blocks = chosen.index_blocks;
 	snprintf(micro.directory, sizeof(micro.directory), "%.150s/kvtier-micro-XXXXXX",
 		 chosen.directory);
 	if (mkdtemp(micro.directory) == NULL) {

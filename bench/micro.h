@@ -18,6 +18,7 @@ struct micro {
 	char directory[200]; /* ours, made and removed by micro_command() */
 	uint64_t pairs;
 	uint64_t restart_blocks;
+	uint64_t index_blocks; /* of the index that lookups are measured in */
 	const char *encryption; /* of daemons that are started from now on; NULL: off */
 	struct measures measures;
 };
@@ -58,7 +59,8 @@ int64_t micro_engine_move(struct micro_engine *engine, bool is_store, uint64_t i
 			  uint64_t count);
 /* A counter of the daemon's status by its name, or 0. */
 uint64_t micro_engine_count(struct micro_engine *engine, const char *name);
-/* Waits until nothing is left to be written down. */
+/* Waits until nothing is left to be written down, the catalogue's records with it: a kill then
+ * loses nothing. */
 must_check int micro_engine_settle(struct micro_engine *engine, struct error *error);
 /* Seconds since some point. */
 double micro_now(void);

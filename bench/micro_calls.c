@@ -4,6 +4,7 @@
 
 #include "bench/payload.h"
 #include "daemon/server.h"
+#include "daemon/threads.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -21,7 +22,6 @@
 #define CALLS_A_SAMPLE 2000u
 #define PING_BYTES (sizeof(struct frame_lookup) + sizeof(struct frame_keys) + FRAME_HASH_BYTES)
 #define PONG_BYTES (sizeof(struct frame_found) + sizeof(struct frame_run) + 1)
-#define INDEX_ENTRIES UINT64_C(10000000)
 #define LOOKUP_KEYS 8192u
 #define LOOKUP_SAMPLES 31u
 #define SLOT_BYTES 8192u
@@ -166,10 +166,13 @@ int micro_call(struct micro *micro, struct error *error)
 	return result;
 }
 
-/* ---- the daemon's own code in this process, over an index of 10 million entries ---- */
+/* ---- the daemon's own code in this process, over a large index ---- */
 
 struct big {
 	struct daemon *daemon;
+	struct threads threads; /* canaries go through mills, and the end waits for them */
+	bool has_threads;
+	uint64_t entries;
 	struct session *session;
 	int fd; /* the client's end */
 	uint32_t space;
@@ -241,7 +244,7 @@ static int engine_say(struct big *big, struct error *error)
 }
 
 /* As a restart fills it: extents, then READY slots. */
-static int index_fill(struct big *big, uint64_t entries)
+static int index_fill(struct big *big)
 {
 	struct cache *cache = big->daemon->cache;
 	uint64_t slots_a_unit = UNIT_BYTES / SLOT_BYTES;
@@ -249,7 +252,7 @@ static int index_fill(struct big *big, uint64_t entries)
 	uint32_t slot;
 	int result = 0;
 
-	for (uint64_t i = 0; result == 0 && i < entries; i++) {
+	for (uint64_t i = 0; result == 0 && i < big->entries; i++) {
 		uint64_t unit = i / slots_a_unit;
 		struct cache_extent extent = { .tenant = big->daemon->tenants[0].handle,
 					       .first_unit = (uint32_t)unit,
@@ -279,8 +282,9 @@ static int index_fill(struct big *big, uint64_t entries)
 }
 
 /* A daemon that was opened for a tiny node gets an index for a large one. */
-static int index_replace(struct big *big, uint64_t entries, struct error *error)
+static int index_replace(struct big *big, struct error *error)
 {
+	uint64_t entries = big->entries;
 	struct daemon *daemon = big->daemon;
 	uint32_t units = (uint32_t)((entries + UNIT_BYTES / SLOT_BYTES - 1) /
 				    (UNIT_BYTES / SLOT_BYTES));
@@ -311,8 +315,8 @@ static int index_replace(struct big *big, uint64_t entries, struct error *error)
 	return result;
 }
 
-/* One lookup of LOOKUP_KEYS keys of `entries`, all hits: nanoseconds of the loop's CPU a key. */
-static double keys_sample(struct big *big, uint64_t entries, uint64_t seed, uint64_t lease_us)
+/* One lookup of LOOKUP_KEYS keys of big->entries, all hits: nanoseconds of the loop's CPU a key. */
+static double keys_sample(struct big *big, uint64_t seed, uint64_t lease_us)
 {
 	static struct {
 		struct frame_lookup head;
@@ -338,7 +342,7 @@ static double keys_sample(struct big *big, uint64_t entries, uint64_t seed, uint
 			uint64_t mixed = (seed * LOOKUP_KEYS + part * FRAME_KEYS_MAX + i) *
 					 UINT64_C(0x9e3779b97f4a7c15);
 
-			payload_hash((mixed >> 20) % entries, frame.hashes[i]);
+			payload_hash((mixed >> 20) % big->entries, frame.hashes[i]);
 		}
 		seconds += serve_one(big, &frame, sizeof(frame), FRAME_LOOKUP,
 				     part == LOOKUP_KEYS / FRAME_KEYS_MAX - 1 ? FRAME_LAST : 0);
@@ -367,6 +371,9 @@ static int big_open(struct big *big, struct micro *micro, struct error *error)
 		result = settings_finish(&settings, error);
 	if (result == 0)
 		result = daemon_create(&big->daemon, &settings, NULL, error);
+	if (result == 0)
+		result = threads_start(&big->threads, big->daemon, error);
+	big->has_threads = result == 0;
 	while (result == 0 && big->daemon->phase == DAEMON_RESTORING)
 		daemon_step(big->daemon);
 	if (result == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds) < 0)
@@ -383,12 +390,15 @@ static void big_close(struct big *big)
 {
 	if (big->daemon == NULL)
 		return;
-	close(big->fd);
+	if (big->fd >= 0)
+		close(big->fd);
 	daemon_stop(big->daemon);
-	while (!daemon_is_drained(big->daemon)) {
+	while (big->has_threads && !daemon_is_drained(big->daemon)) {
 		daemon_step(big->daemon);
 		server_step(big->daemon, 0);
 	}
+	if (big->has_threads)
+		threads_stop(&big->threads);
 	daemon_destroy(big->daemon);
 }
 
@@ -399,7 +409,7 @@ static int keys_measure(struct micro *micro, struct big *big, const char *name, 
 	struct measure *measure;
 
 	for (unsigned i = 0; i < LOOKUP_SAMPLES; i++) {
-		samples[i] = keys_sample(big, INDEX_ENTRIES, i + 1, lease_us);
+		samples[i] = keys_sample(big, i + 1, lease_us);
 		if (isnan(samples[i]))
 			return error_set(error, -EIO, "a lookup of keys that are all there missed");
 	}
@@ -414,18 +424,18 @@ static int keys_measure(struct micro *micro, struct big *big, const char *name, 
 
 int micro_lookup(struct micro *micro, struct error *error)
 {
-	struct big big = { .fd = -1 };
+	struct big big = { .fd = -1, .entries = micro->index_blocks };
 	int result = big_open(&big, micro, error);
 
 	if (result == 0)
-		result = index_replace(&big, INDEX_ENTRIES, error);
+		result = index_replace(&big, error);
 	if (result == 0)
 		result = engine_say(&big, error);
-	if (result == 0 && index_fill(&big, INDEX_ENTRIES) < 0)
+	if (result == 0 && index_fill(&big) < 0)
 		result = error_set(error, -EIO, "the index could not be filled");
 	if (result == 0) {
 		measures_add(&micro->measures, "index_bytes_block",
-			     (double)cache_memory_bytes(big.daemon->cache) / INDEX_ENTRIES, "bytes",
+			     (double)cache_memory_bytes(big.daemon->cache) / (double)big.entries, "bytes",
 			     MEASURE_LOWER)
 			->goal = 160;
 		result = keys_measure(micro, &big, "lookup_ns_key", 0, 80, error);

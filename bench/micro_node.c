@@ -271,8 +271,11 @@ int micro_engine_settle(struct micro_engine *engine, struct error *error)
 		if (result < 0)
 			return error_set(error, result, "no statistics: %s",
 					 kvtier_strerror(result));
+		bool has_catalog = strstr(text, "\"catalog_pending\":") != NULL;
+
 		if (strstr(text, "\"pending_down\":0,") != NULL &&
-		    strstr(text, "\"moves\":0,") != NULL)
+		    strstr(text, "\"moves\":0,") != NULL &&
+		    (!has_catalog || strstr(text, "\"catalog_pending\":0,") != NULL))
 			return 0;
 		pause_shortly();
 	}
