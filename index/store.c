@@ -102,28 +102,51 @@ static void slot_begin(struct cache *cache, const struct want *want, uint32_t sl
 	copy_join(cache, want->entry, class->tier, slot);
 }
 
-/* The larger share has the home; a copy that was begun stays where it was begun, or its shards
- * would never meet. */
-static enum tier_id home_tier(const struct cache *cache, const struct cache_new *block,
-			      uint32_t entry)
+/* The larger share. */
+static enum tier_id home_by_size(const struct cache *cache, const struct cache_new *block)
 {
 	const struct tenant *tenant = &cache->tenants[cache->spaces[block->space].tenant];
 	uint64_t slots[TIERS];
 
 	for (unsigned tier = 0; tier < TIERS; tier++)
 		slots[tier] = share_slots_max(&tenant->shares[tier], block->slot_bytes);
-	if (entry != ENTRY_NONE) {
-		const struct entry *seen = &cache->entries[entry];
-		bool is_in_cpu = seen->copy[TIER_CPU] != SLOT_NONE;
-		bool is_in_nvme = seen->copy[TIER_NVME] != SLOT_NONE;
-		if (is_in_cpu && !is_in_nvme && slots[TIER_CPU] > 0)
-			return TIER_CPU;
-		if (is_in_nvme && !is_in_cpu && slots[TIER_NVME] > 0)
-			return TIER_NVME;
-	}
 	if (block->lower_wanted && slots[TIER_NVME] > slots[TIER_CPU])
 		return TIER_NVME;
 	return slots[TIER_CPU] > 0 ? TIER_CPU : TIERS;
+}
+
+/* A copy that was begun stays where it was begun, or its shards would never meet. */
+static enum tier_id home_tier(const struct cache *cache, const struct cache_new *block,
+			      uint32_t entry)
+{
+	const struct tenant *tenant = &cache->tenants[cache->spaces[block->space].tenant];
+
+	for (unsigned tier = 0; entry != ENTRY_NONE && tier < TIERS; tier++) {
+		const uint32_t *copy = cache->entries[entry].copy;
+
+		if (copy[tier] != SLOT_NONE && copy[TIERS - 1 - tier] == SLOT_NONE &&
+		    share_slots_max(&tenant->shares[tier], block->slot_bytes) > 0)
+			return tier;
+	}
+	return home_by_size(cache, block);
+}
+
+/*
+ * The tier where some shards of a block lie may be too small for the others: what is left there of
+ * a copy that was whole nowhere, as the other tier let its shards go one by one. Such a part is no
+ * use to anybody, so it goes, and the block begins anew where there is more room. False: there is
+ * no such part, or somebody uses it.
+ */
+static bool part_drop(struct cache *cache, const struct cache_new *block, uint32_t entry)
+{
+	enum tier_id begun = home_tier(cache, block, entry);
+
+	if (entry == ENTRY_NONE || begun == home_by_size(cache, block) ||
+	    cache_copy_is_whole(cache, entry, begun) ||
+	    !copy_is_idle(cache, begun, cache->entries[entry].copy[begun]))
+		return false;
+	cache_entry_drop(cache, entry);
+	return true;
 }
 
 /* What is there of this very shard: CACHE_PRESENT, CACHE_ATTACHED, or CACHE_ADMISSIONS for nothing.
@@ -171,6 +194,21 @@ static enum cache_admission admission_of(int result)
 				   : CACHE_REFUSED_FULL;
 }
 
+/* Of an admitted block, whose entry is new. */
+static bool entry_begin(struct cache *cache, const struct cache_new *block, struct want *want)
+{
+	want->entry = entry_take_for(cache, block, want);
+	if (want->entry == ENTRY_NONE)
+		return false;
+	struct entry *entry = &cache->entries[want->entry];
+	entry->route_key = block->route_key;
+	entry->tokens = block->tokens;
+	entry->epoch = block->epoch;
+	entry->shards_count = block->shards_count;
+	entry_set_parent(cache, want->entry, want->parent);
+	return true;
+}
+
 /* The parts of admission that change something: the key is wanted, and its parent is where it must
  * be. */
 static enum cache_admission block_admit(struct cache *cache, const struct cache_new *block,
@@ -184,22 +222,12 @@ static enum cache_admission block_admit(struct cache *cache, const struct cache_
 		return CACHE_REFUSED_SIZE;
 	int result = class_get(cache, cache->spaces[block->space].tenant, home, block->slot_bytes,
 			       &want.class);
+	if (result == 0)
+		result = want_slot(cache, &want, &slot);
 	if (result < 0)
 		return admission_of(result);
-	result = want_slot(cache, &want, &slot);
-	if (result < 0)
-		return admission_of(result);
-	if (want.entry == ENTRY_NONE) {
-		want.entry = entry_take_for(cache, block, &want);
-		if (want.entry == ENTRY_NONE)
-			return CACHE_REFUSED_FULL;
-		struct entry *entry = &cache->entries[want.entry];
-		entry->route_key = block->route_key;
-		entry->tokens = block->tokens;
-		entry->epoch = block->epoch;
-		entry->shards_count = block->shards_count;
-		entry_set_parent(cache, want.entry, parent);
-	}
+	if (want.entry == ENTRY_NONE && !entry_begin(cache, block, &want))
+		return CACHE_REFUSED_FULL;
 	/* The oldest of its shards' epochs: a floor above it forgets them all. */
 	if (cache->entries[want.entry].epoch > block->epoch)
 		cache->entries[want.entry].epoch = block->epoch;
@@ -240,6 +268,10 @@ enum cache_admission cache_admit(struct cache *cache, const struct cache_new *bl
 	if (block->parent != NULL && block->parent_required && parent == ENTRY_NONE)
 		return CACHE_REFUSED_PARENT;
 	enum cache_admission admission = block_admit(cache, block, parent, &entry);
+	if (admission != CACHE_ADMITTED && part_drop(cache, block, entry)) {
+		entry = ENTRY_NONE;
+		admission = block_admit(cache, block, parent, &entry);
+	}
 	if (admission == CACHE_ADMITTED)
 		*out_entry = entry;
 	return admission;

@@ -119,6 +119,56 @@ static void the_larger_tier_is_home_unless_it_takes_nothing_now(void **unused)
 	rig_finish(&rig);
 }
 
+/* A READY slot of a shard in the other tier than its home. */
+static void shard_lower(struct rig *rig, uint64_t number, unsigned shard)
+{
+	uint32_t slot;
+
+	assert_int_equal(cache_slot_take(rig->cache, rig_entry(rig, number), TIER_NVME, shard,
+					 RIG_SLOT_BYTES, ENTRY_NONE, &slot, NULL),
+			 0);
+	assert_true(cache_slot_ready(rig->cache, TIER_NVME, slot));
+}
+
+static void shards_store(struct rig *rig, uint64_t number, uint64_t parent, unsigned first)
+{
+	for (unsigned shard = first; shard < 2; shard++) {
+		uint32_t entry;
+
+		assert_int_equal(rig_admit_shard(rig, number, parent, shard, 2, &entry),
+				 CACHE_ADMITTED);
+		assert_true(cache_slot_ready(rig->cache, TIER_CPU,
+					     cache_copy_slot(rig->cache, entry, TIER_CPU, shard)));
+	}
+}
+
+/* Block 3's shard 1 went down and its slot in cpu to others; nvme is too small for the whole
+ * chain. */
+static void a_part_of_a_block_does_not_keep_the_block_from_the_larger_tier(void **unused)
+{
+	struct rig rig;
+	uint32_t entry;
+
+	(void)unused;
+	rig_init(&rig, 2, 1, 4);
+	shards_store(&rig, 1, 0, 0);
+	shards_store(&rig, 2, 1, 0);
+	shards_store(&rig, 3, 2, 1);
+	shard_lower(&rig, 3, 1);
+	cache_slot_drop(rig.cache, TIER_CPU,
+			cache_copy_slot(rig.cache, rig_entry(&rig, 3), TIER_CPU, 1));
+	shard_lower(&rig, 2, 0);
+	shard_lower(&rig, 1, 0);
+	shard_lower(&rig, 1, 1);
+	assert_int_equal(rig_admit_shard(&rig, 3, 2, 0, 2, &entry), CACHE_ADMITTED);
+	assert_true(cache_slot_ready(rig.cache, TIER_CPU,
+				     cache_copy_slot(rig.cache, entry, TIER_CPU, 0)));
+	assert_int_equal(cache_copy_slot(rig.cache, entry, TIER_NVME, 1), SLOT_NONE);
+	shards_store(&rig, 3, 2, 1);
+	assert_true(rig_has(&rig, 3));
+	rig_finish(&rig);
+}
+
 static void a_dirty_victim_stays_readable_until_it_is_written_down(void **unused)
 {
 	struct rig rig;
@@ -430,6 +480,7 @@ int main(void)
 		cmocka_unit_test(one_held_shard_keeps_the_whole_copy),
 		cmocka_unit_test(a_store_of_what_is_there_or_under_way_is_told_so),
 		cmocka_unit_test(the_larger_tier_is_home_unless_it_takes_nothing_now),
+		cmocka_unit_test(a_part_of_a_block_does_not_keep_the_block_from_the_larger_tier),
 		cmocka_unit_test(a_dirty_victim_stays_readable_until_it_is_written_down),
 		cmocka_unit_test(a_clean_block_behind_a_dirty_one_goes_at_once),
 		cmocka_unit_test(a_lost_lower_copy_is_not_written_a_second_time),
