@@ -341,6 +341,8 @@ void extent_clear(struct cache *cache, struct extent *extent);
 void extent_give(struct cache *cache, struct extent *extent);
 /* Gives back a retired extent once nobody uses it. */
 void extent_settle(struct cache *cache, struct extent *extent);
+/* Whether so many free units lie one behind the other on a device that is not fenced. */
+bool area_has_free_run(struct area *area, uint32_t units_count);
 /* Takes a free run of units for the class; false: the share or the area has none. */
 bool extent_take_free(struct cache *cache, struct class *class);
 

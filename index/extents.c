@@ -393,6 +393,14 @@ static uint32_t device_find_free(struct area *area, unsigned device, uint32_t un
 	return UNIT_NONE;
 }
 
+bool area_has_free_run(struct area *area, uint32_t units_count)
+{
+	for (unsigned device = 0; device < area->devices_count; device++)
+		if (device_find_free(area, device, units_count) != UNIT_NONE)
+			return true;
+	return false;
+}
+
 bool extent_take_free(struct cache *cache, struct class *class)
 {
 	struct share *share = class->share;

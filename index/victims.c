@@ -178,32 +178,48 @@ static void run_take(struct cache *cache, struct class *class, const struct run 
 	extent_assign(cache, class, run->first_unit, class->extent_units);
 }
 
-/* The coldest extent of other classes that may go, or NULL. */
-static struct extent *extent_find_coldest(const struct class *class)
+/* Where everything has gone, nobody loses anything. */
+static uint64_t extent_age(const struct extent *extent)
+{
+	return extent->slots_used > 0 ? extent->last_touched : 0;
+}
+
+/* The coldest extent of other classes that may go, or NULL; how many units those have that are
+ * older than `older_than`. */
+static struct extent *extent_find_coldest(const struct class *class, uint64_t older_than,
+					  uint64_t *out_units)
 {
 	const struct area *area = class->share->area;
 	struct extent *coldest = NULL;
 
+	*out_units = 0;
 	for (uint32_t unit = 0; unit < area->units_count; unit++) {
 		const struct extent *seen;
 
-		if (area->unit_extent[unit] == unit && unit_may_go(class, unit, &seen) &&
-		    seen != NULL && (coldest == NULL || seen->last_touched < coldest->last_touched))
+		if (area->unit_extent[unit] != unit || !unit_may_go(class, unit, &seen) ||
+		    seen == NULL || extent_age(seen) >= older_than)
+			continue;
+		*out_units += seen->units_count;
+		if (coldest == NULL || extent_age(seen) < extent_age(coldest))
 			coldest = &area->extents[unit];
 	}
 	return coldest;
 }
 
-/* For a class without slots whose share has no run that is long enough, as its extents lie apart:
- * gives up the coldest ones until as many units may be taken elsewhere. */
-static bool quota_free(struct cache *cache, struct class *class)
+/*
+ * For a class whose share has no run that is long enough, as its extents lie apart: gives up the
+ * coldest ones that are older than `older_than`, until as many units may be taken elsewhere. None
+ * goes where they would not suffice.
+ */
+static bool quota_free(struct cache *cache, struct class *class, uint64_t older_than)
 {
 	struct share *share = class->share;
+	uint64_t units;
 
 	while (share->units_used + class->extent_units > share->units_max) {
-		struct extent *extent = extent_find_coldest(class);
+		struct extent *extent = extent_find_coldest(class, older_than, &units);
 
-		if (extent == NULL)
+		if (share->units_used + class->extent_units > share->units_max + units)
 			return false;
 		extent_clear(cache, extent);
 		extent_give(cache, extent);
@@ -253,7 +269,9 @@ static bool run_steal(struct cache *cache, const struct want *want, uint64_t tou
 	}
 	copies_pin(cache, want, 1);
 	struct run run = run_find(cache, class);
-	bool was_freed = must && run.first_unit == UNIT_NONE && quota_free(cache, class);
+	bool was_freed = run.first_unit == UNIT_NONE &&
+			 (must || area_has_free_run(class->share->area, class->extent_units)) &&
+			 quota_free(cache, class, must ? UINT64_MAX : touched);
 	copies_pin(cache, want, -1);
 	if (was_freed)
 		return true;
