@@ -160,7 +160,8 @@ static void more_sizes_than_classes_push_out_empty_ones(void **unused)
 static void rig_two_devices(struct rig *rig, uint32_t each_units, uint32_t units_max)
 {
 	const uint8_t fingerprint[SPACE_ID_BYTES] = { 1 };
-	const uint32_t device_units[2] = { each_units, each_units }, units[TIERS] = { 0, units_max };
+	const uint32_t device_units[2] = { each_units, each_units };
+	const uint32_t units[TIERS] = { 0, units_max };
 	struct cache_config config = rig_config(rig);
 
 	memset(rig, 0, sizeof(*rig));
@@ -207,27 +208,38 @@ static void a_new_class_of_longer_extents_is_not_starved(void **unused)
 	rig_finish(&rig);
 }
 
+/* Block 1's extent of two units, and one of one unit of blocks 2 and 3 each, apart; no more units
+ * may be taken. */
+static void rig_extents_apart(struct rig *rig)
+{
+	rig_two_devices(rig, 4, 4);
+	assert_int_equal(store_sized(rig, 1, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	assert_int_equal(store_sized(rig, 2, RIG_SLOT_BYTES), CACHE_ADMITTED);
+	assert_int_equal(store_sized(rig, 3, 2 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	rig_touch(rig, 1);
+}
+
 static void older_extents_that_lie_apart_go_for_a_longer_one(void **unused)
 {
 	struct rig rig;
 
 	(void)unused;
-	rig_two_devices(&rig, 4, 4);
-	assert_int_equal(store_sized(&rig, 1, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED); /* two units */
-	assert_int_equal(store_sized(&rig, 2, RIG_SLOT_BYTES), CACHE_ADMITTED);
-	assert_int_equal(store_sized(&rig, 3, 2 * RIG_SLOT_BYTES), CACHE_ADMITTED);
-	rig_touch(&rig, 1);
+	rig_extents_apart(&rig);
 	assert_int_equal(store_sized(&rig, 4, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
 	assert_true(rig_has(&rig, 1) && rig_has(&rig, 4));
 	assert_true(!rig_has(&rig, 2) && !rig_has(&rig, 3));
-	/* Here one that is older would not suffice, so it stays. */
-	assert_int_equal(store_sized(&rig, 5, RIG_SLOT_BYTES), CACHE_ADMITTED);
-	assert_true(rig_has(&rig, 4) && !rig_has(&rig, 1));
-	assert_int_equal(store_sized(&rig, 6, 2 * RIG_SLOT_BYTES), CACHE_ADMITTED);
-	rig_touch(&rig, 4);
-	rig_touch(&rig, 6);
-	assert_int_equal(store_sized(&rig, 7, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
-	assert_true(rig_has(&rig, 5) && rig_has(&rig, 6) && !rig_has(&rig, 4));
+	rig_finish(&rig);
+}
+
+static void none_goes_where_the_older_ones_do_not_suffice(void **unused)
+{
+	struct rig rig;
+
+	(void)unused;
+	rig_extents_apart(&rig);
+	rig_touch(&rig, 3);
+	assert_int_equal(store_sized(&rig, 4, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	assert_true(rig_has(&rig, 2) && rig_has(&rig, 3) && !rig_has(&rig, 1));
 	rig_finish(&rig);
 }
 
@@ -324,6 +336,7 @@ int main(void)
 		cmocka_unit_test(neighbouring_blocks_lie_on_all_devices),
 		cmocka_unit_test(a_new_class_of_longer_extents_is_not_starved),
 		cmocka_unit_test(older_extents_that_lie_apart_go_for_a_longer_one),
+		cmocka_unit_test(none_goes_where_the_older_ones_do_not_suffice),
 		cmocka_unit_test(a_chain_takes_the_emptied_extent_of_another_class),
 		cmocka_unit_test(a_fenced_device_loses_its_blocks_and_gets_no_more),
 		cmocka_unit_test(wrong_settings_are_refused),
