@@ -68,6 +68,10 @@ struct fake_control {
 	_Atomic uint32_t was_failed;      /* 1 + the call that was made to fail; 0: none */
 	_Atomic uint32_t lacks_words;     /* waits and writes of words: not supported */
 	_Atomic uint32_t lacks_batch;
+	/* The nth copy or launch of COPY_STORE, COPY_LOAD from here brings a wrong byte; counts
+	 * down; 0: none. Those with shorter runs are not counted. */
+	_Atomic uint32_t corrupt_nth[2];
+	_Atomic uint64_t corrupt_bytes_min;
 	_Atomic int32_t version; /* of the driver; 0: CUDA 13. ROCm's have 8 digits */
 	/* Read by tests. */
 	_Atomic uint64_t calls[FAKE_CALL_COUNT];

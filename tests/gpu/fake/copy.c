@@ -47,6 +47,19 @@ static bool may_begin(enum fake_call call)
 	return !fake_is_leaving() && fake_enter(call, false) == 0;
 }
 
+/* Whether this is the copy that a test wants wrong. */
+static bool is_corrupted(enum copy_direction direction, uint64_t run_bytes)
+{
+	uint32_t left = fake_control->corrupt_nth[direction];
+
+	if (run_bytes < fake_control->corrupt_bytes_min)
+		return false;
+	while (left > 0 && !atomic_compare_exchange_weak(&fake_control->corrupt_nth[direction],
+							 &left, left - 1))
+		;
+	return left == 1;
+}
+
 static void copy_run(struct op *op)
 {
 	if (!may_begin(FAKE_fake_copy)) {
@@ -57,6 +70,18 @@ static void copy_run(struct op *op)
 	for (uint64_t row = 0; row < op->rows; row++)
 		memcpy(op->target + row * op->target_pitch, op->source + row * op->source_pitch,
 		       op->bytes);
+	if (is_corrupted(op->direction, op->bytes))
+		op->target[op->bytes / 2] ^= 0x10;
+}
+
+/* Of a launch's first fragment. */
+static void launch_corrupt(const struct kv_copy *copy)
+{
+	const struct kv_fragment *first = (const void *)copy->fragments;
+
+	if (copy->count > 0 && is_corrupted(copy->is_load ? COPY_LOAD : COPY_STORE, first->bytes))
+		((uint8_t *)(copy->is_load ? first->device : first->host))[first->bytes / 2] ^=
+			0x10;
 }
 
 /* An address as a kernel uses it, as one of the CPU; NULL: the kernel must not. */
@@ -105,6 +130,7 @@ static void launch_run(struct op *op)
 	else {
 		engine_use(copy.is_load ? COPY_LOAD : COPY_STORE, bytes);
 		kv_copy_emulate(&copy, copy.blocks, copy.threads);
+		launch_corrupt(&copy);
 	}
 	free(fragments);
 }
