@@ -103,14 +103,20 @@ static json_t *measure_json(const struct measure *measure)
 			 (int)measure->samples, "spread", spread);
 }
 
-int measures_write(const struct measures *measures, const char *path, struct error *error)
+json_t *measures_json(const struct measures *measures)
 {
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < measures->count; i++)
 		json_array_append_new(list, measure_json(&measures->items[i]));
-	json_t *root = json_pack("{s:s,s:s,s:o}", "benchmark", measures->benchmark, "version",
-				 KVTIER_VERSION, "measures", list);
+	return json_pack("{s:s,s:s,s:o}", "benchmark", measures->benchmark, "version",
+			 KVTIER_VERSION, "measures", list);
+}
+
+int measures_write(const struct measures *measures, const char *path, struct error *error)
+{
+	json_t *root = measures_json(measures);
+
 	if (root == NULL)
 		return error_set(error, -ENOMEM, "no memory to write %s", path);
 	int result = json_dump_file(root, path, JSON_INDENT(2) | JSON_REAL_PRECISION(9));

@@ -62,7 +62,11 @@ struct measure *measures_add_pairs(struct measures *measures, const char *name,
 double measure_median(double *samples, unsigned count);
 double measure_quantile(double *sorted, unsigned count, double share);
 
-/* Everything as JSON. */
+struct json_t;
+
+/* Everything as JSON, the caller's; NULL: no memory. */
+struct json_t *measures_json(const struct measures *measures);
+/* That, into a file. */
 must_check int measures_write(const struct measures *measures, const char *path,
 			      struct error *error);
 /* One line a measure, for a person. */
