@@ -22,7 +22,7 @@ all: programs
 # ---- sources ----
 
 # Everything but the mains goes into one archive; a program takes from it what it names.
-folders := base proto index transfer tiers tiers/cpu tiers/nvme tiers/fault daemon client bench
+folders := base proto index transfer tiers tiers/cpu tiers/gpu tiers/nvme tiers/fault daemon client bench
 mains   := daemon/main.c client/kvtier_main.c bench/main.c
 optional_sources := tiers/nvme/block_io_uring.c tiers/nvme/catalog_rocksdb.c daemon/sandbox_seccomp.c
 sources := $(filter-out $(mains) $(optional_sources),$(wildcard $(addsuffix /*.c,$(folders))))
@@ -299,5 +299,5 @@ clean:
 	rm -rf build
 
 .PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
-.SECONDARY:
+.PRECIOUS: $(BUILD)/%.o
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(fake_gpu_objects:.o=.d) $(BUILD)/tests/gpu/rocm/rocm.d $(describe).d

@@ -19,7 +19,7 @@
 
 #define DEVICE_MARKS_MAX 256u
 #define DEVICE_WAITS_MAX 16u /* engines of one device that words come from */
-#define DEVICE_MEMORIES_MAX 64u
+#define DEVICE_MEMORIES_MAX 4096u
 #define DEVICE_SEGMENTS_MAX 4096u /* of one memory that is imported by descriptors */
 #define DEVICE_PIN_STEP_BYTES (UINT64_C(1) << 30)
 #define DEVICE_PINS_MAX 4096u
