@@ -30,7 +30,8 @@ static const struct option_row rows[] = {
 	{ "json", OPTION_TEXT, "FILE", "write the measures there",
 	  offsetof(struct micro_options, json), 0, 0, false },
 	{ "only", OPTION_TEXT, "NAME",
-	  "one part: nvme_1m, nvme_64k, nvme_enciphered, cipher, cpu, call, lookup, restart, simulate, fair, idle",
+	  "one part: nvme_1m, nvme_64k, nvme_enciphered, cipher, host, cpu, call, lookup, restart, simulate, "
+	  "fair, idle",
 	  offsetof(struct micro_options, only), 0, 0, false },
 	{ "pairs", OPTION_COUNT, "N", "interleaved pairs of each measure (default 11)",
 	  offsetof(struct micro_options, pairs), MEASURE_PAIRS_MIN, MEASURE_PAIRS_MAX - 1, false },
@@ -70,7 +71,7 @@ static const struct part {
 } parts[] = {
 	{ "nvme_1m", nvme_1m },         { "nvme_64k", nvme_64k },
 	{ "nvme_enciphered", nvme_enciphered },
-	{ "cipher", micro_cipher },     { "cpu", micro_cpu },
+	{ "cipher", micro_cipher },     { "host", micro_host },     { "cpu", micro_cpu },
 	{ "call", micro_call },         { "lookup", micro_lookup }, { "restart", micro_restart },
 	{ "simulate", micro_simulate }, { "fair", micro_fair },     { "idle", micro_idle },
 };

@@ -70,6 +70,7 @@ int micro_nvme(struct micro *micro, uint64_t block_bytes, const char *size_name,
 	       struct error *error);
 int micro_cpu(struct micro *micro, struct error *error);
 int micro_cipher(struct micro *micro, struct error *error);
+int micro_host(struct micro *micro, struct error *error);
 int micro_call(struct micro *micro, struct error *error);
 int micro_lookup(struct micro *micro, struct error *error);
 int micro_restart(struct micro *micro, struct error *error);

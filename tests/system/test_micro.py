@@ -12,6 +12,7 @@ import node   # noqa: E402
 SECONDS_MAX = 120
 MEASURES = {
     'cipher': {'encipher_1m', 'decipher_1m', 'encipher_64k', 'decipher_64k'},
+    'host': {'host_load_1m', 'host_store_1m', 'host_load_64k', 'host_store_64k'},
     'call': {'call_1key', 'call_1key_one_cpu'},
     'lookup': {'index_bytes_block', 'lookup_ns_key', 'lookup_lease_ns_key'},
     'restart': {'restart_1m_seconds'},
