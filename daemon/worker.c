@@ -5,7 +5,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,8 +12,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -22,34 +19,6 @@
 #define MESSAGES_STEP_MAX 1024u
 #define LOOK_US 1000u    /* between two looks at whether the process still lives */
 #define REAP_MS_MAX 5000 /* how long destroy waits for a killed process */
-#define REASON_BYTES 160
-
-struct worker {
-	struct worker_config config;
-	char *name, *argument, *program;
-	enum worker_state state;
-	bool in_step;
-	int wake_fd;        /* epoll: up_fd and the process's pidfd */
-	int down_fd, up_fd; /* eventfds, for all lives: a stray wake-up of an old one is harmless */
-	/* Of this life. */
-	int memory_fd;
-	struct worker_shared *shared;
-	struct ring down, up;
-	pid_t pid;
-	int pid_fd;
-	uint64_t started_us;
-	uint64_t beat, beat_seen_us; /* the last beat, and when we saw it change */
-	uint64_t looked_us;
-	bool is_garbled;           /* its mailbox lies: nothing in it is believed any more */
-	char reason[REASON_BYTES]; /* why it ends */
-	/* Across lives. */
-	uint32_t restarts;
-	uint64_t lives;
-	uint64_t backoff_us, wait_until_us;
-	bool is_resting;
-	uint64_t deaths_us[WORKER_DEATHS_MAX];
-	uint32_t deaths_count; /* of deaths_us, oldest first */
-};
 
 static const bool legal_move[5][5] = {
 	[WORKER_STOPPED] = { [WORKER_STARTING] = true, [WORKER_WAITING] = true },
@@ -71,90 +40,6 @@ static void worker_become(struct worker *worker, enum worker_state next)
 static bool is_alive(const struct worker *worker)
 {
 	return worker->state == WORKER_STARTING || worker->state == WORKER_RUNNING;
-}
-
-static void close_fd(int *fd)
-{
-	if (*fd >= 0)
-		close(*fd);
-	*fd = -1;
-}
-
-/* ---- one life ---- */
-
-static void life_close(struct worker *worker)
-{
-	if (worker->shared != NULL)
-		munmap(worker->shared, worker_memory_bytes(worker->config.message_bytes,
-							   worker->config.messages_max));
-	worker->shared = NULL;
-	close_fd(&worker->memory_fd);
-	close_fd(&worker->pid_fd); /* leaves the epoll by that: nobody else has this description */
-	worker->pid = 0;
-}
-
-static int mailbox_make(struct worker *worker, struct error *error)
-{
-	uint32_t message_bytes = worker->config.message_bytes,
-		 messages_max = worker->config.messages_max;
-	uint64_t bytes = worker_memory_bytes(message_bytes, messages_max);
-	int fd = memfd_create(worker->name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-
-	worker->memory_fd = fd < 0 ? -1 : worker_fd_high(fd);
-	/* Sealed: a worker that shrank it would kill us with SIGBUS. */
-	if (worker->memory_fd < 0 || ftruncate(worker->memory_fd, (off_t)bytes) < 0 ||
-	    fcntl(worker->memory_fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0)
-		return error_set(error, -errno, "no shared memory for worker %s: %s", worker->name,
-				 strerror(errno));
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, worker->memory_fd, 0);
-	if (memory == MAP_FAILED)
-		return error_set(error, -errno, "cannot map the mailbox of worker %s: %s",
-				 worker->name, strerror(errno));
-	worker->shared = memory;
-	void *down = worker_ring_down(worker->shared);
-	void *up = worker_ring_up(worker->shared, message_bytes, messages_max);
-	ring_format(down, message_bytes, messages_max);
-	ring_format(up, message_bytes, messages_max);
-	ring_attach_producer(&worker->down, down, message_bytes, messages_max, worker->down_fd);
-	ring_attach_consumer(&worker->up, up, message_bytes, messages_max, worker->up_fd);
-	return 0;
-}
-
-static int life_open(struct worker *worker, uint64_t now_us, struct error *error)
-{
-	worker->pid_fd = -1;
-	worker->is_garbled = false;
-	worker->reason[0] = '\0';
-	worker->beat = 0;
-	worker->started_us = worker->beat_seen_us = worker->looked_us = now_us;
-	int result = mailbox_make(worker, error);
-	if (result < 0)
-		return result;
-	atomic_store_explicit(&worker->shared->parent_beat_us, clock_now_us(clock_real()),
-			      memory_order_relaxed);
-	struct worker_process process = {
-		.program = worker->program,
-		.name = worker->name,
-		.argument = worker->argument,
-		.message_bytes = worker->config.message_bytes,
-		.messages_max = worker->config.messages_max,
-		.memory_fd = worker->memory_fd,
-		.down_fd = worker->down_fd,
-		.up_fd = worker->up_fd,
-		.lock_fd = worker->config.lock_fd,
-	};
-	result = worker_process_spawn(&process, &worker->pid);
-	if (result < 0)
-		return error_set(error, result, "cannot start %s as worker %s: %s", worker->program,
-				 worker->name, strerror(-result));
-	/* Without a pidfd (before Linux 5.3) a death is found by the next step, not by a wake-up.
-	 */
-	worker->pid_fd = (int)syscall(SYS_pidfd_open, worker->pid, 0);
-	struct epoll_event event = { .events = EPOLLIN };
-	if (worker->pid_fd >= 0 &&
-	    epoll_ctl(worker->wake_fd, EPOLL_CTL_ADD, worker->pid_fd, &event) < 0)
-		close_fd(&worker->pid_fd);
-	return 0;
 }
 
 /* ---- death and restart ---- */
@@ -190,13 +75,13 @@ static void wait_begin(struct worker *worker, uint64_t now_us)
 static void life_begin(struct worker *worker, uint64_t now_us)
 {
 	struct error error;
-	int result = life_open(worker, now_us, &error);
+	int result = worker_life_open(worker, now_us, &error);
 
 	worker->is_resting = false;
 	if (worker->lives++ > 0)
 		worker->restarts++;
 	if (result < 0) {
-		life_close(worker);
+		worker_life_close(worker);
 		wait_begin(worker, now_us);
 		worker_become(worker, WORKER_WAITING);
 		worker->config.on_end(worker->config.owner, error.text);
@@ -264,7 +149,7 @@ static int messages_take(struct worker *worker, unsigned limit)
 
 static void life_end(struct worker *worker, int status, uint64_t now_us)
 {
-	char reason[REASON_BYTES];
+	char reason[WORKER_REASON_BYTES];
 
 	/* What it said before it died still counts: the ring cannot hold more than this. A worker
 	 * that we gave up for a reason is not listened to any more. */
@@ -272,7 +157,7 @@ static void life_end(struct worker *worker, int status, uint64_t now_us)
 		(void)messages_take(worker, worker->config.messages_max);
 	reason_set(worker, status);
 	snprintf(reason, sizeof(reason), "%s", worker->reason);
-	life_close(worker);
+	worker_life_close(worker);
 	wait_begin(worker, now_us);
 	worker_become(worker, WORKER_WAITING);
 	worker->config.on_end(worker->config.owner, reason);
@@ -299,7 +184,7 @@ static void beat(struct worker *worker, uint64_t now_us)
 
 static void stall_check(struct worker *worker, uint64_t now_us)
 {
-	char reason[REASON_BYTES];
+	char reason[WORKER_REASON_BYTES];
 	uint64_t silent_us_max = worker->config.stall_us_max;
 
 	if (!is_alive(worker))
@@ -379,6 +264,7 @@ int worker_create(struct worker **out_worker, const struct worker_config *config
 		return error_set(error, -ENOMEM, "no memory for worker %s", config->name);
 	worker->config = *config;
 	worker->memory_fd = worker->pid_fd = worker->wake_fd = worker->down_fd = worker->up_fd = -1;
+	worker->channel_fd = -1;
 	worker->backoff_us = WORKER_BACKOFF_US_MIN;
 	worker->name = strdup(config->name);
 	worker->argument = strdup(config->argument);
@@ -416,10 +302,10 @@ void worker_destroy(struct worker *worker)
 	assert(!worker->in_step);
 	if (worker->pid > 0)
 		process_reap(worker);
-	life_close(worker);
-	close_fd(&worker->wake_fd);
-	close_fd(&worker->down_fd);
-	close_fd(&worker->up_fd);
+	worker_life_close(worker);
+	worker_fd_close(&worker->wake_fd);
+	worker_fd_close(&worker->down_fd);
+	worker_fd_close(&worker->up_fd);
 	free(worker->name);
 	free(worker->argument);
 	free(worker->program);
@@ -436,6 +322,25 @@ int worker_send(struct worker *worker, const void *message)
 	worker->is_garbled = true;
 	worker_kill(worker, "wrote an impossible index into its mailbox");
 	return -ENOTCONN;
+}
+
+int worker_send_packet(struct worker *worker, const void *packet, size_t bytes, const int *fds,
+		       unsigned fds_count)
+{
+	assert(worker->config.has_channel);
+	if (!is_alive(worker))
+		return -ENOTCONN;
+	int result = worker_channel_send(worker->channel_fd, packet, bytes, fds, fds_count);
+	uint64_t one = 1;
+	/* Its wait is on this eventfd alone. A full counter wakes as well. */
+	if (result == 0 && write(worker->down_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		return -errno;
+	return result;
+}
+
+int worker_pid_fd(const struct worker *worker)
+{
+	return worker->pid_fd;
 }
 
 uint32_t worker_room(const struct worker *worker)

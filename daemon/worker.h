@@ -21,6 +21,7 @@
 #include "base/ring.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -35,6 +36,8 @@
 #define WORKER_SILENCE_US_MAX                                                                      \
 	(UINT64_C(1) * 1000000)               /* of the parent: the worker submits nothing */
 #define WORKER_BEAT_US (UINT64_C(250) * 1000) /* the loop steps a worker at least so often */
+#define WORKER_PACKET_BYTES_MAX (96u << 10)
+#define WORKER_PACKET_FDS_MAX 253u            /* as the kernel has it */
 
 struct worker_config {
 	const char *name;       /* "catalog" */
@@ -55,6 +58,8 @@ struct worker_config {
 	/* Above 2: the worker holds this descriptor for as long as it lives, so that a lock on its
 	 * file description proves that the worker is gone. Borrowed. */
 	int lock_fd;
+	/* Packets with descriptors go down too: worker_send_packet(). */
+	bool has_channel;
 };
 
 enum worker_state {
@@ -79,6 +84,13 @@ bool worker_step(struct worker *worker, uint64_t now_us);
  * killed: -ENOTCONN. */
 must_check int worker_send(struct worker *worker, const void *message);
 uint32_t worker_room(const struct worker *worker);
+/* Of at most WORKER_PACKET_BYTES_MAX bytes and WORKER_PACKET_FDS_MAX descriptors, which stay the
+ * caller's. Order is kept among packets, not between packets and messages; the worker is woken.
+ * 0; -EAGAIN: the channel is full; -ENOTCONN: not running now. */
+must_check int worker_send_packet(struct worker *worker, const void *packet, size_t bytes,
+				  const int *fds, unsigned fds_count);
+/* Of this life; readable once the process has ended. -1: none. Borrowed. */
+int worker_pid_fd(const struct worker *worker);
 /* Readable when the worker sent something, or ended. The same from create to destroy. */
 int worker_fd(const struct worker *worker);
 /* False: something is there already. */
@@ -104,6 +116,7 @@ struct worker_side {
 	struct clock *clock;
 	void *shared; /* heartbeats */
 	int down_fd;  /* eventfd to wait on */
+	int channel_fd; /* -1: none */
 	uint32_t message_bytes, messages_max;
 	pid_t parent;
 };
@@ -121,6 +134,10 @@ bool worker_side_is(int arguments_count, char **arguments, const char *name);
 bool worker_side_beat(struct worker_side *side);
 /* Waits for messages, at most `wait_us_max`. */
 void worker_side_wait(struct worker_side *side, uint64_t wait_us_max);
+/* The next packet: 1, or 0 for none. `packet` has room for WORKER_PACKET_BYTES_MAX, `fds` for
+ * WORKER_PACKET_FDS_MAX, which are the caller's to close. -EPROTO: not a whole packet. */
+must_check int worker_side_receive(struct worker_side *side, void *packet, size_t *out_bytes,
+				   int *fds, unsigned *out_fds_count);
 /* The parent has ended (the kernel is about to kill us for it, or could not). */
 bool worker_side_is_orphan(const struct worker_side *side);
 

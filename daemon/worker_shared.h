@@ -6,6 +6,7 @@
 #define KVTIER_DAEMON_WORKER_SHARED_H
 
 #include "base/ring.h"
+#include "daemon/worker.h"
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -16,6 +17,7 @@ enum worker_descriptor {
 	WORKER_FD_DOWN,       /* eventfd that wakes the worker */
 	WORKER_FD_UP,         /* eventfd that wakes the parent */
 	WORKER_FD_LOCK,       /* see worker_config.lock_fd */
+	WORKER_FD_CHANNEL,    /* of a worker that has one: packets with descriptors */
 	WORKER_FD_END         /* everything from here on is closed */
 };
 
@@ -49,12 +51,19 @@ static inline void *worker_ring_up(struct worker_shared *shared, uint32_t messag
  * child overwrites the source of a later one. Negative: errno says why. */
 must_check int worker_fd_high(int fd);
 
+/* daemon/worker_channel.c: a pair of sockets that keep packets whole; ours does not block. */
+must_check int worker_channel_make(int *out_ours, int *out_theirs, struct error *error);
+/* 0; -EAGAIN: full; -ENOTCONN: the other end is closed. */
+must_check int worker_channel_send(int fd, const void *packet, size_t bytes, const int *fds,
+				   unsigned fds_count);
+
 /* Everything borrowed. The descriptors have numbers above WORKER_FD_END. */
 struct worker_process {
 	const char *program, *name, *argument;
 	uint32_t message_bytes, messages_max;
 	int memory_fd, down_fd, up_fd;
 	int lock_fd; /* above 2, or none */
+	int channel_fd; /* or -1 */
 };
 
 /*
@@ -64,5 +73,42 @@ struct worker_process {
  * this call.
  */
 must_check int worker_process_spawn(const struct worker_process *process, pid_t *out_pid);
+
+#define WORKER_REASON_BYTES 160
+
+struct worker {
+	struct worker_config config;
+	char *name, *argument, *program;
+	enum worker_state state;
+	bool in_step;
+	int wake_fd;        /* epoll: up_fd and the process's pidfd */
+	int down_fd, up_fd; /* eventfds, for all lives: a stray wake-up of an old one is harmless */
+	/* Of this life. */
+	int memory_fd;
+	struct worker_shared *shared;
+	struct ring down, up;
+	pid_t pid;
+	int pid_fd;
+	int channel_fd; /* our end; -1: none */
+	uint64_t started_us;
+	uint64_t beat, beat_seen_us; /* the last beat, and when we saw it change */
+	uint64_t looked_us;
+	bool is_garbled;           /* its mailbox lies: nothing in it is believed any more */
+	char reason[WORKER_REASON_BYTES]; /* why it ends */
+	/* Across lives. */
+	uint32_t restarts;
+	uint64_t lives;
+	uint64_t backoff_us, wait_until_us;
+	bool is_resting;
+	uint64_t deaths_us[WORKER_DEATHS_MAX];
+	uint32_t deaths_count; /* of deaths_us, oldest first */
+};
+
+/* Mailbox, channel and process of a new life. On failure worker_life_close() is still due. */
+must_check int worker_life_open(struct worker *worker, uint64_t now_us, struct error *error);
+/* The process has been reaped, or there is none. */
+void worker_life_close(struct worker *worker);
+/* Accepts -1, and leaves it. */
+void worker_fd_close(int *fd);
 
 #endif

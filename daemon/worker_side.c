@@ -119,6 +119,7 @@ int worker_side_open(struct worker_side *side, int arguments_count, char **argum
 		return error_set(error, -errno, "a worker cannot map its mailbox: %s",
 				 strerror(errno));
 	side->down_fd = WORKER_FD_DOWN;
+	side->channel_fd = fcntl(WORKER_FD_CHANNEL, F_GETFD) < 0 ? -1 : WORKER_FD_CHANNEL;
 	ring_attach_consumer(&side->down, worker_ring_down(side->shared), side->message_bytes,
 			     side->messages_max, WORKER_FD_DOWN);
 	ring_attach_producer(&side->up,

@@ -12,6 +12,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +39,59 @@ static void a_worker_starts_at_the_first_step_and_echoes(void **unused)
 	assert_int_equal(worker_state(rig.worker), WORKER_RUNNING);
 	assert_int_equal(worker_restarts(rig.worker), 0);
 	assert_true(worker_pid(rig.worker) > 0);
+	worker_rig_finish(&rig);
+}
+
+static void packets_take_descriptors_along(void **unused)
+{
+	static const uint8_t packet[WORKER_PACKET_BYTES_MAX];
+	int fds[WORKER_PACKET_FDS_MAX];
+	struct worker_rig rig;
+
+	(void)unused;
+	for (unsigned n = 0; n < WORKER_PACKET_FDS_MAX; n++) {
+		fds[n] = memfd_create("packet", MFD_CLOEXEC);
+		assert_int_equal(ftruncate(fds[n], 1000000 * (off_t)(n + 1)), 0);
+	}
+	worker_rig_init(&rig, "packets");
+	assert_int_equal(worker_send_packet(rig.worker, packet, 1, fds, 1), -ENOTCONN);
+	worker_rig_run_until(&rig, &rig.messages, 1);
+	assert_int_equal(worker_send_packet(rig.worker, packet, 16, fds, 1), 0);
+	worker_rig_run_until(&rig, &rig.messages, 2);
+	assert_int_equal(rig.last_number, 1000016);
+	assert_int_equal(worker_send_packet(rig.worker, packet, sizeof(packet), fds,
+					    WORKER_PACKET_FDS_MAX),
+			 0);
+	worker_rig_run_until(&rig, &rig.messages, 3);
+	assert_int_equal(rig.last_number, 253000000 + sizeof(packet));
+	assert_int_equal(worker_send_packet(rig.worker, packet, 8, NULL, 0), 0);
+	worker_rig_run_until(&rig, &rig.messages, 4);
+	assert_int_equal(rig.last_number, 8);
+	worker_rig_finish(&rig);
+	for (unsigned n = 0; n < WORKER_PACKET_FDS_MAX; n++)
+		close(fds[n]);
+}
+
+/* What does not fit is refused, not waited for, and not lost in the middle. */
+static void a_full_channel_says_so(void **unused)
+{
+	static const uint8_t packet[WORKER_PACKET_BYTES_MAX];
+	struct worker_rig rig;
+	unsigned sent = 0;
+	int result;
+
+	(void)unused;
+	worker_rig_init(&rig, "packets");
+	worker_rig_run_until(&rig, &rig.messages, 1);
+	kill(worker_pid(rig.worker), SIGSTOP);
+	while ((result = worker_send_packet(rig.worker, packet, sizeof(packet), NULL, 0)) == 0)
+		sent++;
+	assert_int_equal(result, -EAGAIN);
+	assert_true(sent > 0);
+	kill(worker_pid(rig.worker), SIGCONT);
+	worker_rig_run_until(&rig, &rig.messages, 1 + sent);
+	assert_int_equal(rig.last_number, sizeof(packet));
+	assert_int_equal(rig.wrong, 0);
 	worker_rig_finish(&rig);
 }
 
@@ -314,6 +368,8 @@ int main(int arguments_count, char **arguments)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_worker_starts_at_the_first_step_and_echoes),
+		cmocka_unit_test(packets_take_descriptors_along),
+		cmocka_unit_test(a_full_channel_says_so),
 		cmocka_unit_test(a_full_mailbox_says_so),
 		cmocka_unit_test(an_aborted_worker_is_started_again_with_a_growing_back_off),
 		cmocka_unit_test(a_long_life_resets_the_back_off),

@@ -42,6 +42,30 @@ static void side_echo(struct worker_side *side)
 	}
 }
 
+/* Answers each packet: the bytes in its last descriptor's file, or how many bytes it has itself. */
+static void side_packets(struct worker_side *side)
+{
+	static _Alignas(8) uint8_t packet[WORKER_PACKET_BYTES_MAX];
+	int fds[WORKER_PACKET_FDS_MAX];
+	unsigned fds_count;
+	size_t bytes;
+
+	while (!worker_side_is_orphan(side)) {
+		uint64_t answer = 0;
+
+		worker_side_beat(side);
+		if (worker_side_receive(side, packet, &bytes, fds, &fds_count) != 1) {
+			worker_side_wait(side, WORKER_BEAT_US);
+			continue;
+		}
+		if (fds_count > 0)
+			answer = (uint64_t)lseek(fds[fds_count - 1], 0, SEEK_END);
+		while (fds_count > 0)
+			close(fds[--fds_count]);
+		side_send(side, answer + bytes);
+	}
+}
+
 int worker_rig_main(int arguments_count, char **arguments)
 {
 	struct worker_side side;
@@ -75,6 +99,8 @@ int worker_rig_main(int arguments_count, char **arguments)
 	}
 	if (strcmp(side.argument, "descriptors") == 0)
 		side_send(&side, fcntl(60, F_GETFD) < 0 ? 1000 : 2000);
+	if (strcmp(side.argument, "packets") == 0)
+		side_packets(&side);
 	side_echo(&side);
 	return 0;
 }
@@ -122,6 +148,7 @@ int worker_rig_create(struct worker_rig *rig, const struct worker_rig_config *co
 		.on_end = on_end,
 		.owner = rig,
 		.lock_fd = config->lock_fd,
+		.has_channel = strcmp(config->mode, "packets") == 0,
 	};
 	return worker_create(&rig->worker, &worker, &error);
 }
