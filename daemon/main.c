@@ -6,6 +6,7 @@
 #include "base/failpoint.h"
 #include "base/log.h"
 #include "daemon/admin.h"
+#include "daemon/gpu_link.h"
 #include "daemon/guard.h"
 #include "daemon/metrics_text.h"
 #include "daemon/notify.h"
@@ -331,6 +332,8 @@ int main(int count, char **arguments)
 	}
 	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "catalog") == 0)
 		return catalog_worker_main(arguments[3], count, arguments);
+	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "gpu") == 0)
+		return gpu_worker_main(count, arguments);
 	for (int i = 1; i < count; i++)
 		if (strcmp(arguments[i], "--verify") == 0)
 			return verify_main(count, arguments);

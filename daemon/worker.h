@@ -36,6 +36,7 @@
 #define WORKER_SILENCE_US_MAX                                                                      \
 	(UINT64_C(1) * 1000000)               /* of the parent: the worker submits nothing */
 #define WORKER_BEAT_US (UINT64_C(250) * 1000) /* the loop steps a worker at least so often */
+#define WORKER_REASON_BYTES 160
 #define WORKER_PACKET_BYTES_MAX (96u << 10)
 #define WORKER_PACKET_FDS_MAX 253u            /* as the kernel has it */
 

@@ -74,8 +74,6 @@ struct worker_process {
  */
 must_check int worker_process_spawn(const struct worker_process *process, pid_t *out_pid);
 
-#define WORKER_REASON_BYTES 160
-
 struct worker {
 	struct worker_config config;
 	char *name, *argument, *program;

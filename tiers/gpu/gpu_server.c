@@ -275,6 +275,9 @@ int gpu_server_step(struct gpu_server *server, uint64_t now_us, bool may_submit,
 
 bool gpu_server_is_idle(const struct gpu_server *server)
 {
+	for (unsigned n = 0; n < GPU_LENTS_MAX; n++)
+		if (server->lents[n].state == LENT_RETURNING)
+			return false;
 	return server->free.count == sizeof(server->copies) / sizeof(server->copies[0]);
 }
 
