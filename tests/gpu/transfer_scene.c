@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -134,10 +135,14 @@ void move_submit(struct move *move)
 		fail_msg("%s", scene.rig.error.text);
 }
 
+/* Where nothing is to be done the fake device's threads get their time. */
 void scene_step(void)
 {
+	const struct timespec pause = { .tv_nsec = 20000 };
+
 	scene.now_us++;
-	transfer_engine_step(scene.engine, scene.now_us, true);
+	if (!transfer_engine_step(scene.engine, scene.now_us, true))
+		nanosleep(&pause, NULL);
 }
 
 void move_finish(struct move *move)
