@@ -10,7 +10,15 @@
 #define ARGUMENT_BYTES 400
 #define LOOK_US (UINT64_C(250) * 1000) /* between two looks for copies that are late */
 
-enum lent_state { LENT_FREE, LENT_ASKED, LENT_USABLE, LENT_RETURNING };
+enum lent_state {
+	LENT_FREE,
+	LENT_ASKED,     /* for; the answer is on its way */
+	LENT_REGRETTED, /* the same, and it is not wanted any more */
+	LENT_USABLE,
+	LENT_UNWANTED,  /* the process is still to be told */
+	LENT_RETURNING, /* it was told */
+	LENT_STATES
+};
 
 struct link_arena {
 	int fd;
@@ -25,10 +33,7 @@ struct gpu_link {
 	char device[96];
 	char reason[WORKER_REASON_BYTES];
 	struct link_arena arenas[GPU_ARENAS_MAX];
-	struct {
-		enum lent_state state;
-		bool is_asked_back; /* RETURNING: the process was told */
-	} lents[GPU_LENTS_MAX];
+	enum lent_state lents[GPU_LENTS_MAX];
 	uint64_t looked_us;
 	uint32_t copies_count, free_count;
 	uint32_t free[GPU_COPIES_MAX];
@@ -52,10 +57,25 @@ static void copy_end(struct gpu_link *link, uint32_t number, int result)
 	copy->done(copy, result);
 }
 
+static void lent_become(struct gpu_link *link, uint32_t number, enum lent_state next)
+{
+	static const bool legal_move[LENT_STATES][LENT_STATES] = {
+		[LENT_FREE] = { [LENT_ASKED] = true },
+		[LENT_ASKED] = { [LENT_FREE] = true, [LENT_USABLE] = true,
+				 [LENT_REGRETTED] = true },
+		[LENT_REGRETTED] = { [LENT_FREE] = true, [LENT_UNWANTED] = true },
+		[LENT_USABLE] = { [LENT_FREE] = true, [LENT_UNWANTED] = true },
+		[LENT_UNWANTED] = { [LENT_FREE] = true, [LENT_RETURNING] = true },
+		[LENT_RETURNING] = { [LENT_FREE] = true },
+	};
+
+	assert(legal_move[link->lents[number]][next]);
+	link->lents[number] = next;
+}
+
 static void lent_end(struct gpu_link *link, uint32_t number)
 {
-	link->lents[number].state = LENT_FREE;
-	link->lents[number].is_asked_back = false;
+	lent_become(link, number, LENT_FREE);
 	link->config.returned(link->config.owner, number);
 }
 
@@ -71,7 +91,7 @@ static void all_end(struct gpu_link *link)
 		if (link->copies[n] != NULL)
 			copy_end(link, n, -EIO);
 	for (uint32_t n = 0; n < GPU_LENTS_MAX; n++)
-		if (link->lents[n].state != LENT_FREE)
+		if (link->lents[n] != LENT_FREE)
 			lent_end(link, n);
 }
 
@@ -117,16 +137,18 @@ static bool pinned(struct gpu_link *link, const struct gpu_message *message)
 static bool lent(struct gpu_link *link, const struct gpu_message *message)
 {
 	uint32_t number = message->number;
-	enum lent_state state = number < GPU_LENTS_MAX ? link->lents[number].state : LENT_FREE;
+	enum lent_state state = number < GPU_LENTS_MAX ? link->lents[number] : LENT_FREE;
 
-	if (message->result > 0 || (state != LENT_ASKED && state != LENT_RETURNING))
+	if (message->result > 0 || (state != LENT_ASKED && state != LENT_REGRETTED))
 		return false;
-	if (state == LENT_RETURNING) { /* asked back meanwhile */
-		if (message->result < 0)
-			lent_end(link, number);
+	/* Only now it is told, as packets and messages may overtake each other. */
+	if (state == LENT_REGRETTED && message->result < 0)
+		lent_end(link, number);
+	else if (state == LENT_REGRETTED)
+		lent_become(link, number, LENT_UNWANTED);
+	if (state == LENT_REGRETTED)
 		return true;
-	}
-	link->lents[number].state = message->result == 0 ? LENT_USABLE : LENT_FREE;
+	lent_become(link, number, message->result == 0 ? LENT_USABLE : LENT_FREE);
 	link->config.lent(link->config.owner, number, message->result, message->text);
 	return true;
 }
@@ -144,7 +166,7 @@ static bool message_take(struct gpu_link *link, struct gpu_message *message)
 		return lent(link, message);
 	case GPU_RETURNED:
 		if (message->number >= GPU_LENTS_MAX ||
-		    link->lents[message->number].state != LENT_RETURNING)
+		    link->lents[message->number] != LENT_RETURNING)
 			return false;
 		lent_end(link, message->number);
 		return true;
@@ -194,8 +216,8 @@ static void returns_send(struct gpu_link *link)
 	for (uint32_t n = 0; n < GPU_LENTS_MAX; n++) {
 		const struct gpu_message message = { .verb = GPU_RETURN, .number = n };
 
-		if (link->lents[n].state == LENT_RETURNING && !link->lents[n].is_asked_back)
-			link->lents[n].is_asked_back = worker_send(link->worker, &message) == 0;
+		if (link->lents[n] == LENT_UNWANTED && worker_send(link->worker, &message) == 0)
+			lent_become(link, n, LENT_RETURNING);
 	}
 }
 
@@ -255,7 +277,7 @@ int gpu_link_lend(struct gpu_link *link, const void *packet, size_t bytes, const
 	assert(bytes <= LEND_BYTES_MAX && fds_count <= GPU_PACKET_FDS_MAX);
 	if (!is_there(link))
 		return -ENODEV;
-	while (head.number < GPU_LENTS_MAX && link->lents[head.number].state != LENT_FREE)
+	while (head.number < GPU_LENTS_MAX && link->lents[head.number] != LENT_FREE)
 		head.number++;
 	if (head.number == GPU_LENTS_MAX)
 		return -EAGAIN;
@@ -265,7 +287,7 @@ int gpu_link_lend(struct gpu_link *link, const void *packet, size_t bytes, const
 				    fds_count);
 	if (result < 0)
 		return result == -ENOTCONN ? -ENODEV : result;
-	link->lents[head.number].state = LENT_ASKED;
+	lent_become(link, head.number, LENT_ASKED);
 	*out_number = head.number;
 	return 0;
 }
@@ -273,9 +295,10 @@ int gpu_link_lend(struct gpu_link *link, const void *packet, size_t bytes, const
 void gpu_link_return(struct gpu_link *link, uint32_t number)
 {
 	assert(number < GPU_LENTS_MAX);
-	if (link->lents[number].state != LENT_ASKED && link->lents[number].state != LENT_USABLE)
+	if (link->lents[number] != LENT_ASKED && link->lents[number] != LENT_USABLE)
 		return;
-	link->lents[number].state = LENT_RETURNING;
+	lent_become(link, number,
+		    link->lents[number] == LENT_ASKED ? LENT_REGRETTED : LENT_UNWANTED);
 	returns_send(link); /* or the next step does */
 }
 
@@ -296,7 +319,7 @@ int gpu_link_copy(struct gpu_link *link, struct gpu_copy *copy)
 		.job_place = copy->job_place,
 	};
 
-	if (copy->lent >= GPU_LENTS_MAX || link->lents[copy->lent].state != LENT_USABLE)
+	if (copy->lent >= GPU_LENTS_MAX || link->lents[copy->lent] != LENT_USABLE)
 		return -ENODEV;
 	if (link->free_count == 0)
 		return -EAGAIN;
@@ -333,7 +356,7 @@ void gpu_link_status(const struct gpu_link *link, struct gpu_link_status *out_st
 		out_status->arenas_bytes += link->arenas[n].bytes;
 	}
 	for (unsigned n = 0; n < GPU_LENTS_MAX; n++)
-		out_status->lents += link->lents[n].state != LENT_FREE;
+		out_status->lents += link->lents[n] != LENT_FREE;
 }
 
 int gpu_link_create(struct gpu_link **out_link, const struct gpu_link_config *config,

@@ -234,6 +234,22 @@ static void blocks_go_through_three_processes(void **unused)
 	scene_close();
 }
 
+static void memory_that_is_asked_back_before_it_is_there_comes_back_once(void **unused)
+{
+	(void)unused;
+	scene_open(rig_library());
+	AWAIT(lend(false) == 0);
+	gpu_link_return(scene.link, scene.number);
+	AWAIT(scene.returned == 1);
+	assert_int_equal(scene.lent, NOT_YET);
+	lend_and_await(false);
+	round_trip();
+	gpu_link_return(scene.link, scene.number);
+	AWAIT(scene.returned == 2);
+	engine_stop(&scene.engine);
+	scene_close();
+}
+
 static void a_process_that_is_killed_costs_its_copies_and_nothing_else(void **unused)
 {
 	(void)unused;
@@ -323,6 +339,7 @@ int main(int count, char **arguments)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(blocks_go_through_three_processes),
+		cmocka_unit_test(memory_that_is_asked_back_before_it_is_there_comes_back_once),
 		cmocka_unit_test(a_process_that_is_killed_costs_its_copies_and_nothing_else),
 		cmocka_unit_test(a_device_that_hangs_costs_its_process),
 		cmocka_unit_test(memory_of_a_killed_engine_is_closed_within_a_bound),

@@ -21,7 +21,9 @@ enum gpu_verb {
 	/* Down. */
 	GPU_COPY = 1, /* COPIED, once */
 	GPU_CANCEL,   /* all copies of `job` of lent memory `number` end soon */
-	GPU_RETURN,   /* RETURNED: lent memory `number`, its copies ended */
+	/* RETURNED: lent memory `number`, its copies ended. Sent after LENT, as packets and
+	 * messages may overtake each other, and behind its last COPY. */
+	GPU_RETURN,
 	/* Up. */
 	GPU_READY,    /* the device is open; text: its name */
 	GPU_PINNED,   /* arena `number`: the first `offset` bytes can be copied; or result, text */
