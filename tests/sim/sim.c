@@ -128,6 +128,9 @@ static void file_fault_set(const struct operation *operation)
 	static const unsigned rates[] = { 0, 0, 20, 200 };
 
 	kernel.file_error_permille = rates[operation->choice % 4];
+	/* Also where they end before anybody looks: a reading may be under way. */
+	if (kernel.file_error_permille > 0)
+		sim.node.file.may_fail = true;
 	kernel.file_full_permille = rates[operation->amount % 4];
 }
 
