@@ -213,9 +213,8 @@ static int line_measure(struct gpu_bench *bench, struct shape *shape, struct cos
 		result = shape_time(bench, shape, &many_ns, error);
 	if (result < 0)
 		return result;
-	double run_ns = (many_ns - few_ns) / (many - few);
-	*out_line = cost_line_of(few_ns + (COST_FEW - (double)few) * run_ns,
-				 many_ns + (COST_MANY - (double)many) * run_ns);
+	*out_line = cost_line_of((struct cost_time){ few, few_ns },
+				 (struct cost_time){ many, many_ns });
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* transfer/cost.c: costs of copies: lines through measurements, and what follows from them. */
 #include "transfer/cost.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -16,42 +17,84 @@ static const char *const path_names[COPY_PATHS] = { "loop", "2d", "batch", "kern
 
 #define HEAD "kvtier copy costs 1: "
 
-struct cost_line cost_line_of(double few_ns, double many_ns)
+struct cost_line cost_line_of(struct cost_time few, struct cost_time many)
 {
-	double run_ns = (many_ns - few_ns) / (COST_MANY - COST_FEW);
-	double least_ns = many_ns / COST_MANY / 2; /* a start never explains more than half */
+	double run_ns, least_ns = many.ns / many.runs / 2; /* a start explains half at most */
 
+	assert(few.runs > 0 && few.runs < many.runs);
+	run_ns = (many.ns - few.ns) / (many.runs - few.runs);
 	if (run_ns < least_ns)
 		run_ns = least_ns;
-	double start_ns = few_ns - COST_FEW * run_ns;
+	double start_ns = few.ns - few.runs * run_ns;
 	return (struct cost_line){ .start_ns = (float)(start_ns > 0 ? start_ns : 0),
 				   .run_ns = (float)run_ns };
 }
 
 /* Between two lengths both numbers are taken to be linear in the bytes, as the link's share is. */
+static struct cost_line line_between(const struct cost_line lines[COST_LENGTHS], unsigned below,
+				     unsigned above, uint64_t bytes)
+{
+	const struct cost_line *less = &lines[below], *more = &lines[above];
+	float share = (float)(bytes - cost_lengths[below]) /
+		      (float)(cost_lengths[above] - cost_lengths[below]);
+
+	return (struct cost_line){
+		.start_ns = less->start_ns + share * (more->start_ns - less->start_ns),
+		.run_ns = less->run_ns + share * (more->run_ns - less->run_ns),
+	};
+}
+
+/* Beyond the longest, bytes are all that counts. */
+static struct cost_line line_beyond(const struct cost_line lines[COST_LENGTHS], unsigned longest,
+				    uint64_t bytes)
+{
+	struct cost_line line = lines[longest];
+
+	line.run_ns *= (float)bytes / (float)cost_lengths[longest];
+	return line;
+}
+
 static struct cost_line line_at(const struct cost_line lines[COST_LENGTHS], uint64_t bytes)
 {
-	struct cost_line below = lines[0], above;
 	unsigned n = 1;
 
 	if (bytes <= cost_lengths[0])
-		return below;
+		return lines[0];
 	while (n < COST_LENGTHS && cost_lengths[n] < bytes)
 		n++;
-	if (n == COST_LENGTHS) {
-		struct cost_line line = lines[COST_LENGTHS - 1];
+	return n == COST_LENGTHS ? line_beyond(lines, n - 1, bytes)
+				 : line_between(lines, n - 1, n, bytes);
+}
 
-		line.run_ns *= (float)bytes / (float)cost_lengths[COST_LENGTHS - 1];
-		return line;
+static void lines_fill(struct cost_line lines[COST_LENGTHS])
+{
+	struct cost_line measured[COST_LENGTHS];
+
+	memcpy(measured, lines, sizeof(measured));
+	for (unsigned n = 0; n < COST_LENGTHS; n++) {
+		unsigned below = n, above = n;
+
+		if (measured[n].run_ns > 0)
+			continue;
+		while (below > 0 && !(measured[below].run_ns > 0))
+			below--;
+		while (above < COST_LENGTHS - 1 && !(measured[above].run_ns > 0))
+			above++;
+		bool has_below = measured[below].run_ns > 0, has_above = measured[above].run_ns > 0;
+		if (has_below && has_above)
+			lines[n] = line_between(measured, below, above, cost_lengths[n]);
+		else if (has_below)
+			lines[n] = line_beyond(measured, below, cost_lengths[n]);
+		else
+			lines[n] = measured[above]; /* unmeasured where nothing was */
 	}
-	below = lines[n - 1];
-	above = lines[n];
-	float share = (float)(bytes - cost_lengths[n - 1]) /
-		      (float)(cost_lengths[n] - cost_lengths[n - 1]);
-	return (struct cost_line){
-		.start_ns = below.start_ns + share * (above.start_ns - below.start_ns),
-		.run_ns = below.run_ns + share * (above.run_ns - below.run_ns),
-	};
+}
+
+void cost_fill(struct cost_table *table)
+{
+	for (unsigned direction = 0; direction < COPY_DIRECTIONS; direction++)
+		for (unsigned path = 0; path < COPY_PATHS; path++)
+			lines_fill(table->lines[direction][path]);
 }
 
 static bool is_measured(const struct cost_table *table, enum copy_direction direction,
@@ -94,6 +137,12 @@ enum copy_path cost_choose(const struct cost_table *table, unsigned allowed,
 }
 
 /* ---- as text ---- */
+
+const char *cost_path_name(enum copy_path path)
+{
+	assert(path < COPY_PATHS);
+	return path_names[path];
+}
 
 size_t cost_print(const struct cost_table *table, const char *of, char text[COST_TEXT_BYTES])
 {

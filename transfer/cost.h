@@ -35,9 +35,22 @@ struct cost_table {
 	struct cost_line lines[COPY_DIRECTIONS][COPY_PATHS][COST_LENGTHS];
 };
 
-/* What two measured times say, of COST_FEW and COST_MANY runs of the length; noise that would make
- * many runs cheaper than few, or a start that costs less than nothing, is taken out. */
-struct cost_line cost_line_of(double few_ns, double many_ns);
+/* What a copy of so many runs took. */
+struct cost_time {
+	uint32_t runs;
+	double ns;
+};
+
+/* What two measured times of runs of one length say, COST_FEW and COST_MANY where memory allows;
+ * noise that would make many runs cheaper than few, or a start that costs less than nothing, is
+ * taken out. */
+struct cost_line cost_line_of(struct cost_time few, struct cost_time many);
+
+/* Gives the lengths that were not measured what follows from those that were, for each path of
+ * which any was: between two and beyond the longest as above; below the shortest, its costs. As a
+ * run costs its submission or its bytes' time, whichever is more, costs over bytes bend upwards
+ * only: what is filled in is never too low, so no path is chosen for what nobody has measured. */
+void cost_fill(struct cost_table *table);
 
 /* A copy, as far as its cost depends on it. */
 struct cost_shape {
@@ -54,6 +67,9 @@ double cost_estimate(const struct cost_table *table, enum copy_path path,
  * COPY_LOOP where none was measured. */
 enum copy_path cost_choose(const struct cost_table *table, unsigned allowed,
 			   const struct cost_shape *shape);
+
+/* "batch", ...: a word for people and files. */
+const char *cost_path_name(enum copy_path path);
 
 #define COST_TEXT_BYTES 4096u
 /* As text, with what it is true of (device, driver, ...) in its first line; returns its length. */

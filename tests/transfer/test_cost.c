@@ -33,6 +33,11 @@ static double model_ns(const struct model *model, double calls, double runs, dou
 	       runs * fmax(model->submit_ns, model->gap_ns + bytes * model->bytes_ns);
 }
 
+static struct cost_time time_of(const struct model *model, uint32_t runs, double bytes)
+{
+	return (struct cost_time){ runs, model_ns(model, 1, runs, bytes) };
+}
+
 static void measure(const struct model models[COPY_PATHS], struct cost_table *table)
 {
 	memset(table, 0, sizeof(*table));
@@ -42,8 +47,8 @@ static void measure(const struct model models[COPY_PATHS], struct cost_table *ta
 				double bytes = (double)cost_lengths[n];
 
 				table->lines[direction][path][n] = cost_line_of(
-					model_ns(&models[path], 1, COST_FEW, bytes),
-					model_ns(&models[path], 1, COST_MANY, bytes));
+					time_of(&models[path], COST_FEW, bytes),
+					time_of(&models[path], COST_MANY, bytes));
 			}
 }
 
@@ -120,12 +125,58 @@ static void a_path_that_is_not_there_or_not_allowed_is_not_chosen(void **unused)
 
 static void noise_makes_no_line_that_falls(void **unused)
 {
-	struct cost_line line = cost_line_of(9000, 8000);
+	struct cost_line line = cost_line_of((struct cost_time){ 16, 9000 },
+					     (struct cost_time){ 256, 8000 });
 
 	(void)unused;
 	assert_true(line.run_ns > 0 && line.start_ns >= 0);
-	line = cost_line_of(100, 1e6);
+	line = cost_line_of((struct cost_time){ 16, 100 }, (struct cost_time){ 256, 1e6 });
 	assert_true(line.start_ns == 0);
+}
+
+static void however_many_runs_were_measured_the_line_is_the_same(void **unused)
+{
+	(void)unused;
+	for (uint32_t many = 3; many <= COST_MANY; many++) {
+		struct cost_line line = cost_line_of(time_of(&h100[COPY_KERNEL], 2, 1 << 20),
+						     time_of(&h100[COPY_KERNEL], many, 1 << 20));
+
+		assert_true(fabsf(line.start_ns - 9000) < 9);
+		assert_true(fabs(line.run_ns / model_ns(&h100[COPY_KERNEL], 0, 1, 1 << 20) - 1) <
+			    0.001);
+	}
+}
+
+/* For whichever lengths were measured. */
+static void what_is_filled_in_is_never_less_than_the_truth(void **unused)
+{
+	struct cost_table all, table;
+
+	(void)unused;
+	measure(h100, &all);
+	for (unsigned set = 1; set < 1u << COST_LENGTHS; set++) {
+		table = all;
+		for (unsigned n = 0; n < COST_LENGTHS; n++)
+			if ((set & 1u << n) == 0)
+				for (unsigned path = 0; path < COPY_PATHS; path++)
+					table.lines[COPY_LOAD][path][n] = (struct cost_line){ 0 };
+		memset(table.lines[COPY_STORE][COPY_2D], 0, sizeof(table.lines[0][0]));
+		cost_fill(&table);
+		for (uint64_t bytes = 512; bytes <= 16 << 20; bytes += bytes / 2) {
+			struct cost_shape shape = { COPY_LOAD, 1, 64, bytes };
+
+			for (unsigned path = 0; path < COPY_PATHS; path++)
+				assert_true(cost_estimate(&table, (enum copy_path)path, &shape) >=
+					    0.999 * truth((enum copy_path)path, &shape));
+		}
+		for (unsigned n = 0; n < COST_LENGTHS; n++)
+			if ((set & 1u << n) != 0)
+				assert_memory_equal(&table.lines[COPY_LOAD][COPY_LOOP][n],
+						    &all.lines[COPY_LOAD][COPY_LOOP][n],
+						    sizeof(struct cost_line));
+		struct cost_shape nobody = { COPY_STORE, 1, 64, 65536 };
+		assert_true(isinf(cost_estimate(&table, COPY_2D, &nobody)));
+	}
 }
 
 static void costs_survive_as_text(void **unused)
@@ -187,6 +238,8 @@ int main(void)
 		cmocka_unit_test(at_a_measured_length_the_estimate_is_what_was_measured),
 		cmocka_unit_test(a_path_that_is_not_there_or_not_allowed_is_not_chosen),
 		cmocka_unit_test(noise_makes_no_line_that_falls),
+		cmocka_unit_test(however_many_runs_were_measured_the_line_is_the_same),
+		cmocka_unit_test(what_is_filled_in_is_never_less_than_the_truth),
 		cmocka_unit_test(costs_survive_as_text),
 		cmocka_unit_test(text_of_another_device_or_damaged_text_is_refused),
 	};
