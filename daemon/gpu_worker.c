@@ -2,17 +2,21 @@
  * between. */
 #include "daemon/gpu_link.h"
 #include "tiers/gpu/gpu_server.h"
+#include "transfer/calibrate.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #define HANDLED_MAX 256u  /* messages between two steps */
 #define POLL_NS 20000     /* between two looks at copies that are under way */
 #define CHUNK_BYTES (UINT64_C(2) << 20)
+/* A kernel of ours would cost the inference engine a change of contexts. */
+#define PATHS_ALLOWED (((1u << COPY_PATHS) - 1) & ~(1u << COPY_KERNEL))
 
 struct gpu_worker {
 	struct worker_side side;
@@ -52,13 +56,43 @@ static int open_device(struct gpu_worker *worker, struct error *error)
 	return device_open(&worker->device, ops_of(vendor), &config, error);
 }
 
+/* Without costs every copy goes by single calls, so what fails here costs speed alone; but a device
+ * that hangs or is lost (-ETIME, -EIO) is none. */
+static int costs_measure(struct gpu_worker *worker, struct error *error)
+{
+	uint8_t *scratch = mmap(NULL, CALIBRATE_SCRATCH_BYTES, PROT_READ | PROT_WRITE,
+				MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	const struct calibrate_config config = {
+		.scratch = scratch,
+		.scratch_bytes = CALIBRATE_SCRATCH_BYTES,
+		.clock = worker->side.clock,
+		.budget_us = CALIBRATE_BUDGET_US,
+		.paths = PATHS_ALLOWED,
+	};
+	int result;
+
+	if (scratch == MAP_FAILED)
+		return 0;
+	result = device_pin(&worker->device, scratch, CALIBRATE_SCRATCH_BYTES, error);
+	if (result == 0) {
+		result = calibrate(&worker->device, &config, &worker->costs, error);
+		if (result == -ETIME || result == -EIO)
+			return result; /* copies may be under way: nothing is given back */
+		(void)device_unpin(&worker->device, scratch, CALIBRATE_SCRATCH_BYTES, error);
+	}
+	munmap(scratch, CALIBRATE_SCRATCH_BYTES);
+	if (result < 0)
+		fprintf(stderr, "kvtierd: GPU worker: copies go by single calls: %s\n",
+			error->text);
+	return result == -EIO ? -EIO : 0;
+}
+
 static int server_open(struct gpu_worker *worker, struct error *error)
 {
 	const struct gpu_server_config config = {
 		.device = &worker->device,
 		.costs = &worker->costs,
-		/* A kernel of ours costs the inference engine a change of contexts. */
-		.paths = ((1u << COPY_PATHS) - 1) & ~(1u << COPY_KERNEL),
+		.paths = PATHS_ALLOWED,
 		.chunk_bytes = CHUNK_BYTES,
 		.answer = answer,
 		.owner = worker,
@@ -154,6 +188,8 @@ int gpu_worker_main(int arguments_count, char **arguments)
 	if (result < 0)
 		goto failed;
 	result = open_device(&worker, &error);
+	if (result == 0)
+		result = costs_measure(&worker, &error);
 	if (result == 0)
 		result = server_open(&worker, &error);
 	say_ready(&worker, result, &error);

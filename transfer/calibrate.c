@@ -306,7 +306,7 @@ static bool is_quiet(const struct calibration *calibration)
 /* The clock counts whole microseconds; what took none took less. */
 static double median_ns(const struct samples *samples)
 {
-	uint64_t sorted[SAMPLES_MAX];
+	uint64_t sorted[SAMPLES_MAX] = { 0 };
 
 	for (unsigned n = 0; n < samples->count; n++) {
 		unsigned place = n;
