@@ -24,6 +24,7 @@ struct link_arena {
 	int fd;
 	uint64_t bytes, pinned; /* bytes 0: none */
 	bool is_sent;           /* to this life */
+	bool has_failed;        /* in this life: no more of it is pinned */
 };
 
 struct gpu_link {
@@ -31,6 +32,7 @@ struct gpu_link {
 	struct worker *worker;
 	bool is_ready;
 	char device[96];
+	char uuid[48];
 	char reason[WORKER_REASON_BYTES];
 	struct link_arena arenas[GPU_ARENAS_MAX];
 	enum lent_state lents[GPU_LENTS_MAX];
@@ -54,6 +56,7 @@ static void copy_end(struct gpu_link *link, uint32_t number, int result)
 	link->copies[number] = NULL;
 	link->free[link->free_count++] = number;
 	link->copies_count--;
+	link->config.copied(link->config.owner, copy, result);
 	copy->done(copy, result);
 }
 
@@ -84,7 +87,7 @@ static void all_end(struct gpu_link *link)
 {
 	link->is_ready = false;
 	for (unsigned n = 0; n < GPU_ARENAS_MAX; n++) {
-		link->arenas[n].is_sent = false;
+		link->arenas[n].is_sent = link->arenas[n].has_failed = false;
 		link->arenas[n].pinned = 0;
 	}
 	for (uint32_t n = 0; n < GPU_COPIES_MAX; n++)
@@ -116,10 +119,14 @@ static void ready(struct gpu_link *link, const struct gpu_message *message)
 {
 	link->is_ready = message->result == 0;
 	link->reason[0] = '\0';
-	if (link->is_ready)
-		snprintf(link->device, sizeof(link->device), "%.95s", message->text);
-	else
+	if (!link->is_ready) {
 		snprintf(link->reason, sizeof(link->reason), "%.159s", message->text);
+		return;
+	}
+	size_t length = strcspn(message->text, "\n");
+	snprintf(link->device, sizeof(link->device), "%.*s", (int)length, message->text);
+	snprintf(link->uuid, sizeof(link->uuid), "%.47s",
+		 message->text + length + (message->text[length] != '\0'));
 }
 
 static bool pinned(struct gpu_link *link, const struct gpu_message *message)
@@ -129,7 +136,8 @@ static bool pinned(struct gpu_link *link, const struct gpu_message *message)
 	if (message->number >= GPU_ARENAS_MAX || message->offset > arena->bytes)
 		return false;
 	arena->pinned = message->offset;
-	if (message->result < 0)
+	arena->has_failed = message->result < 0;
+	if (arena->has_failed)
 		snprintf(link->reason, sizeof(link->reason), "%.159s", message->text);
 	return true;
 }
@@ -195,7 +203,8 @@ static void on_message(void *owner, const void *bytes)
 
 static bool is_there(const struct gpu_link *link)
 {
-	return link->is_ready && worker_state(link->worker) == WORKER_RUNNING;
+	return link->is_ready && link->worker != NULL &&
+	       worker_state(link->worker) == WORKER_RUNNING;
 }
 
 static void arenas_send(struct gpu_link *link)
@@ -299,7 +308,8 @@ void gpu_link_return(struct gpu_link *link, uint32_t number)
 		return;
 	lent_become(link, number,
 		    link->lents[number] == LENT_ASKED ? LENT_REGRETTED : LENT_UNWANTED);
-	returns_send(link); /* or the next step does */
+	if (is_there(link))
+		returns_send(link); /* or the next step does */
 }
 
 int gpu_link_copy(struct gpu_link *link, struct gpu_copy *copy)
@@ -319,7 +329,8 @@ int gpu_link_copy(struct gpu_link *link, struct gpu_copy *copy)
 		.job_place = copy->job_place,
 	};
 
-	if (copy->lent >= GPU_LENTS_MAX || link->lents[copy->lent] != LENT_USABLE)
+	if (!is_there(link) || copy->lent >= GPU_LENTS_MAX ||
+	    link->lents[copy->lent] != LENT_USABLE)
 		return -ENODEV;
 	if (link->free_count == 0)
 		return -EAGAIN;
@@ -337,7 +348,7 @@ bool gpu_link_cancel(struct gpu_link *link, uint32_t number, uint64_t job)
 {
 	const struct gpu_message message = { .verb = GPU_CANCEL, .number = number, .job = job };
 
-	return worker_send(link->worker, &message) != -EAGAIN;
+	return !is_there(link) || worker_send(link->worker, &message) != -EAGAIN;
 }
 
 void gpu_link_status(const struct gpu_link *link, struct gpu_link_status *out_status)
@@ -350,10 +361,13 @@ void gpu_link_status(const struct gpu_link *link, struct gpu_link_status *out_st
 		.pid = worker_pid(link->worker),
 	};
 	snprintf(out_status->device, sizeof(out_status->device), "%s", link->device);
+	snprintf(out_status->uuid, sizeof(out_status->uuid), "%s", link->uuid);
 	snprintf(out_status->reason, sizeof(out_status->reason), "%s", link->reason);
 	for (unsigned n = 0; n < GPU_ARENAS_MAX; n++) {
 		out_status->pinned_bytes += link->arenas[n].pinned;
 		out_status->arenas_bytes += link->arenas[n].bytes;
+		out_status->is_pinning |= !link->arenas[n].has_failed &&
+					  link->arenas[n].pinned < link->arenas[n].bytes;
 	}
 	for (unsigned n = 0; n < GPU_LENTS_MAX; n++)
 		out_status->lents += link->lents[n] != LENT_FREE;
@@ -401,6 +415,7 @@ void gpu_link_destroy(struct gpu_link *link)
 	if (link == NULL)
 		return;
 	worker_destroy(link->worker);
+	link->worker = NULL; /* who hears of an end may ask for the next copy */
 	all_end(link);
 	free(link);
 }

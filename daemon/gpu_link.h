@@ -50,13 +50,17 @@ struct gpu_link_config {
 	/* Memory that was asked back is not mapped any more, or it went with the process. The
 	 * number may be used again. */
 	void (*returned)(void *owner, uint32_t number);
+	/* A copy has ended; before its done(). */
+	void (*copied)(void *owner, const struct gpu_copy *copy, int result);
 	void *owner;
 };
 
 struct gpu_link_status {
 	enum worker_state state;
 	bool is_ready;       /* the device is open */
+	bool is_pinning;     /* more of the arenas is to come */
 	char device[96];     /* its name, once it was open */
+	char uuid[48];       /* "": not known, or the vendor's do not tell devices apart */
 	char reason[WORKER_REASON_BYTES]; /* why it is not ready, or last ended; "" */
 	uint64_t pinned_bytes, arenas_bytes;
 	uint32_t lents, copies;

@@ -106,8 +106,11 @@ static void say_ready(struct gpu_worker *worker, int result, const struct error 
 {
 	struct gpu_message message = { .verb = GPU_READY, .result = result };
 
-	snprintf(message.text, sizeof(message.text), "%s",
-		 result == 0 ? worker->device.about.name : error->text);
+	if (result == 0)
+		snprintf(message.text, sizeof(message.text), "%s\n%s", worker->device.about.name,
+			 worker->device.about.uuid);
+	else
+		snprintf(message.text, sizeof(message.text), "%s", error->text);
 	(void)answer(worker, &message);
 }
 

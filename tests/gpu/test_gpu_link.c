@@ -69,6 +69,15 @@ static void returned(void *owner, uint32_t number)
 	scene.returned++;
 }
 
+static void copied(void *owner, const struct gpu_copy *copy, int result)
+{
+	const struct noted *noted = (const struct noted *)copy;
+
+	(void)owner;
+	(void)result;
+	assert_int_equal(noted->ends, 0);
+}
+
 static void turn(void)
 {
 	struct pollfd waiting = { .fd = worker_fd(gpu_link_worker(scene.link)), .events = POLLIN };
@@ -104,7 +113,8 @@ static void scene_open(const char *library)
 {
 	const struct gpu_link_config config = { .vendor = "cuda", .bus_id = FAKE_BUS_ID_0,
 						.library = library, .clock = &scene.clock,
-						.lent = lent, .returned = returned };
+						.lent = lent, .returned = returned,
+						.copied = copied };
 	struct error error;
 
 	rig_control_reset();

@@ -25,7 +25,9 @@ enum gpu_verb {
 	 * messages may overtake each other, and behind its last COPY. */
 	GPU_RETURN,
 	/* Up. */
-	GPU_READY,    /* the device is open; text: its name */
+	/* The device is open; text: its name, and behind a newline its uuid, or nothing where the
+	 * vendor's do not tell devices apart. Or result, text. */
+	GPU_READY,
 	GPU_PINNED,   /* arena `number`: the first `offset` bytes can be copied; or result, text */
 	GPU_LENT,     /* memory `number` is imported; or result, text */
 	GPU_RETURNED, /* lent memory `number` is not mapped any more */
