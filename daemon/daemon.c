@@ -6,6 +6,7 @@
 #include "daemon/batch.h"
 #include "daemon/encryption.h"
 #include "daemon/extents.h"
+#include "daemon/gpus.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
 #include "daemon/purge.h"
@@ -78,6 +79,7 @@ bool daemon_step(struct daemon *daemon)
 		did_work = devices_look_after(daemon) || did_work;
 	}
 	did_work = catalog_step(daemon) || did_work;
+	did_work = gpus_step(daemon) || did_work;
 	did_work = restore_step(daemon) || did_work;
 	did_work = cache_lease_expire(daemon->cache, daemon->now_us) > 0 || did_work;
 	did_work = mover_step(daemon) || did_work;
@@ -110,7 +112,7 @@ static bool sleep_begin(struct daemon *daemon)
 		may_sleep = tier_sleep(daemon->nvme) && may_sleep;
 	if (daemon->catalog != NULL)
 		may_sleep = catalog_link_sleep(daemon->catalog) && may_sleep;
-	return may_sleep;
+	return gpus_sleep(daemon) && may_sleep;
 }
 
 void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
@@ -131,6 +133,7 @@ void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
 		mills_awake(&daemon->mills);
 		if (daemon->catalog != NULL)
 			catalog_link_awake(daemon->catalog);
+		gpus_awake(daemon);
 	}
 	if (server_has_fired(daemon) || daemon->now_us - daemon->looked_us >= LOOK_US) {
 		daemon->looked_us = daemon->now_us;

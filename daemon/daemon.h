@@ -48,6 +48,8 @@ struct batches;
 struct admin_http;
 struct probe;
 struct requests;
+struct gpus;
+struct pull_ops;
 struct block_io_ops;
 
 /* What happened so far; read by STATS and /metrics. */
@@ -138,6 +140,7 @@ struct daemon_seams {
 	uint64_t seed;                         /* 0: from the kernel */
 	const struct block_io_ops *io_ops;
 	const struct catalog_ops *catalog_ops; /* in-process catalogue, no worker */
+	const struct pull_ops *pull_ops;       /* instead of GPUs */
 };
 
 struct daemon {
@@ -173,6 +176,8 @@ struct daemon {
 	uint32_t cpu_slots_max, nvme_slots_max;   /* of the cache */
 	struct budget write_budget;
 	struct catalog_link *catalog;          /* NULL: none */
+	struct gpus *gpus;                     /* NULL: none */
+	const struct pull_ops *pull_ops;       /* NULL: nothing can be pulled */
 
 	int lock_fd;                           /* of the state directory; workers inherit it */
 	int run_lock_fd;                       /* of the run directory; ends with us */

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "daemon/admin.h"
 #include "daemon/gpu_link.h"
+#include "daemon/gpus.h"
 #include "daemon/guard.h"
 #include "daemon/metrics_text.h"
 #include "daemon/notify.h"
@@ -255,7 +256,7 @@ static bool has_io_uring(const struct daemon *daemon)
 static int confine(struct daemon *daemon, struct sandbox *sandbox, struct error *error)
 {
 	char quoted[200];
-	int result = sandbox_lock(sandbox, has_io_uring(daemon), error);
+	int result = sandbox_lock(sandbox, has_io_uring(daemon), gpus_count(daemon) > 0, error);
 
 	if (result < 0)
 		return result;

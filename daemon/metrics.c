@@ -2,6 +2,7 @@
 #include "daemon/admin.h"
 #include "daemon/admin_http.h"
 #include "daemon/encryption.h"
+#include "daemon/gpus.h"
 #include "daemon/metrics_text.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
@@ -193,6 +194,44 @@ static void device_metrics(struct daemon *daemon, struct metrics_page *page, enu
 		LABELLED(nvme_fenced, 1, daemon->absent[i].path);
 }
 
+static void gpu_copies_metrics(const struct gpu_figures *figures, const char *gpu,
+			       struct metrics_page *page, enum metric metric)
+{
+	const struct gpu_counters *counters = &figures->counters;
+
+	for (unsigned direction = 0; direction < COPY_DIRECTIONS; direction++) {
+		const char *way = gpu_direction_name(direction);
+
+		if (metric == METRIC_gpu_copied_bytes_total) {
+			LABELLED(gpu_copied_bytes_total, counters->bytes[direction], gpu, way);
+		} else {
+			LABELLED(gpu_copies_total, counters->done[direction], gpu, way, "done");
+			LABELLED(gpu_copies_total, counters->failed[direction], gpu, way, "failed");
+		}
+	}
+}
+
+static void gpu_metrics(const struct daemon *daemon, struct metrics_page *page, enum metric metric)
+{
+	for (unsigned n = 0; n < gpus_count(daemon); n++) {
+		struct gpu_figures figures;
+		char gpu[sizeof(figures.name) + 1];
+
+		gpus_figures(daemon, n, &figures);
+		snprintf(gpu, sizeof(gpu), "%s:%s", figures.name.vendor, figures.name.bus_id);
+		if (metric == METRIC_gpu_pinned_bytes)
+			LABELLED(gpu_pinned_bytes, figures.link.pinned_bytes, gpu);
+		else if (metric == METRIC_gpu_lent_memories)
+			LABELLED(gpu_lent_memories, figures.link.lents, gpu);
+		else if (metric == METRIC_gpu_restarts_total)
+			LABELLED(gpu_restarts_total, figures.link.restarts, gpu);
+		else if (metric != METRIC_gpu_state)
+			gpu_copies_metrics(&figures, gpu, page, metric);
+		for (unsigned state = 0; metric == METRIC_gpu_state && state < GPU_STATES; state++)
+			LABELLED(gpu_state, figures.state == state, gpu, gpu_state_name(state));
+	}
+}
+
 static void probe_metrics(struct daemon *daemon, struct metrics_page *page)
 {
 	struct probe_figures figures;
@@ -252,6 +291,8 @@ void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format
 		share_metrics(daemon, page, share_rows[i]);
 	for (unsigned i = 0; i < sizeof(device_rows) / sizeof(device_rows[0]); i++)
 		device_metrics(daemon, page, device_rows[i]);
+	for (enum metric row = METRIC_gpu_state; row <= METRIC_gpu_copied_bytes_total; row++)
+		gpu_metrics(daemon, page, row);
 	probe_metrics(daemon, page);
 	catalog_metrics(daemon, page);
 	struct admin_http_counts http = admin_http_counts(daemon->http);

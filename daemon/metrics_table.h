@@ -66,6 +66,12 @@
 	row(nvme_read_bytes_total, COUNTER, "device", "Bytes read from the device.") \
 	row(nvme_in_flight, GAUGE, "device", "Operations submitted and not done.") \
 	row(nvme_fenced, GAUGE, "device", "1 while the device is out of use after failures.") \
+	row(gpu_state, GAUGE, "gpu,state", "1 for the state of a GPU's process: opening, pinning, ready, waiting (for its next start).") \
+	row(gpu_pinned_bytes, GAUGE, "gpu", "Bytes of the arenas that the GPU can copy from and to.") \
+	row(gpu_lent_memories, GAUGE, "gpu", "Engines' memories that are lent now.") \
+	row(gpu_restarts_total, COUNTER, "gpu", "Times that the GPU's process was started again.") \
+	row(gpu_copies_total, COUNTER, "gpu,direction,result", "Copies of blocks: store (from the GPU), load (to it); done, failed.") \
+	row(gpu_copied_bytes_total, COUNTER, "gpu,direction", "Payload bytes copied: store, load.") \
 	row(probe_late, GAUGE, "part", "1 while a canary did not come back from the part within stall_max.") \
 	row(probe_seconds, GAUGE, "part", "Time of the last canary through the part, once it came back.") \
 	row(probe_age_seconds, GAUGE, "part", "How long ago that was: canaries go every 10 s, and every second while somebody asks.") \

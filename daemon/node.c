@@ -8,6 +8,7 @@
 #include "daemon/extents.h"
 #include "daemon/fingerprint.h"
 #include "daemon/forget.h"
+#include "daemon/gpus.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
@@ -54,6 +55,7 @@ static int tenants_open(struct daemon *daemon, struct error *error)
 			.huge_pages = settings->huge_pages,
 			.lock_wait_us_max = settings->restart_wait_us,
 			.tenant_digest = tenant->digest,
+			.is_shared = gpus_count(daemon) > 0,
 		};
 		int result;
 
@@ -357,6 +359,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 	if (result == 0)
 		result = devices_open(daemon, seams, error);
 	if (result == 0)
+		result = gpus_create(daemon, error);
+	if (result == 0)
 		result = tenants_open(daemon, error);
 	if (result == 0)
 		result = cache_open(daemon, error);
@@ -376,6 +380,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 		result = rooms_open(daemon, error);
 	if (result == 0)
 		result = watches_add(daemon, error);
+	if (result == 0)
+		result = gpus_open(daemon, error);
 	if (result == 0 && daemon->nvme != NULL)
 		result = catalog_open(daemon, seams, error);
 	if (result == 0)
@@ -410,6 +416,7 @@ int daemon_create(struct daemon **out_daemon, const struct settings *settings,
 	daemon->speeds[TIER_CPU] = (struct tier_speed)SPEED_CPU_START;
 	daemon->speeds[TIER_NVME] = (struct tier_speed)SPEED_NVME_START;
 	daemon->bypass = daemon_bypass_parse(settings->bypass);
+	daemon->pull_ops = seams->pull_ops;
 	list_init(&daemon->attached);
 	list_init(&daemon->forgettings);
 	budget_init(&daemon->write_budget, settings->write_bytes_day_max, daemon->now_us);
@@ -440,6 +447,7 @@ void daemon_destroy(struct daemon *daemon)
 	if (daemon->catalog != NULL && catalog_link_state(daemon->catalog) == CATALOG_LINK_ABSENT)
 		daemon->catalog = NULL;
 #endif
+	gpus_destroy(daemon);
 	admin_destroy(daemon);
 	server_destroy(daemon->server);
 	purge_destroy(daemon);

@@ -6,6 +6,7 @@
 #include "base/trusted_path.h"
 #include "daemon/fingerprint.h"
 #include "daemon/sandbox_parts.h"
+#include "transfer/gpu_names.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -170,6 +171,13 @@ static int grant_system(struct landlock *landlock, struct error *error)
 	return result;
 }
 
+static bool has_gpus(const struct settings *settings)
+{
+	struct gpu_name names[GPUS_MAX];
+
+	return gpu_names_read(settings->gpus, GPU_PCI_FOLDER, names) > 0;
+}
+
 static int grants_make(struct landlock *landlock, const struct settings *settings,
 		       const char *config_path, struct error *error)
 {
@@ -192,6 +200,8 @@ static int grants_make(struct landlock *landlock, const struct settings *setting
 		result = grant_program(landlock, error);
 	if (result == 0)
 		result = grant_system(landlock, error);
+	if (result == 0 && has_gpus(settings))
+		result = sandbox_grant_gpus(landlock, settings->gpu_library, error);
 	if (result == 0 && colon != NULL)
 		result = landlock_grant_port(landlock, (uint16_t)atoi(colon + 1), error);
 	return result;
@@ -283,7 +293,8 @@ int sandbox_enter(struct sandbox *sandbox, const struct settings *settings, cons
 
 /* ---- calls ---- */
 
-static int calls_confine(struct sandbox *sandbox, enum seccomp_program program, struct error *error)
+static int calls_confine(struct sandbox *sandbox, const struct seccomp_program *program,
+			 struct error *error)
 {
 	struct error reason;
 	int result;
@@ -300,8 +311,10 @@ static int calls_confine(struct sandbox *sandbox, enum seccomp_program program, 
 	return 0;
 }
 
-int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, struct error *error)
+int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, bool with_gpus, struct error *error)
 {
+	const struct seccomp_program program = { .has_io_uring = has_io_uring,
+						 .has_gpus = with_gpus };
 	int result = 0;
 
 	if (!sandbox->is_wanted || HAS_SANITIZER)
@@ -309,8 +322,7 @@ int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, struct error *error
 	if (sandbox->no_new_privileges && !sandbox->no_capabilities)
 		result = privileges_drop(sandbox, PRIVILEGE_NONE, error);
 	if (result == 0 && sandbox->no_new_privileges)
-		result = calls_confine(
-			sandbox, has_io_uring ? SECCOMP_DAEMON_IO_URING : SECCOMP_DAEMON, error);
+		result = calls_confine(sandbox, &program, error);
 	return result;
 }
 
@@ -342,6 +354,7 @@ static int worker_files_confine(struct sandbox *sandbox, const char *path, struc
 
 int sandbox_worker(const char *path, struct error *error)
 {
+	const struct seccomp_program program = { .is_worker = true };
 	const char *mode = getenv(MODE_VARIABLE);
 	struct sandbox sandbox = { .is_wanted = !mode_is(mode, "off"),
 				   .is_enforced = mode_is(mode, "enforce") };
@@ -354,7 +367,7 @@ int sandbox_worker(const char *path, struct error *error)
 	if (result == 0 && sandbox.no_new_privileges)
 		result = worker_files_confine(&sandbox, path, error);
 	if (result == 0 && sandbox.no_new_privileges)
-		result = calls_confine(&sandbox, SECCOMP_WORKER, error);
+		result = calls_confine(&sandbox, &program, error);
 	return result;
 }
 

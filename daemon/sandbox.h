@@ -30,8 +30,9 @@ struct sandbox {
 /* -ENOTSUP: `enforce`, and something cannot be had. `config_path` may be NULL. */
 must_check int sandbox_enter(struct sandbox *sandbox, const struct settings *settings,
 			     const char *config_path, struct error *error);
-/* Of all threads. `has_io_uring`: a device speaks it. */
-must_check int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, struct error *error);
+/* Of all threads. `has_io_uring`: a device speaks it. `has_gpus`: some are on. */
+must_check int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, bool has_gpus,
+			    struct error *error);
 /* The worker's: nothing but the folder of `path` and what is open; as the environment
  * says, where sandbox_enter() leaves word for it. */
 must_check int sandbox_worker(const char *path, struct error *error);

@@ -32,11 +32,17 @@ must_check int landlock_grant_port(struct landlock *landlock, uint16_t port, str
 /* Confines this thread and those that it starts, for good; closes the rules. */
 must_check int landlock_enforce(struct landlock *landlock, struct error *error);
 void landlock_close(struct landlock *landlock);
+/* What the drivers of GPUs need; `library`: the driver's, or "". */
+must_check int sandbox_grant_gpus(struct landlock *landlock, const char *library,
+				  struct error *error);
 
 /* ---- seccomp; only where HAVE_SECCOMP ---- */
 
-enum seccomp_program { SECCOMP_DAEMON, SECCOMP_DAEMON_IO_URING, SECCOMP_WORKER };
+/* The catalogue's worker, or the daemon with what else it and its workers need. */
+struct seccomp_program {
+	bool is_worker, has_io_uring, has_gpus;
+};
 
-must_check int seccomp_enforce(enum seccomp_program program, struct error *error);
+must_check int seccomp_enforce(const struct seccomp_program *program, struct error *error);
 
 #endif

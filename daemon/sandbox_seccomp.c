@@ -45,6 +45,17 @@ static const char *const daemon_only[] = {
 	"vfork", "execve", "setpgid", "wait4", "waitid", "kill", "pidfd_open", "pidfd_send_signal",
 };
 
+/* A GPU's driver: where its memory lies, its threads, what it tells processes of its own. */
+static const char *const gpus[] = {
+	"get_mempolicy", "set_mempolicy", "mbind", "mincore", "mlock2", "sched_getscheduler",
+	"sched_getparam", "sched_get_priority_max", "sched_get_priority_min", "get_robust_list",
+	"timer_create", "timer_settime", "timer_delete", "eventfd", "pipe", "socketpair",
+	"connect", "select", "pselect6", "epoll_create",
+};
+/* By the type in the middle byte: NVIDIA's, KFD's, DRM's; none: NVIDIA's unified memory. On whose
+ * devices, Landlock says; terminals, whose type is 'T', are not among them. */
+static const unsigned long gpu_ioctl_types[] = { 'F', 'K', 'd', 0 };
+
 static const char *const io_uring[] = { "io_uring_enter", "io_uring_register" };
 
 /* No prctl() but these. */
@@ -79,7 +90,21 @@ static int allow_with(scmp_filter_ctx filter, const char *name, unsigned argumen
 				      &equal);
 }
 
-static int rules_add(scmp_filter_ctx filter, enum seccomp_program program)
+static int gpus_allow(scmp_filter_ctx filter)
+{
+	int result = allow(filter, gpus, COUNT_OF(gpus));
+
+	for (size_t i = 0; result == 0 && i < COUNT_OF(gpu_ioctl_types); i++) {
+		struct scmp_arg_cmp type = { .arg = 1, .op = SCMP_CMP_MASKED_EQ,
+					     .datum_a = 0xff00,
+					     .datum_b = gpu_ioctl_types[i] << 8 };
+
+		result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &type);
+	}
+	return result;
+}
+
+static int rules_add(scmp_filter_ctx filter, const struct seccomp_program *program)
 {
 	int result = allow(filter, common, COUNT_OF(common));
 
@@ -88,7 +113,7 @@ static int rules_add(scmp_filter_ctx filter, enum seccomp_program program)
 	for (size_t i = 0; result == 0 && i < COUNT_OF(ioctls); i++)
 		result = allow_with(filter, "ioctl", 1, ioctls[i]);
 	/* A worker ends nobody but itself. */
-	if (result == 0 && program == SECCOMP_WORKER)
+	if (result == 0 && program->is_worker)
 		return allow_with(filter, "kill", 0, (uint64_t)getpid());
 	if (result < 0)
 		return result;
@@ -96,12 +121,14 @@ static int rules_add(scmp_filter_ctx filter, enum seccomp_program program)
 	/* The service manager is told by a socket that is made each time. */
 	if (result == 0)
 		result = allow_with(filter, "socket", 0, AF_UNIX);
-	if (result == 0 && program == SECCOMP_DAEMON_IO_URING)
+	if (result == 0 && program->has_io_uring)
 		result = allow(filter, io_uring, COUNT_OF(io_uring));
+	if (result == 0 && program->has_gpus)
+		result = gpus_allow(filter);
 	return result;
 }
 
-int seccomp_enforce(enum seccomp_program program, struct error *error)
+int seccomp_enforce(const struct seccomp_program *program, struct error *error)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	int result;

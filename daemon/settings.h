@@ -74,6 +74,8 @@ struct settings {
 	char bypass[16];              /* off, on, observe: at start */
 	char sandbox[16];             /* auto, off, enforce */
 	bool core_dumps;
+	char gpus[320];               /* auto, off, or vendor:bus-id with ',' between them */
+	char gpu_library[SETTINGS_PATH_BYTES]; /* of the driver; "": the vendor's usual name */
 	char encryption[16];          /* of what lies on nvme: off, ephemeral, key_file */
 	uint64_t encryption_buffer_bytes; /* 0: chosen; of no use when encryption is off */
 	uint32_t tenants_count;       /* none given: one, "default" */

@@ -113,6 +113,12 @@ const struct setting settings_rows[] = {
 		  "start where something of it cannot be had." },
 	{ "core_dumps", SETTING_BOOL, FIELD(settings, core_dumps), .initial = "false",
 	  .help = "Let a crash write a core, as far as `ulimit -c` allows; blocks of the cache are never in it." },
+	{ "gpus", SETTING_TEXT, CHECK_GPUS, FIELD(settings, gpus), .initial = "auto",
+	  .help = "GPUs whose memory engines may lend: `auto` takes those of NVIDIA and AMD on the PCI bus with "
+		  "their driver, `off` none, else VENDOR:BUS-ID with commas between them, as cuda:0000:17:00.0." },
+	{ "gpu_library", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, gpu_library), .initial = "",
+	  .help = "The GPU driver's library, where it has not the vendor's usual name or place "
+		  "(libcuda.so.1, libamdhip64.so)." },
 	{ "encryption", SETTING_CHOICE, FIELD(settings, encryption), .choices = "off ephemeral key_file",
 	  .initial = "off",
 	  .help = "AES-256-GCM of all that is written to nvme: `ephemeral` by a random key that ends with the "

@@ -24,7 +24,8 @@ enum setting_check {
 	CHECK_PATH, /* absolute, printable */
 	CHECK_PATH_OR_NONE,
 	CHECK_NAME,  /* letters, digits, '-', '_', '.' */
-	CHECK_LISTEN /* address:port, or nothing */
+	CHECK_LISTEN, /* address:port, or nothing */
+	CHECK_GPUS    /* auto, off, or names of GPUs */
 };
 
 struct setting {

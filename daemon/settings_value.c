@@ -2,6 +2,7 @@
 #include "daemon/settings_table.h"
 
 #include "base/nearest.h"
+#include "transfer/gpu_names.h"
 
 #include <arpa/inet.h>
 #include <assert.h>
@@ -201,6 +202,10 @@ static const char *text_complaint(enum setting_check check, const char *text)
 		return listen_is_right(text)
 			       ? NULL
 			       : "is not ADDRESS:PORT, such as 127.0.0.1:9469 or [::1]:9469";
+	case CHECK_GPUS:
+		return gpu_names_are_right(text)
+			       ? NULL
+			       : "is neither auto nor off nor GPUs, each once, as in " GPU_NAMES_EXAMPLE;
 	case CHECK_NOTHING:
 		break;
 	}

@@ -1,6 +1,7 @@
 /* daemon/stats.c: the status as JSON, for `kvtier status`. */
 #include "daemon/admin.h"
 #include "daemon/encryption.h"
+#include "daemon/gpus.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
 #include "daemon/purge.h"
@@ -444,6 +445,7 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	for (unsigned i = 0; i < daemon->absent_count; i++)
 		absent_write(&daemon->absent[i], &json);
 	json_text_array_end(&json);
+	gpus_write(daemon, &json);
 	sandbox_write(daemon, &json);
 	counters_write(daemon, &json);
 	scrub_write(daemon, &json);

@@ -109,6 +109,7 @@ static void settings_make(struct rig *rig)
 		 rig->folder);
 	settings->http_listen[0] = '\0';
 	strcpy(settings->huge_pages, "never");
+	strcpy(settings->gpus, "off"); /* of the machine that runs the tests */
 	settings->extent_bytes = RIG_UNIT_BYTES;
 	settings->block_bytes_min = 4096;
 	settings->mills = config->mills;

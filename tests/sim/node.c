@@ -47,6 +47,7 @@ static void settings_set_all(struct node *node)
 	snprintf(settings->http_listen, sizeof(settings->http_listen), "0.0.0.0:%u",
 		 NODE_HTTP_PORT);
 	strcpy(settings->huge_pages, "never");
+	strcpy(settings->gpus, "off"); /* the machine has none */
 	settings->extent_bytes = shape->unit_bytes;
 	settings->block_bytes_min = 4096;
 	settings->mills = shape->mills;

@@ -146,6 +146,7 @@ class Node:
         self.process = None
         self.is_counted = False   # this life, as one that was refused or ended by itself
         self.wrapper = []   # what starts it; takes its place by exec
+        self.environment = {}   # beside the tests' own, without its KVTIER_*
         self.log_from = 0
         os.makedirs(self.state, 0o700, exist_ok=True)
         os.mkdir(self.run)
@@ -187,6 +188,7 @@ class Node:
         """Starts the daemon without waiting for it."""
         assert self.process is None
         environment = {name: value for name, value in os.environ.items() if not name.startswith('KVTIER_')}
+        environment.update(self.environment)
         if failpoint:
             environment['KVTIER_FAILPOINT'] = failpoint
         self.log_from = os.path.getsize(self.log_path) if os.path.exists(self.log_path) else 0

@@ -233,10 +233,15 @@ static int memfd_make(struct arena *arena, unsigned flags, struct error *error)
 	return result;
 }
 
-static int memfd_seal(struct arena *arena, struct error *error)
+static int memfd_seal(struct arena *arena, bool is_shared, struct error *error)
 {
 	unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
+	if (is_shared && fchmod(arena->fd, 0600) == 0 && fcntl(arena->fd, F_ADD_SEALS, seals) == 0)
+		return 0;
+	if (is_shared)
+		return error_set(error, -errno, "the arena's memfd cannot be closed to others: %s",
+				 strerror(errno));
 	/* Our mapping is there, so it keeps writing; a hole punched by anybody would part mapped
 	 * from pinned pages. */
 	if (fcntl(arena->fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) == 0)
@@ -272,7 +277,7 @@ static int memfd_open(struct arena *arena, const struct arena_config *config, st
 			(unsigned long long)(arena_mapping_bytes(arena) / HUGE_BYTES));
 		goto close_memfd;
 	}
-	result = memfd_seal(arena, error);
+	result = memfd_seal(arena, config->is_shared, error);
 	if (result < 0)
 		goto close_memfd;
 	arena_superblock_write(arena, config->tenant_digest);

@@ -5,7 +5,9 @@
  * Layout: [first page: superblock, extent table copies and a canary: ARENA_HEAD_BYTES][units].
  * Offsets of slots count from the start of the units. Clients get read_fd, read-only. A memfd is
  * sealed: its size is fixed, and nobody, root included, writes to it, maps it writable or punches
- * holes into it but through our own mapping, made before the seal.
+ * holes into it but through our own mapping, made before the seal. One that is shared with our own
+ * processes cannot have that last seal: then its mode keeps others from opening it for writing, but
+ * root and who is as we are.
  *
  * The kernel may write into an arena after a kill -9 (reads of the dead daemon's rings). The lock
  * on the arena's file does not prove that these have ended, as no ring has this file registered:
@@ -33,6 +35,8 @@ struct arena_config {
 	uint64_t
 		lock_wait_us_max; /* how long to wait until an earlier daemon lets go of the file */
 	const uint8_t *tenant_digest; /* 16 bytes; a file of another tenant is started anew */
+	/* Processes that are handed `fd` map it writable, too: those that have a GPU. */
+	bool is_shared;
 };
 
 struct arena {

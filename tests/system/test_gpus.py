@@ -1,0 +1,147 @@
+"""A real kvtierd opens its GPUs, by a driver of the tests' own: pinned, killed and pinned again, off, or not there."""
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import node           # noqa: E402
+import test_sandbox   # noqa: E402
+
+LIBRARY = os.path.join(node.BUILD, 'tests/gpu/fake_driver.so')
+GPU = 'cuda:0000:17:00.0'
+CONTROL_BYTES = 1 << 20   # more than its page takes
+ARENA_HEAD = 2 << 20
+
+
+def skip_unless_there():
+    if not os.path.exists(LIBRARY):
+        raise unittest.SkipTest(f'{LIBRARY} is not built')
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        skip_unless_there()
+
+    def node(self, library=LIBRARY, **settings):
+        """A node whose machine has two GPUs, of which it uses one."""
+        cache = node.Node(cpu_mib=4, nvme_mib=16, **{'gpus': GPU, 'gpu_library': library, **settings})
+        self.addCleanup(cache.__exit__)
+        machine = os.path.join(cache.state, 'gpu')
+        os.mkdir(machine, 0o700)
+        with open(os.path.join(machine, 'control'), 'wb') as file:
+            file.truncate(CONTROL_BYTES)
+        cache.environment['KVTIER_FAKE_GPU'] = machine
+        return cache
+
+    def gpu(self, cache):
+        gpus = cache.stats()['gpus']
+        self.assertEqual(len(gpus), 1, gpus)
+        return gpus[0]
+
+    def ready(self, cache):
+        return node.until(lambda: (gpu := self.gpu(cache))['state'] == 'ready' and gpu, 20, 'the GPU is ready')
+
+    def failed(self, cache):
+        """Why it cannot be opened."""
+        return node.until(lambda: self.gpu(cache)['reason'], 20, 'there is a reason')
+
+
+class Gpus(Case):
+    def test_every_arena_is_pinned_wholly_before_engines_come(self):
+        cache = self.node(tenants=('one', 'two'))
+        cache.start()
+        gpu = self.ready(cache)
+        self.assertEqual((gpu['vendor'], gpu['bus_id']), ('cuda', '0000:17:00.0'))
+        self.assertEqual(gpu['pinned_bytes'], 2 * (ARENA_HEAD + (4 << 20)))
+        self.assertEqual(gpu['pinned_bytes'], gpu['arena_bytes'])
+        self.assertNotEqual(gpu['name'], '')
+        self.assertIn('event=gpu_open', cache.log())
+        self.assertEqual(cache.metric(f'kvtier_gpu_state{{gpu="{GPU}",state="ready"}}'), 1)
+        self.assertEqual(cache.metric(f'kvtier_gpu_pinned_bytes{{gpu="{GPU}"}}'), gpu['pinned_bytes'])
+        cache.stop()
+
+    def test_a_process_that_is_killed_is_started_and_pinned_again(self):
+        cache = self.node()
+        cache.start()
+        first = self.ready(cache)
+        os.kill(first['pid'], signal.SIGKILL)
+        second = node.until(lambda: (gpu := self.gpu(cache))['state'] == 'ready' and gpu['pid'] != first['pid'] and gpu,
+                            20, 'it is open again')
+        self.assertEqual((second['pinned_bytes'], second['restarts']), (first['pinned_bytes'], 1))
+        self.assertIn('killed by signal 9', cache.log())
+
+    def test_a_kvtierd_that_is_killed_takes_the_process_along(self):
+        cache = self.node()
+        cache.start()
+        pid = self.ready(cache)['pid']
+        cache.kill()
+        node.until(lambda: not os.path.exists(f'/proc/{pid}'), 10, "the GPU's process has ended")
+        cache.start()
+        self.ready(cache)
+
+    def test_off_has_none(self):
+        cache = self.node(gpus='off')
+        cache.start()
+        self.assertEqual(cache.stats()['gpus'], [])
+        self.assertNotIn(GPU, cache.http('/metrics')[1])
+
+    def test_a_library_that_is_not_there_is_named_and_costs_nothing_else(self):
+        cache = self.node(library='/nowhere/libcuda.so')
+        cache.start()
+        self.assertIn('/nowhere/libcuda.so', self.failed(cache))
+        self.assertIn('/nowhere/libcuda.so', cache.log())
+        with cache.engine('engine') as engine:
+            hashes = [node.hash_of('gpus', i) for i in range(4)]
+            self.assertEqual(set(engine.store(hashes, [node.payload_of(h, 4096) for h in hashes])), {0})
+        cache.stop()
+
+    def test_a_gpu_that_is_not_there_is_named(self):
+        cache = self.node(gpus='cuda:0000:99:00.0')
+        cache.start()
+        self.assertIn('no GPU at PCI bus id 0000:99:00.0', self.failed(cache))
+
+    def test_a_list_that_names_one_twice_or_wrongly_is_refused(self):
+        for wrong in ('cuda', 'cuda:17', 'nvidia:0000:17:00.0', f'{GPU},', f'{GPU}, cuda:00000000:17:00.0', 'of'):
+            done = subprocess.run([node.program('kvtierd'), '--check-config', '--set', f'gpus={wrong}'],
+                                  capture_output=True, text=True, check=False)
+            self.assertEqual(done.returncode, 78, wrong)
+            self.assertIn('neither auto nor off nor GPUs', done.stderr)
+
+
+class Confined(Case):
+    def setUp(self):
+        super().setUp()
+        test_sandbox.skip_unless_whole()
+
+    def folder(self):
+        folder = tempfile.TemporaryDirectory(prefix='kvtier-driver-')
+        self.addCleanup(folder.cleanup)
+        return folder.name
+
+    def test_the_driver_is_opened_with_the_sandbox_on(self):
+        library = shutil.copy(LIBRARY, self.folder())
+        cache = self.node(library, sandbox='enforce')
+        cache.start()
+        status = test_sandbox.status_of(self.ready(cache)['pid'])
+        self.assertEqual((status['NoNewPrivs'], status['Seccomp'], int(status['CapEff'], 16)),
+                         ('1', test_sandbox.SECCOMP_FILTER, 0))
+
+    def test_a_driver_in_a_folder_that_was_not_granted_is_out_of_reach(self):
+        library = os.path.join(self.folder(), 'driver.so')
+        os.symlink(shutil.copy(LIBRARY, self.folder()), library)
+        cache = self.node(library, sandbox='enforce')
+        cache.start()
+        self.assertIn('Permission denied', self.failed(cache))
+        cache.kill()
+        cache.settings['sandbox'] = 'off'
+        cache.configure()
+        cache.start()
+        self.ready(cache)
+
+
+if __name__ == '__main__':
+    unittest.main()
