@@ -355,6 +355,7 @@ static int big_open(struct big *big, struct micro *micro, struct error *error)
 	static struct settings settings;
 	char *arguments[][2] = { { "http_listen", "" },
 				 { "log_level", "error" },
+				 { "gpus", "off" }, /* their processes are of another program */
 				 { "tenants.0.name", "default" },
 				 { "tenants.0.cpu_bytes", "64MiB" } };
 	int fds[2];

@@ -237,16 +237,11 @@ static int memfd_seal(struct arena *arena, bool is_shared, struct error *error)
 {
 	unsigned seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 
-	if (is_shared && fchmod(arena->fd, 0600) == 0 && fcntl(arena->fd, F_ADD_SEALS, seals) == 0)
-		return 0;
-	if (is_shared)
-		return error_set(error, -errno, "the arena's memfd cannot be closed to others: %s",
-				 strerror(errno));
 	/* Our mapping is there, so it keeps writing; a hole punched by anybody would part mapped
 	 * from pinned pages. */
-	if (fcntl(arena->fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) == 0)
+	if (!is_shared && fcntl(arena->fd, F_ADD_SEALS, seals | F_SEAL_FUTURE_WRITE) == 0)
 		return 0;
-	if (errno == EINVAL && fcntl(arena->fd, F_ADD_SEALS, seals) == 0)
+	if ((is_shared || errno == EINVAL) && fcntl(arena->fd, F_ADD_SEALS, seals) == 0)
 		return 0;
 	return error_set(error, -errno, "the arena's memfd cannot be sealed: %s", strerror(errno));
 }
