@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ARGUMENT_BYTES 400
+#define ARGUMENT_BYTES 800
 #define LOOK_US (UINT64_C(250) * 1000) /* between two looks for copies that are late */
 
 enum lent_state {
@@ -384,8 +384,9 @@ int gpu_link_create(struct gpu_link **out_link, const struct gpu_link_config *co
 	link->config = *config;
 	for (uint32_t n = 0; n < GPU_COPIES_MAX; n++)
 		link->free[link->free_count++] = GPU_COPIES_MAX - 1 - n;
-	snprintf(argument, sizeof(argument), "%s %s %s", config->vendor, config->bus_id,
-		 config->library == NULL ? "-" : config->library);
+	/* Paths have blanks, and no control characters. */
+	snprintf(argument, sizeof(argument), "%s\t%s\t%s\t%s", config->vendor, config->bus_id,
+		 config->library == NULL ? "-" : config->library, config->folder);
 	const struct worker_config worker = {
 		.name = "gpu",
 		.argument = argument,

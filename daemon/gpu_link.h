@@ -42,6 +42,7 @@ struct gpu_link_config {
 	const char *vendor;  /* "cuda", "rocm" */
 	const char *bus_id;
 	const char *library; /* the driver's path; NULL: the vendor's usual name */
+	const char *folder;  /* the process may do in it what it likes: its driver's home */
 	const char *program; /* NULL: ourselves */
 	struct clock *clock;
 	int lock_fd;         /* see worker_config */
@@ -98,7 +99,8 @@ void gpu_link_status(const struct gpu_link *link, struct gpu_link_status *out_st
 
 /* ---- the process ---- */
 
-/* main() of `kvtierd --worker gpu "VENDOR BUS_ID LIBRARY"`; "-": the usual library. */
+/* main() of `kvtierd --worker gpu "VENDOR BUS_ID LIBRARY FOLDER"`, tabs between; "-": the usual
+ * library. */
 int gpu_worker_main(int arguments_count, char **arguments);
 
 #endif

@@ -1,6 +1,7 @@
 /* daemon/gpu_worker.c: the process that has a GPU: packets and messages in, answers out, a beat
  * between. */
 #include "daemon/gpu_link.h"
+#include "daemon/sandbox.h"
 #include "tiers/gpu/gpu_server.h"
 #include "transfer/calibrate.h"
 
@@ -43,17 +44,25 @@ static const struct device_ops *ops_of(const char *vendor)
 
 static int open_device(struct gpu_worker *worker, struct error *error)
 {
-	char vendor[8], bus_id[48], library[320];
+	char vendor[8], bus_id[48], library[320], folder[320];
 	struct device_config config = { .bus_id = bus_id };
+	int result;
 
-	if (sscanf(worker->side.argument, "%7s %47s %319s", vendor, bus_id, library) != 3 ||
+	if (sscanf(worker->side.argument, "%7[^\t]\t%47[^\t]\t%319[^\t]\t%319[^\t]", vendor, bus_id,
+		   library, folder) != 4 ||
 	    ops_of(vendor) == NULL)
 		return error_set(error, -EINVAL,
 				 "a GPU's worker was started for \"%s\", not for a vendor, a bus "
-				 "id and a library",
+				 "id, a library and a folder",
 				 worker->side.argument);
 	config.library = strcmp(library, "-") == 0 ? NULL : library;
-	return device_open(&worker->device, ops_of(vendor), &config, error);
+	/* Drivers keep caches there. */
+	setenv("HOME", folder, 1);
+	result = sandbox_gpu_worker(config.library, folder, error);
+	if (result == 0)
+		result = device_open(&worker->device, ops_of(vendor), &config, error);
+	sandbox_worker_cores();
+	return result;
 }
 
 /* Without costs every copy goes by single calls, so what fails here costs speed alone; but a device

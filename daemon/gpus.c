@@ -2,6 +2,7 @@
 #include "daemon/gpus.h"
 
 #include "base/log.h"
+#include "base/trusted_path.h"
 #include "daemon/server.h"
 
 #include <assert.h>
@@ -75,10 +76,12 @@ static void copy_ended(void *owner, const struct gpu_copy *copy, int result)
 static int gpu_open(struct daemon *daemon, struct gpu *gpu, struct error *error)
 {
 	const char *library = daemon->settings.gpu_library;
+	char folder[2 * SETTINGS_PATH_BYTES];
 	const struct gpu_link_config config = {
 		.vendor = gpu->name.vendor,
 		.bus_id = gpu->name.bus_id,
 		.library = library[0] == '\0' ? NULL : library,
+		.folder = folder,
 		.clock = daemon->clock,
 		.lock_fd = daemon->lock_fd,
 		.lent = lent_came,
@@ -88,7 +91,9 @@ static int gpu_open(struct daemon *daemon, struct gpu *gpu, struct error *error)
 	};
 
 	log_line(LOG_INFO, "gpu_found", "gpu=%s:%s", gpu->name.vendor, gpu->name.bus_id);
-	return gpu_link_create(&gpu->link, &config, error);
+	snprintf(folder, sizeof(folder), "%s/gpu", daemon->settings.state_directory);
+	int result = trusted_folder_make(folder, 0700, "state_directory", error);
+	return result < 0 ? result : gpu_link_create(&gpu->link, &config, error);
 }
 
 int gpus_create(struct daemon *daemon, struct error *error)

@@ -15,13 +15,15 @@ static void copies_write(const struct gpu_counters *counters, enum copy_directio
 	json_text_object_end(json);
 }
 
-static void gpu_write(const struct gpu_figures *figures, struct json_text *json)
+static void gpu_write(const struct gpu_figures *figures, const char *library,
+		      struct json_text *json)
 {
 	const struct gpu_link_status *link = &figures->link;
 
 	json_text_object_begin(json, NULL);
 	json_text_string(json, "vendor", figures->name.vendor);
 	json_text_string(json, "bus_id", figures->name.bus_id);
+	json_text_string(json, "library", library);
 	json_text_string(json, "name", link->device);
 	json_text_string(json, "uuid", link->uuid);
 	json_text_string(json, "state", gpu_state_name(figures->state));
@@ -46,7 +48,7 @@ void gpus_write(const struct daemon *daemon, struct json_text *json)
 	json_text_array_begin(json, "gpus");
 	for (unsigned n = 0; n < gpus_count(daemon); n++) {
 		gpus_figures(daemon, n, &figures);
-		gpu_write(&figures, json);
+		gpu_write(&figures, daemon->settings.gpu_library, json);
 	}
 	json_text_array_end(json);
 }

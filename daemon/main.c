@@ -97,7 +97,7 @@ static void version(void)
 	printf("catalogue: %s\n", HAVE_ROCKSDB ? "rocksdb" : "none (nvme is found again by its headers)");
 	printf("checksum: crc32c, %s\n", crc32c_way());
 	printf("encryption: aes-256-gcm (OpenSSL %s)\n", crypto_library_version());
-	printf("gpu: none, peers: none\n");
+	printf("gpus: cuda, rocm (by the driver that is there), peers: none\n");
 	gpu_images_describe(kernels, sizeof(kernels));
 	printf("gpu kernels: %s\n", kernels);
 	printf("sandbox: %s\n", sandbox);

@@ -201,7 +201,7 @@ static int grants_make(struct landlock *landlock, const struct settings *setting
 	if (result == 0)
 		result = grant_system(landlock, error);
 	if (result == 0 && has_gpus(settings))
-		result = sandbox_grant_gpus(landlock, settings->gpu_library, error);
+		result = sandbox_grant_gpus(landlock, settings->gpu_library, false, error);
 	if (result == 0 && colon != NULL)
 		result = landlock_grant_port(landlock, (uint16_t)atoi(colon + 1), error);
 	return result;
@@ -328,21 +328,23 @@ int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, bool with_gpus, str
 
 /* ---- the worker ---- */
 
-static int worker_files_confine(struct sandbox *sandbox, const char *path, struct error *error)
+/* `library`: of a GPU's driver, or ""; NULL: it has none. */
+static int worker_files_confine(struct sandbox *sandbox, const char *folder, const char *library,
+				struct error *error)
 {
 	static const char *const reads[] = { "/proc/sys/kernel/random/uuid", "/etc/localtime",
 					     "/sys/devices/system/cpu" };
-	char folder[PATH_MAX];
 	struct landlock landlock;
 	struct error reason;
 	int result = landlock_open(&landlock, false, &reason);
 
-	parent_of(path, folder, sizeof(folder));
 	if (result == 0)
 		result = landlock_grant(&landlock, folder, LANDLOCK_MANAGE, &reason);
 	/* It makes names of them, tells the hour, and counts its processors. */
 	for (size_t i = 0; result == 0 && i < sizeof(reads) / sizeof(reads[0]); i++)
 		result = landlock_grant(&landlock, reads[i], LANDLOCK_READ, &reason);
+	if (result == 0 && library != NULL)
+		result = sandbox_grant_gpus(&landlock, library, true, &reason);
 	if (result == 0)
 		result = landlock_enforce(&landlock, &reason);
 	landlock_close(&landlock);
@@ -352,23 +354,41 @@ static int worker_files_confine(struct sandbox *sandbox, const char *path, struc
 	return 0;
 }
 
-int sandbox_worker(const char *path, struct error *error)
+static int worker_confine(const char *folder, const char *library, struct error *error)
 {
-	const struct seccomp_program program = { .is_worker = true };
+	const struct seccomp_program program = { .is_worker = true, .has_gpus = library != NULL };
 	const char *mode = getenv(MODE_VARIABLE);
 	struct sandbox sandbox = { .is_wanted = !mode_is(mode, "off"),
 				   .is_enforced = mode_is(mode, "enforce") };
 	int result;
 
-	core_policy_set(getenv(CORE_VARIABLE) != NULL && mode_is(getenv(CORE_VARIABLE), "true"));
 	if (!sandbox.is_wanted || HAS_SANITIZER)
 		return 0;
 	result = privileges_drop(&sandbox, PRIVILEGE_NONE, error);
 	if (result == 0 && sandbox.no_new_privileges)
-		result = worker_files_confine(&sandbox, path, error);
+		result = worker_files_confine(&sandbox, folder, library, error);
 	if (result == 0 && sandbox.no_new_privileges)
 		result = calls_confine(&sandbox, &program, error);
 	return result;
+}
+
+void sandbox_worker_cores(void)
+{
+	core_policy_set(getenv(CORE_VARIABLE) != NULL && mode_is(getenv(CORE_VARIABLE), "true"));
+}
+
+int sandbox_worker(const char *path, struct error *error)
+{
+	char folder[PATH_MAX];
+
+	sandbox_worker_cores();
+	parent_of(path, folder, sizeof(folder));
+	return worker_confine(folder, NULL, error);
+}
+
+int sandbox_gpu_worker(const char *library, const char *folder, struct error *error)
+{
+	return worker_confine(folder, library == NULL ? "" : library, error);
 }
 
 /* ---- the rest ---- */

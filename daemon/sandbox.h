@@ -4,9 +4,9 @@
  *
  * Two steps, as a start needs more than what comes after it: sandbox_enter() before the first
  * thread, as all but the seccomp filter is a thread's own; sandbox_lock() when everything is open.
- * The catalogue's worker is exec'ed anew after each crash, so its own system calls are in our
- * filter and the right to execute is left for one file, our own binary; it takes the rest from
- * itself. What is not on the list of calls fails with EPERM, and the kernel's audit log names it.
+ * Workers are exec'ed anew after each crash, so their own system calls are in our filter and the
+ * right to execute is left for one file, our own binary; they take the rest from themselves. What
+ * is not on the list of calls fails with EPERM, and the kernel's audit log names it.
  * Runs on: main, before the loop.
  */
 #ifndef KVTIER_DAEMON_SANDBOX_H
@@ -36,6 +36,11 @@ must_check int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, bool has
 /* The worker's: nothing but the folder of `path` and what is open; as the environment
  * says, where sandbox_enter() leaves word for it. */
 must_check int sandbox_worker(const char *path, struct error *error);
+/* Of the process that has a GPU: the driver's files and devices, and `folder`, which may be
+ * written. `library` may be NULL. */
+must_check int sandbox_gpu_worker(const char *library, const char *folder, struct error *error);
+/* Its cores: once its driver is open, which may want to read of its own process what this hides. */
+void sandbox_worker_cores(void);
 /* What this build and this kernel have, for `kvtierd --version`. */
 void sandbox_describe(char *text, size_t text_bytes);
 /* No core of this process, or, where they are wanted, one: KV bytes are in neither. Inherited by

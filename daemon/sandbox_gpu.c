@@ -19,20 +19,24 @@ static const struct {
 	{ "/run/nvidia", LANDLOCK_READ },
 	{ "/opt/rocm*", LANDLOCK_READ },
 	{ "/opt/amdgpu", LANDLOCK_READ },
-	{ "/etc/ld.so.conf", LANDLOCK_READ },
-	{ "/etc/ld.so.conf.d", LANDLOCK_READ },
+	{ "/etc/ld.so.cache", LANDLOCK_READ },
 	{ "/etc/nvidia", LANDLOCK_READ },
 	{ "/usr/share/libdrm", LANDLOCK_READ },
 	/* devices; their folders are listed, too */
+	{ "/dev/null", LANDLOCK_WRITE },
 	{ "/dev/nvidia*", LANDLOCK_WRITE },
 	{ "/dev/kfd", LANDLOCK_WRITE },
 	{ "/dev/dri", LANDLOCK_WRITE },
 	{ "/dev/dri", LANDLOCK_READ },
-	/* What the machine is. Of other processes Landlock leaves what anybody may read: a
-	 * folder of our own is not there before the process is. */
+	/* what the machine is */
 	{ "/sys", LANDLOCK_READ },
-	{ "/proc", LANDLOCK_READ },
 };
+
+/* The daemon cannot name the folder of a process that is not there yet. */
+static const char *const proc_of_daemon[] = { "/proc", NULL };
+static const char *const proc_of_worker[] = { "/proc/self",    "/proc/driver", "/proc/devices",
+					      "/proc/modules", "/proc/cpuinfo", "/proc/meminfo",
+					      "/proc/version", "/proc/sys",     NULL };
 
 static int pattern_grant(struct landlock *landlock, const char *pattern,
 			 enum landlock_rights rights, struct error *error)
@@ -49,14 +53,18 @@ static int pattern_grant(struct landlock *landlock, const char *pattern,
 	return result;
 }
 
-int sandbox_grant_gpus(struct landlock *landlock, const char *library, struct error *error)
+int sandbox_grant_gpus(struct landlock *landlock, const char *library, bool is_worker,
+		       struct error *error)
 {
+	const char *const *proc = is_worker ? proc_of_worker : proc_of_daemon;
 	const char *slash = strrchr(library, '/');
 	char folder[PATH_MAX];
 	int result = 0;
 
 	for (size_t n = 0; result == 0 && n < sizeof(grants) / sizeof(grants[0]); n++)
 		result = pattern_grant(landlock, grants[n].pattern, grants[n].rights, error);
+	for (; result == 0 && *proc != NULL; proc++)
+		result = landlock_grant(landlock, *proc, LANDLOCK_READ, error);
 	if (result < 0 || slash == NULL || slash == library)
 		return result;
 	/* With what it links beside it. */

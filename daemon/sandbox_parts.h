@@ -32,13 +32,14 @@ must_check int landlock_grant_port(struct landlock *landlock, uint16_t port, str
 /* Confines this thread and those that it starts, for good; closes the rules. */
 must_check int landlock_enforce(struct landlock *landlock, struct error *error);
 void landlock_close(struct landlock *landlock);
-/* What the drivers of GPUs need; `library`: the driver's, or "". */
-must_check int sandbox_grant_gpus(struct landlock *landlock, const char *library,
+/* What the drivers of GPUs need; `library`: the driver's, or "". `is_worker`: the process that
+ * has the driver; else the daemon, for those that it will start. */
+must_check int sandbox_grant_gpus(struct landlock *landlock, const char *library, bool is_worker,
 				  struct error *error);
 
 /* ---- seccomp; only where HAVE_SECCOMP ---- */
 
-/* The catalogue's worker, or the daemon with what else it and its workers need. */
+/* A worker, or the daemon with what it and its workers need. */
 struct seccomp_program {
 	bool is_worker, has_io_uring, has_gpus;
 };

@@ -45,8 +45,12 @@ static const char *const daemon_only[] = {
 	"vfork", "execve", "setpgid", "wait4", "waitid", "kill", "pidfd_open", "pidfd_send_signal",
 };
 
-/* A GPU's driver: where its memory lies, its threads, what it tells processes of its own. */
+/* A GPU's driver: where its memory lies, its threads, what it tells processes of its own; and the
+ * channel that its process is told by. */
 static const char *const gpus[] = {
+	"recvmsg", "sendmsg", "recvfrom", "sendto", "getsockname", "getpeername", "getsockopt",
+	"setsockopt", "shutdown", "epoll_wait", "epoll_pwait", "epoll_ctl", "epoll_create1",
+	"eventfd2", "memfd_create", "mlock", "munlock",
 	"get_mempolicy", "set_mempolicy", "mbind", "mincore", "mlock2", "sched_getscheduler",
 	"sched_getparam", "sched_get_priority_max", "sched_get_priority_min", "get_robust_list",
 	"timer_create", "timer_settime", "timer_delete", "eventfd", "pipe", "socketpair",
@@ -94,6 +98,8 @@ static int gpus_allow(scmp_filter_ctx filter)
 {
 	int result = allow(filter, gpus, COUNT_OF(gpus));
 
+	if (result == 0)
+		result = allow_with(filter, "socket", 0, AF_UNIX);
 	for (size_t i = 0; result == 0 && i < COUNT_OF(gpu_ioctl_types); i++) {
 		struct scmp_arg_cmp type = { .arg = 1, .op = SCMP_CMP_MASKED_EQ,
 					     .datum_a = 0xff00,
@@ -112,6 +118,8 @@ static int rules_add(scmp_filter_ctx filter, const struct seccomp_program *progr
 		result = allow_with(filter, "prctl", 0, (uint64_t)prctls[i]);
 	for (size_t i = 0; result == 0 && i < COUNT_OF(ioctls); i++)
 		result = allow_with(filter, "ioctl", 1, ioctls[i]);
+	if (result == 0 && program->has_gpus)
+		result = gpus_allow(filter);
 	/* A worker ends nobody but itself. */
 	if (result == 0 && program->is_worker)
 		return allow_with(filter, "kill", 0, (uint64_t)getpid());
@@ -119,12 +127,10 @@ static int rules_add(scmp_filter_ctx filter, const struct seccomp_program *progr
 		return result;
 	result = allow(filter, daemon_only, COUNT_OF(daemon_only));
 	/* The service manager is told by a socket that is made each time. */
-	if (result == 0)
+	if (result == 0 && !program->has_gpus)
 		result = allow_with(filter, "socket", 0, AF_UNIX);
 	if (result == 0 && program->has_io_uring)
 		result = allow(filter, io_uring, COUNT_OF(io_uring));
-	if (result == 0 && program->has_gpus)
-		result = gpus_allow(filter);
 	return result;
 }
 

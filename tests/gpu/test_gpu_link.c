@@ -113,6 +113,7 @@ static void scene_open(const char *library)
 {
 	const struct gpu_link_config config = { .vendor = "cuda", .bus_id = FAKE_BUS_ID_0,
 						.library = library, .clock = &scene.clock,
+						.folder = getenv(FAKE_ENVIRONMENT),
 						.lent = lent, .returned = returned,
 						.copied = copied };
 	struct error error;

@@ -81,6 +81,9 @@ MUTATIONS = {
     'worker': ('a taken-over RocksDB reads the journal (P1)', 'daemon/catalog_worker.c:catalog_worker_main',
                '\t\tresult = sandbox_worker(path, &error);', '\t\tresult = path == NULL;',
                'system/test_sandbox.py Forbidden.test_the_worker_can_do_none_of_it_nor_harm_the_daemon'),
+    'gpu-worker': ('a taken-over GPU driver reads the journal (P1)', 'daemon/gpu_worker.c:open_device',
+                   'result = sandbox_gpu_worker(config.library, folder, error);', 'result = 0;',
+                   'system/test_gpus.py Confined.test_the_process_can_do_none_of_this_nor_harm_the_daemon'),
     'folder-owner': ("somebody else's folder as ours (row 29)", 'base/trusted_path.c:folder_check',
                      '\tif (!is_trusted(status.st_uid))\n\t\treturn refuse_owner(path, &status, error);\n'
                      '\tif (status.st_mode & S_IWOTH)\n\t\treturn error_set(error, -EPERM, "everybody may write in',

@@ -1,13 +1,17 @@
 """A real kvtierd opens its GPUs, by a driver of the tests' own: pinned, killed and pinned again, off, or not there."""
+import fcntl
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import inject         # noqa: E402
 import node           # noqa: E402
 import test_sandbox   # noqa: E402
 
@@ -15,11 +19,21 @@ LIBRARY = os.path.join(node.BUILD, 'tests/gpu/fake_driver.so')
 GPU = 'cuda:0000:17:00.0'
 CONTROL_BYTES = 1 << 20   # more than its page takes
 ARENA_HEAD = 2 << 20
+O_RDONLY = 0
+F_SEAL_FUTURE_WRITE = 0x10
 
 
 def skip_unless_there():
     if not os.path.exists(LIBRARY):
         raise unittest.SkipTest(f'{LIBRARY} is not built')
+
+
+def machine_make(cache):
+    """The GPUs of the node's machine lie where its GPUs' processes may write."""
+    machine = cache.environment['KVTIER_FAKE_GPU'] = os.path.join(cache.state, 'gpu')
+    os.mkdir(machine, 0o700)
+    with open(os.path.join(machine, 'control'), 'wb') as file:
+        file.truncate(CONTROL_BYTES)
 
 
 class Case(unittest.TestCase):
@@ -30,11 +44,7 @@ class Case(unittest.TestCase):
         """A node whose machine has two GPUs, of which it uses one."""
         cache = node.Node(cpu_mib=4, nvme_mib=16, **{'gpus': GPU, 'gpu_library': library, **settings})
         self.addCleanup(cache.__exit__)
-        machine = os.path.join(cache.state, 'gpu')
-        os.mkdir(machine, 0o700)
-        with open(os.path.join(machine, 'control'), 'wb') as file:
-            file.truncate(CONTROL_BYTES)
-        cache.environment['KVTIER_FAKE_GPU'] = machine
+        machine_make(cache)
         return cache
 
     def gpu(self, cache):
@@ -141,6 +151,42 @@ class Confined(Case):
         cache.configure()
         cache.start()
         self.ready(cache)
+
+    def test_the_process_can_do_none_of_this_nor_harm_the_daemon(self):
+        cache = self.node(sandbox='enforce')
+        cache.start()
+        pid, journal = self.ready(cache)['pid'], os.path.join(cache.state, 'journal').encode()
+        with inject.Stopped(pid) as thread:
+            self.assertEqual(thread.call('getpid'), pid)
+            for what in (('open', journal, O_RDONLY), ('unlink', journal), ('open', b'/etc/passwd', O_RDONLY),
+                         ('open', f'/proc/{cache.process.pid}/cmdline'.encode(), O_RDONLY),
+                         ('kill', cache.process.pid, signal.SIGTERM),
+                         ('socket', socket.AF_INET, socket.SOCK_STREAM, 0),
+                         ('ptrace', inject.PTRACE_SEIZE, test_sandbox.NOBODY, 0, 0),
+                         ('execve', node.program('kvtierd').encode(), 0, 0)):
+                self.assertIn(thread.call(*what), test_sandbox.REFUSED, what)
+            for path in (b'/proc/self/maps', b'/sys/bus/pci/devices', b'/usr/lib/x86_64-linux-gnu'):
+                if os.path.exists(path):
+                    self.assertGreaterEqual(thread.call('open', path, O_RDONLY), 0, path)
+        self.ready(cache)
+
+    def test_arenas_are_in_no_core_of_the_process(self):
+        cache = self.node()
+        cache.start()
+        with open(f"/proc/{self.ready(cache)['pid']}/smaps", encoding='ascii') as file:
+            flags = re.findall(r'memfd:kvtier-arena.*?^VmFlags: ([^\n]*)$', file.read(), re.M | re.S)
+        self.assertEqual(['dd' in words.split() for words in flags], [True] * len(flags))
+        self.assertGreater(len(flags), 0)
+
+    def test_an_arena_that_no_gpu_maps_keeps_its_last_seal(self):
+        for gpus, is_sealed in (('off', True), (GPU, False)):
+            cache = self.node(gpus=gpus)
+            cache.start()
+            with cache.engine('engine') as engine:
+                seals = fcntl.fcntl(engine.data.fds[0], fcntl.F_GET_SEALS)
+                self.assertEqual(bool(seals & F_SEAL_FUTURE_WRITE), is_sealed, gpus)
+                self.assertNotEqual(seals & fcntl.F_SEAL_SHRINK, 0)
+                self.assertEqual(os.fstat(engine.data.fds[0]).st_mode & 0o077, 0)
 
 
 if __name__ == '__main__':

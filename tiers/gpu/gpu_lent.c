@@ -35,6 +35,8 @@ static int arena_map(struct arena_pinned *arena, const struct gpu_packet *packet
 	void *memory = mmap(NULL, packet->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED)
 		return error_set(error, -errno, "an arena cannot be mapped: %s", strerror(errno));
+	/* KV bytes are in no core. */
+	(void)madvise(memory, packet->bytes, MADV_DONTDUMP);
 	*arena = (struct arena_pinned){ .memory = memory, .bytes = packet->bytes };
 	return 0;
 }
