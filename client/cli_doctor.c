@@ -212,7 +212,7 @@ static void (*const checks[])(struct doctor *doctor) = {
 	check_socket, check_parts,	check_versions, check_kernel,	check_io_uring,
 	check_limits, check_memory,	check_huge_pages, check_disks,	check_encryption,
 	check_sandbox, check_seccomp,	check_numa, check_clock,	check_checksum,
-	check_shared_memory,
+	check_shared_memory, check_gpus,
 };
 
 static void doctor_print(struct cli *cli, const json_t *findings)

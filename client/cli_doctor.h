@@ -35,6 +35,9 @@ void check_memory(struct doctor *doctor);
 void check_seccomp(struct doctor *doctor);
 void check_versions(struct doctor *doctor);
 
+/* cli_doctor_gpu.c: this machine's GPUs, and what the daemon has of them. */
+void check_gpus(struct doctor *doctor);
+
 /* cli_doctor_state.c: what the running daemon says of itself. */
 void check_encryption(struct doctor *doctor);
 void check_parts(struct doctor *doctor);

@@ -91,8 +91,8 @@ static void check_memlock(struct doctor *doctor)
 		finding_add(doctor, "memlock", FINDING_OK, NULL, "locked memory is not limited");
 	else
 		finding_add(doctor, "memlock", is_root(doctor) ? FINDING_OK : FINDING_WARN,
-			    "registered buffers need locked memory: ulimit -l unlimited, LimitMEMLOCK=infinity, or "
-			    "CAP_IPC_LOCK as uid 0",
+			    "registered buffers, and what some GPU drivers pin, need locked memory: ulimit -l "
+			    "unlimited, LimitMEMLOCK=infinity, or CAP_IPC_LOCK as uid 0",
 			    "locked memory is limited to %s%s", cli_bytes(limit, words),
 			    is_root(doctor) ? " (uid 0 is not bound by it)" : "");
 }

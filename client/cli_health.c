@@ -81,6 +81,24 @@ static void look_at_devices(const json_t *stats, json_t *health)
 	}
 }
 
+static void look_at_gpus(const json_t *stats, json_t *health)
+{
+	size_t i;
+	json_t *gpu;
+
+	json_array_foreach(cli_get(stats, "gpus"), i, gpu)
+	{
+		const char *reason = cli_string(gpu, "reason"), *state = cli_string(gpu, "state");
+
+		if (reason[0] == 0)
+			continue;
+		add(health, "warn", "To know more: kvtier doctor",
+		    strcmp(state, "ready") == 0 ? "GPU %s:%s reaches only a part of memory: %s."
+						: "GPU %s:%s is not open: %s.",
+		    cli_string(gpu, "vendor"), cli_string(gpu, "bus_id"), reason);
+	}
+}
+
 static void look_at_counters(const json_t *stats, json_t *health)
 {
 	const json_t *counters = cli_get(stats, "counters");
@@ -164,6 +182,7 @@ json_t *cli_health(const struct cli *cli, const json_t *stats)
 	look_at_state(stats, health);
 	look_at_bypass(cli, stats, health);
 	look_at_devices(stats, health);
+	look_at_gpus(stats, health);
 	look_at_counters(stats, health);
 	look_at_clients(stats, health);
 	look_at_reload(stats, health);

@@ -114,6 +114,32 @@ static void devices_print(struct cli *cli, const json_t *stats)
 	}
 }
 
+static void gpus_print(struct cli *cli, const json_t *stats)
+{
+	size_t i;
+	json_t *gpu;
+
+	if (json_array_size(cli_get(stats, "gpus")) == 0)
+		return;
+	cli_line(cli, CLI_PLAIN, "%s", "");
+	cli_line(cli, CLI_BOLD, "%-24s %-8s %10s %4s %10s %10s %8s  %s", "GPU", "STATE", "PINNED",
+		 "LENT", "STORED", "LOADED", "RESTARTS", "NAME");
+	json_array_foreach(cli_get(stats, "gpus"), i, gpu)
+	{
+		const json_t *copies = cli_get(gpu, "copies");
+		char id[64], a[CLI_UNIT_BYTES], b[CLI_UNIT_BYTES], c[CLI_UNIT_BYTES];
+
+		snprintf(id, sizeof(id), "%.7s:%.23s", cli_string(gpu, "vendor"),
+			 cli_string(gpu, "bus_id"));
+		cli_line(cli, CLI_PLAIN, "%-24s %-8s %10s %4.0f %10s %10s %8.0f  %s", id,
+			 cli_string(gpu, "state"), cli_bytes(cli_number(gpu, "pinned_bytes"), a),
+			 cli_number(gpu, "lent_memories"),
+			 cli_bytes(cli_number(cli_get(copies, "store"), "bytes"), b),
+			 cli_bytes(cli_number(cli_get(copies, "load"), "bytes"), c),
+			 cli_number(gpu, "restarts"), cli_string(gpu, "name"));
+	}
+}
+
 static void status_print(struct cli *cli, const json_t *stats)
 {
 	char up[CLI_UNIT_BYTES];
@@ -128,6 +154,7 @@ static void status_print(struct cli *cli, const json_t *stats)
 	tenants_print(cli, stats);
 	engines_print(cli, stats);
 	devices_print(cli, stats);
+	gpus_print(cli, stats);
 }
 
 enum cli_exit cli_status(struct cli *cli)
