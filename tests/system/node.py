@@ -136,7 +136,7 @@ class Node:
         self.log_path = os.path.join(self.folder, 'log')
         self.config = os.path.join(self.folder, 'kvtierd.yaml')
         self.settings = {'extent_bytes': '1MiB', 'http_listen': '""', 'log_level': 'info', 'mills': 2,
-                         'window_bytes': '4MiB', 'block_bytes_min': '4KiB',
+                         'window_bytes': '4MiB', 'block_bytes_min': '4KiB', 'gpus': 'off',
                          # What the tests count is what their clients did; the scrubber's own tests turn it on.
                          'scrub_bytes_second': 0, 'readback_every': 0, **settings}
         self.tenants = tenants
