@@ -47,7 +47,8 @@ LDLIBS  += -lyaml -lcrypto -lz -ljansson -lm
 objects  := $(sources:%.c=$(BUILD)/%.o)
 programs := $(BUILD)/kvtierd $(BUILD)/kvtier $(BUILD)/kvtier-bench
 # What libkvtier is made of: nothing but libc below it.
-library_sources := $(filter-out $(mains),$(wildcard client/kvtier*.c)) $(addprefix proto/,frames.c frames_operate.c frames_read.c) \
+library_sources := $(filter-out $(mains),$(wildcard client/kvtier*.c)) \
+		   $(addprefix proto/,frames.c frames_blocks.c frames_operate.c frames_read.c) \
 		   transfer/slot_header.c $(addprefix base/,error.c clock.c random.c checksum.c copy.c map.c)
 library_objects := $(library_sources:%.c=$(BUILD)/%.o)
 

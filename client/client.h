@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "base/list.h"
 #include "client/kvtier.h"
-#include "proto/frames.h"
+#include "proto/frames_blocks.h"
 #include "transfer/slot_header.h"
 
 #include <pthread.h>

@@ -104,6 +104,8 @@ static int load_check(const struct session *session, const struct frame_load *fr
 {
 	if (session->state != SESSION_ATTACHED)
 		return -ENOTCONN;
+	if (frame->header.flags & FRAME_PULL)
+		return -EINVAL;
 	if (frame->count == 0 || frame->group >= session->engine->groups_count ||
 	    !session_may_use_space(session, frame->space))
 		return -EINVAL;

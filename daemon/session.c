@@ -192,6 +192,7 @@ static void serve(struct session *session, const void *frame, const struct frame
 	case FRAME_EXPLAIN:       explain_frame(session, frame); break;
 	case FRAME_BYPASS:        bypass_frame(session, frame); break;
 	case FRAME_OPERATE:       operate_frame(session, frame); break;
+	case FRAME_LEND:          lend_frame(session, frame); break;
 	default:
 		assert(!"frame_check lets requests through only");
 	}

@@ -7,6 +7,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/wire.h"
+#include "proto/frames_blocks.h"
 
 #define LOOKUP_SECTIONS_MAX 1024u
 /* spaces of adapters that an engine holds; libkvtier asks for fewer */
@@ -126,6 +127,7 @@ void engine_attach(struct session *session, const struct frame_attach *frame);
 void engine_canary(struct session *session, const struct frame_canary *frame);
 void engine_space(struct session *session, const struct frame_space *frame);
 void engine_leave(struct session *session);
+void lend_frame(struct session *session, const struct frame_lend *frame);
 void lookup_frame(struct session *session, const struct frame_lookup *frame);
 void lookup_abandon(struct session *session);
 void hint_frame(struct session *session, const struct frame_hint *frame);

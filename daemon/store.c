@@ -171,6 +171,8 @@ static int store_check(struct session *session, const struct frame_store *frame)
 	if (session->state != SESSION_ATTACHED)
 		return -ENOTCONN;
 	group = group_of(session, frame->group);
+	if (frame->header.flags & FRAME_PULL)
+		return -EINVAL;
 	if (group == NULL || frame->count == 0 || !session_may_use_space(session, frame->space))
 		return -EINVAL;
 	return 0;

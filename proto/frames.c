@@ -1,7 +1,9 @@
 /* proto/frames.c: checks frames. What may be read after that: proto/frames_read.c. */
 #include "proto/frames.h"
 
+#include "proto/frames_blocks.h"
 #include "proto/frames_operate.h"
+#include "proto/frames_parts.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -13,9 +15,6 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
 _Static_assert(sizeof(struct frame_header) == 32, "the header is the same for ever");
 _Static_assert(sizeof(struct frame_group) % 8 == 0, "groups stay aligned behind each other");
 _Static_assert(sizeof(struct frame_register) % 8 == 0, "groups follow aligned");
-_Static_assert(sizeof(struct frame_store) + FRAME_KEYS_MAX * sizeof(struct frame_store_item) <=
-		       FRAME_BYTES_MAX,
-	       "the longest STORE fits");
 _Static_assert(sizeof(struct frame_found) + FRAME_RUNS_MAX * sizeof(struct frame_run) +
 			       FRAME_LOOKUP_KEYS_MAX / 8 <=
 		       FRAME_BYTES_MAX,
@@ -23,15 +22,7 @@ _Static_assert(sizeof(struct frame_found) + FRAME_RUNS_MAX * sizeof(struct frame
 _Static_assert(sizeof(struct frame_text) + FRAME_TEXT_BYTES_MAX <= FRAME_BYTES_MAX,
 	       "the longest TEXT fits");
 
-/* A frame under examination: its fixed part is known to be inside. */
-struct inspection {
-	const void *frame;
-	size_t bytes;
-	size_t fixed_bytes;
-	struct error *error;
-};
-
-static int refuse(const struct inspection *in, const char *what, uint64_t is, uint64_t limit)
+int frame_refuse(const struct frame_inspection *in, const char *what, uint64_t is, uint64_t limit)
 {
 	const struct frame_header *header = in->frame;
 
@@ -40,8 +31,7 @@ static int refuse(const struct inspection *in, const char *what, uint64_t is, ui
 			 (unsigned long long)limit);
 }
 
-/* What follows the fixed part must be exactly `wanted` bytes. */
-static int check_tail(const struct inspection *in, uint64_t wanted)
+int frame_check_tail(const struct frame_inspection *in, uint64_t wanted)
 {
 	const struct frame_header *header = in->frame;
 	uint64_t tail_bytes = in->bytes - in->fixed_bytes;
@@ -54,15 +44,15 @@ static int check_tail(const struct inspection *in, uint64_t wanted)
 			 (unsigned long long)wanted);
 }
 
-static int check_count(const struct inspection *in, const char *what, uint64_t count,
-		       uint64_t count_max, uint64_t item_bytes)
+int frame_check_count(const struct frame_inspection *in, const char *what, uint64_t count,
+		      uint64_t count_max, uint64_t item_bytes)
 {
 	if (count > count_max)
-		return refuse(in, what, count, count_max);
-	return check_tail(in, count * item_bytes);
+		return frame_refuse(in, what, count, count_max);
+	return frame_check_tail(in, count * item_bytes);
 }
 
-static int check_name(const struct inspection *in, const char *what, const char *name)
+static int check_name(const struct frame_inspection *in, const char *what, const char *name)
 {
 	const struct frame_header *header = in->frame;
 
@@ -72,23 +62,23 @@ static int check_name(const struct inspection *in, const char *what, const char 
 			 frame_type_name(header->type), what, FRAME_NAME_BYTES);
 }
 
-static int check_fixed(const struct inspection *in)
+static int check_fixed(const struct frame_inspection *in)
 {
-	return check_tail(in, 0);
+	return frame_check_tail(in, 0);
 }
 
-static int check_hello(const struct inspection *in)
+static int check_hello(const struct frame_inspection *in)
 {
 	const struct frame_hello *frame = in->frame;
 
 	if (frame->connection > FRAME_DATA)
-		return refuse(in, "connection", frame->connection, FRAME_DATA);
+		return frame_refuse(in, "connection", frame->connection, FRAME_DATA);
 	if (frame->version_min > frame->version_max)
-		return refuse(in, "version_min", frame->version_min, frame->version_max);
-	return check_tail(in, 0);
+		return frame_refuse(in, "version_min", frame->version_min, frame->version_max);
+	return frame_check_tail(in, 0);
 }
 
-static int check_hello_reply(const struct inspection *in)
+static int check_hello_reply(const struct frame_inspection *in)
 {
 	const struct frame_hello_reply *frame = in->frame;
 	int result = check_name(in, "tenant", frame->tenant);
@@ -96,17 +86,17 @@ static int check_hello_reply(const struct inspection *in)
 	if (result < 0)
 		return result;
 	if (frame->keys_max > FRAME_LOOKUP_KEYS_MAX)
-		return refuse(in, "keys_max", frame->keys_max, FRAME_LOOKUP_KEYS_MAX);
-	return check_tail(in, 0);
+		return frame_refuse(in, "keys_max", frame->keys_max, FRAME_LOOKUP_KEYS_MAX);
+	return frame_check_tail(in, 0);
 }
 
-static int check_group(const struct inspection *in, const struct frame_group *group)
+static int check_group(const struct frame_inspection *in, const struct frame_group *group)
 {
 	if (group->kind >= FRAME_GROUP_KINDS)
-		return refuse(in, "a group's kind", group->kind, FRAME_GROUP_KINDS - 1);
+		return frame_refuse(in, "a group's kind", group->kind, FRAME_GROUP_KINDS - 1);
 	if (group->segments_count < 1 || group->segments_count > FRAME_SEGMENTS_MAX)
-		return refuse(in, "a group's segments_count", group->segments_count,
-			      FRAME_SEGMENTS_MAX);
+		return frame_refuse(in, "a group's segments_count", group->segments_count,
+				    FRAME_SEGMENTS_MAX);
 	if (group->tokens_per_block < 1 || group->payload_bytes < 1)
 		return error_set(in->error, -EPROTO,
 				 "REGISTER: a group without tokens_per_block or payload_bytes");
@@ -114,8 +104,8 @@ static int check_group(const struct inspection *in, const struct frame_group *gr
 }
 
 /* Fields lie behind the groups, ascending and each once, and fill `fields_bytes` exactly. */
-static int check_fields(const struct inspection *in, const uint8_t *fields, uint32_t fields_bytes,
-			unsigned count)
+static int check_fields(const struct frame_inspection *in, const uint8_t *fields,
+			uint32_t fields_bytes, unsigned count)
 {
 	uint32_t position = 0;
 	uint16_t previous = 0;
@@ -133,7 +123,7 @@ static int check_fields(const struct inspection *in, const uint8_t *fields, uint
 					 "REGISTER: field id %u behind %u; ids ascend, below %u",
 					 id, previous, FRAME_FIELD_IDS);
 		if (bytes > FRAME_FIELD_BYTES_MAX)
-			return refuse(in, "a field's bytes", bytes, FRAME_FIELD_BYTES_MAX);
+			return frame_refuse(in, "a field's bytes", bytes, FRAME_FIELD_BYTES_MAX);
 		if (bytes > fields_bytes - position)
 			return error_set(in->error, -EPROTO, "REGISTER: field %u is cut short", id);
 		position += bytes;
@@ -146,7 +136,7 @@ static int check_fields(const struct inspection *in, const uint8_t *fields, uint
 	return 0;
 }
 
-static int check_register(const struct inspection *in)
+static int check_register(const struct frame_inspection *in)
 {
 	const struct frame_register *frame = in->frame;
 	int result = check_name(in, "engine", frame->engine);
@@ -154,18 +144,19 @@ static int check_register(const struct inspection *in)
 	if (result < 0)
 		return result;
 	if (frame->groups_count < 1 || frame->groups_count > FRAME_GROUPS_MAX)
-		return refuse(in, "groups_count", frame->groups_count, FRAME_GROUPS_MAX);
+		return frame_refuse(in, "groups_count", frame->groups_count, FRAME_GROUPS_MAX);
 	if (frame->fields_count > FRAME_FIELDS_MAX)
-		return refuse(in, "fields_count", frame->fields_count, FRAME_FIELDS_MAX);
-	result = check_tail(in, frame->groups_count * sizeof(struct frame_group) +
-					(uint64_t)frame->fields_bytes);
+		return frame_refuse(in, "fields_count", frame->fields_count, FRAME_FIELDS_MAX);
+	result = frame_check_tail(in, frame->groups_count * sizeof(struct frame_group) +
+					      (uint64_t)frame->fields_bytes);
 	if (result < 0)
 		return result;
 	if (frame->world < 1 || frame->world > 64 || frame->shard >= frame->world)
 		return error_set(in->error, -EPROTO, "REGISTER: shard %u of %u; world is 1 to 64",
 				 frame->shard, frame->world);
 	if (frame->roles < 1 || frame->roles > (FRAME_ROLE_SCHEDULER | FRAME_ROLE_WORKER))
-		return refuse(in, "roles", frame->roles, FRAME_ROLE_SCHEDULER | FRAME_ROLE_WORKER);
+		return frame_refuse(in, "roles", frame->roles,
+				    FRAME_ROLE_SCHEDULER | FRAME_ROLE_WORKER);
 	for (unsigned i = 0; i < frame->groups_count; i++) {
 		result = check_group(in, frame_register_groups(frame) + i);
 		if (result < 0)
@@ -175,7 +166,7 @@ static int check_register(const struct inspection *in)
 			    frame->fields_count);
 }
 
-static int check_lookup(const struct inspection *in)
+static int check_lookup(const struct frame_inspection *in)
 {
 	const struct frame_lookup *frame = in->frame;
 	const uint8_t *tail = (const uint8_t *)in->frame + in->fixed_bytes;
@@ -183,7 +174,7 @@ static int check_lookup(const struct inspection *in)
 	uint64_t position = 0, keys_count = 0;
 
 	if (frame->sections_count > FRAME_GROUPS_MAX)
-		return refuse(in, "sections_count", frame->sections_count, FRAME_GROUPS_MAX);
+		return frame_refuse(in, "sections_count", frame->sections_count, FRAME_GROUPS_MAX);
 	if (!isfinite(frame->cost_a) || !isfinite(frame->cost_b) || !isfinite(frame->cost_c))
 		return error_set(in->error, -EPROTO,
 				 "LOOKUP: a cost coefficient is not a finite number");
@@ -196,192 +187,88 @@ static int check_lookup(const struct inspection *in)
 		position += sizeof(keys);
 		keys_count += keys.count;
 		if (keys.group >= FRAME_GROUPS_MAX)
-			return refuse(in, "a section's group", keys.group, FRAME_GROUPS_MAX - 1);
+			return frame_refuse(in, "a section's group", keys.group,
+					    FRAME_GROUPS_MAX - 1);
 		if (keys_count > FRAME_KEYS_MAX)
-			return refuse(in, "its number of keys", keys_count, FRAME_KEYS_MAX);
+			return frame_refuse(in, "its number of keys", keys_count, FRAME_KEYS_MAX);
 		if ((uint64_t)keys.count * FRAME_HASH_BYTES > tail_bytes - position)
 			return error_set(in->error, -EPROTO,
 					 "LOOKUP: the keys of section %u are cut short", i);
 		if (keys.first_position > UINT32_MAX - keys.count)
-			return refuse(in, "a section's first_position", keys.first_position,
-				      UINT32_MAX - keys.count);
+			return frame_refuse(in, "a section's first_position", keys.first_position,
+					    UINT32_MAX - keys.count);
 		position += (uint64_t)keys.count * FRAME_HASH_BYTES;
 	}
-	return check_tail(in, position);
+	return frame_check_tail(in, position);
 }
 
-static int check_found(const struct inspection *in)
+static int check_found(const struct frame_inspection *in)
 {
 	const struct frame_found *frame = in->frame;
 
 	if (frame->keys_count > FRAME_LOOKUP_KEYS_MAX)
-		return refuse(in, "keys_count", frame->keys_count, FRAME_LOOKUP_KEYS_MAX);
+		return frame_refuse(in, "keys_count", frame->keys_count, FRAME_LOOKUP_KEYS_MAX);
 	if (frame->runs_count > FRAME_RUNS_MAX)
-		return refuse(in, "runs_count", frame->runs_count, FRAME_RUNS_MAX);
+		return frame_refuse(in, "runs_count", frame->runs_count, FRAME_RUNS_MAX);
 	if (frame->worth_tokens > frame->usable_tokens)
-		return refuse(in, "worth_tokens", frame->worth_tokens, frame->usable_tokens);
-	return check_tail(in, frame->runs_count * sizeof(struct frame_run) +
-				      (frame->keys_count + 7u) / 8);
+		return frame_refuse(in, "worth_tokens", frame->worth_tokens, frame->usable_tokens);
+	return frame_check_tail(in, frame->runs_count * sizeof(struct frame_run) +
+					    (frame->keys_count + 7u) / 8);
 }
 
-static int check_group_index(const struct inspection *in, unsigned group)
+int frame_check_group(const struct frame_inspection *in, unsigned group)
 {
-	return group < FRAME_GROUPS_MAX ? 0 : refuse(in, "group", group, FRAME_GROUPS_MAX - 1);
+	return group < FRAME_GROUPS_MAX ? 0
+					: frame_refuse(in, "group", group, FRAME_GROUPS_MAX - 1);
 }
 
-static int check_store(const struct inspection *in)
+/* HINT, EXPLAIN and OPERATE: a group and hashes. */
+static int check_hashes(const struct frame_inspection *in, unsigned group, unsigned count)
 {
-	const struct frame_store *frame = in->frame;
-	int result = check_group_index(in, frame->group);
-
-	if (result < 0)
-		return result;
-	if (frame->has_parent > 1)
-		return refuse(in, "has_parent", frame->has_parent, 1);
-	if (frame->first_position > UINT32_MAX - frame->count)
-		return refuse(in, "first_position", frame->first_position,
-			      UINT32_MAX - frame->count);
-	return check_count(in, "count", frame->count, FRAME_KEYS_MAX,
-			   sizeof(struct frame_store_item));
-}
-
-static int check_store_reply(const struct inspection *in)
-{
-	const struct frame_store_reply *frame = in->frame;
-	const uint8_t *admissions = (const uint8_t *)(frame + 1);
-	uint32_t wanted_count = 0;
-	int result = check_count(in, "count", frame->count, FRAME_KEYS_MAX, 1);
-
-	if (result < 0)
-		return result;
-	for (uint32_t i = 0; i < frame->count; i++) {
-		if (admissions[i] >= FRAME_ADMISSIONS)
-			return refuse(in, "an admission", admissions[i], FRAME_ADMISSIONS - 1);
-		wanted_count += admissions[i] == FRAME_ADMITTED;
-	}
-	if (frame->wanted_count != wanted_count)
-		return error_set(in->error, -EPROTO,
-				 "STORE_REPLY: wanted_count is %u, %u are admitted",
-				 frame->wanted_count, wanted_count);
-	return 0;
-}
-
-static int check_commit(const struct inspection *in)
-{
-	const struct frame_commit *frame = in->frame;
-	const uint8_t *tail = (const uint8_t *)in->frame + in->fixed_bytes;
-	uint64_t tail_bytes = in->bytes - in->fixed_bytes;
-	uint64_t position = 0;
-
-	if (frame->count > FRAME_KEYS_MAX)
-		return refuse(in, "count", frame->count, FRAME_KEYS_MAX);
-	for (uint32_t i = 0; i < frame->count; i++) {
-		struct frame_commit_item item;
-
-		if (tail_bytes - position < sizeof(item))
-			return error_set(in->error, -EPROTO, "COMMIT: item %u is cut short", i);
-		memcpy(&item, tail + position, sizeof(item));
-		if (item.segments_count < 1 || item.segments_count > FRAME_SEGMENTS_MAX)
-			return refuse(in, "an item's segments_count", item.segments_count,
-				      FRAME_SEGMENTS_MAX);
-		if (item.index >= FRAME_KEYS_MAX)
-			return refuse(in, "an item's index", item.index, FRAME_KEYS_MAX - 1);
-		if (frame_commit_item_bytes(item.segments_count) > tail_bytes - position)
-			return error_set(in->error, -EPROTO,
-					 "COMMIT: the checksums of item %u are cut short", i);
-		position += frame_commit_item_bytes(item.segments_count);
-	}
-	return check_tail(in, position);
-}
-
-/* LOAD, HINT and EXPLAIN: a group and hashes. */
-static int check_hashes(const struct inspection *in, unsigned group, unsigned count)
-{
-	int result = check_group_index(in, group);
+	int result = frame_check_group(in, group);
 
 	return result < 0 ? result
-			  : check_count(in, "count", count, FRAME_KEYS_MAX, FRAME_HASH_BYTES);
+			  : frame_check_count(in, "count", count, FRAME_KEYS_MAX, FRAME_HASH_BYTES);
 }
 
-static int check_load(const struct inspection *in)
-{
-	const struct frame_load *frame = in->frame;
-
-	return check_hashes(in, frame->group, frame->count);
-}
-
-/* COMMITTED, LOADED and RELEASE: items of a batch whose first word is an index. */
-static int check_items(const struct inspection *in, uint32_t count, size_t item_bytes)
-{
-	const uint8_t *items = (const uint8_t *)in->frame + in->fixed_bytes;
-	int result = check_count(in, "count", count, FRAME_KEYS_MAX, item_bytes);
-
-	for (uint32_t i = 0; result == 0 && i < count; i++) {
-		uint32_t index;
-
-		memcpy(&index, items + i * item_bytes, sizeof(index));
-		if (index >= FRAME_KEYS_MAX)
-			result = refuse(in, "an item's index", index, FRAME_KEYS_MAX - 1);
-	}
-	return result;
-}
-
-static int check_committed(const struct inspection *in)
-{
-	return check_items(in, ((const struct frame_committed *)in->frame)->count,
-			   sizeof(struct frame_result));
-}
-
-static int check_loaded(const struct inspection *in)
-{
-	return check_items(in, ((const struct frame_loaded *)in->frame)->count,
-			   sizeof(struct frame_loaded_item));
-}
-
-static int check_release(const struct inspection *in)
-{
-	return check_items(in, ((const struct frame_release *)in->frame)->count,
-			   sizeof(struct frame_release_item));
-}
-
-static int check_hint(const struct inspection *in)
+static int check_hint(const struct frame_inspection *in)
 {
 	const struct frame_hint *frame = in->frame;
 
 	if (frame->kind >= FRAME_HINTS)
-		return refuse(in, "kind", frame->kind, FRAME_HINTS - 1);
+		return frame_refuse(in, "kind", frame->kind, FRAME_HINTS - 1);
 	return check_hashes(in, frame->group, frame->count);
 }
 
-static int check_hint_reply(const struct inspection *in)
+static int check_hint_reply(const struct frame_inspection *in)
 {
 	const struct frame_hint_reply *frame = in->frame;
 
 	if (frame->outcome > FRAME_HINT_REJECTED)
-		return refuse(in, "outcome", frame->outcome, FRAME_HINT_REJECTED);
-	return check_tail(in, 0);
+		return frame_refuse(in, "outcome", frame->outcome, FRAME_HINT_REJECTED);
+	return frame_check_tail(in, 0);
 }
 
-static int check_explain(const struct inspection *in)
+static int check_explain(const struct frame_inspection *in)
 {
 	const struct frame_explain *frame = in->frame;
 
 	return check_hashes(in, frame->group, frame->count);
 }
 
-static int check_explained(const struct inspection *in)
+static int check_explained(const struct frame_inspection *in)
 {
 	const struct frame_explained *frame = in->frame;
 	const struct frame_explained_item *items = (const struct frame_explained_item *)(frame + 1);
-	int result = check_count(in, "count", frame->count, FRAME_KEYS_MAX, sizeof(*items));
+	int result = frame_check_count(in, "count", frame->count, FRAME_KEYS_MAX, sizeof(*items));
 
 	for (uint32_t i = 0; result == 0 && i < frame->count; i++)
 		if (items[i].reason >= FRAME_REASONS)
-			result = refuse(in, "a reason", items[i].reason, FRAME_REASONS - 1);
+			result = frame_refuse(in, "a reason", items[i].reason, FRAME_REASONS - 1);
 	return result;
 }
 
-static int check_bypass(const struct inspection *in)
+static int check_bypass(const struct frame_inspection *in)
 {
 	const struct frame_bypass *frame = in->frame;
 	int result = check_name(in, "tenant", frame->tenant);
@@ -389,11 +276,11 @@ static int check_bypass(const struct inspection *in)
 	if (result < 0)
 		return result;
 	if (frame->mode >= FRAME_BYPASS_MODES)
-		return refuse(in, "mode", frame->mode, FRAME_BYPASS_MODES - 1);
-	return check_tail(in, 0);
+		return frame_refuse(in, "mode", frame->mode, FRAME_BYPASS_MODES - 1);
+	return frame_check_tail(in, 0);
 }
 
-static int check_operate(const struct inspection *in)
+static int check_operate(const struct frame_inspection *in)
 {
 	const struct frame_operate *frame = in->frame;
 	int result = frame_operate_check(frame, in->error);
@@ -401,20 +288,20 @@ static int check_operate(const struct inspection *in)
 	return result < 0 ? result : check_hashes(in, frame->group, frame->count);
 }
 
-static int check_text(const struct inspection *in)
+static int check_text(const struct frame_inspection *in)
 {
 	uint64_t text_bytes = in->bytes - in->fixed_bytes;
 
 	return text_bytes <= FRAME_TEXT_BYTES_MAX
 		       ? 0
-		       : refuse(in, "its text", text_bytes, FRAME_TEXT_BYTES_MAX);
+		       : frame_refuse(in, "its text", text_bytes, FRAME_TEXT_BYTES_MAX);
 }
 
 /* One row a type: everything that frame_check() and frame_type_name() know. */
 static const struct shape {
 	const char *name;
 	size_t fixed_bytes;
-	int (*check)(const struct inspection *in);
+	int (*check)(const struct frame_inspection *in);
 } shapes[FRAME_TYPES_END] = {
 	[FRAME_HELLO] = { "HELLO", sizeof(struct frame_hello), check_hello },
 	[FRAME_REGISTER] = { "REGISTER", sizeof(struct frame_register), check_register },
@@ -424,10 +311,10 @@ static const struct shape {
 	[FRAME_LOOKUP] = { "LOOKUP", sizeof(struct frame_lookup), check_lookup },
 	[FRAME_LEASE_RELEASE] = { "LEASE_RELEASE", sizeof(struct frame_lease_release),
 				  check_fixed },
-	[FRAME_STORE] = { "STORE", sizeof(struct frame_store), check_store },
-	[FRAME_COMMIT] = { "COMMIT", sizeof(struct frame_commit), check_commit },
-	[FRAME_LOAD] = { "LOAD", sizeof(struct frame_load), check_load },
-	[FRAME_RELEASE] = { "RELEASE", sizeof(struct frame_release), check_release },
+	[FRAME_STORE] = { "STORE", sizeof(struct frame_store), frame_check_store },
+	[FRAME_COMMIT] = { "COMMIT", sizeof(struct frame_commit), frame_check_commit },
+	[FRAME_LOAD] = { "LOAD", sizeof(struct frame_load), frame_check_load },
+	[FRAME_RELEASE] = { "RELEASE", sizeof(struct frame_release), frame_check_release },
 	[FRAME_CANCEL] = { "CANCEL", sizeof(struct frame_cancel), check_fixed },
 	[FRAME_HINT] = { "HINT", sizeof(struct frame_hint), check_hint },
 	[FRAME_FORGET] = { "FORGET", sizeof(struct frame_forget), check_fixed },
@@ -435,6 +322,7 @@ static const struct shape {
 	[FRAME_EXPLAIN] = { "EXPLAIN", sizeof(struct frame_explain), check_explain },
 	[FRAME_BYPASS] = { "BYPASS", sizeof(struct frame_bypass), check_bypass },
 	[FRAME_OPERATE] = { "OPERATE", sizeof(struct frame_operate), check_operate },
+	[FRAME_LEND] = { "LEND", sizeof(struct frame_lend), frame_check_lend },
 	[FRAME_HELLO_REPLY] = { "HELLO_REPLY", sizeof(struct frame_hello_reply),
 				check_hello_reply },
 	[FRAME_REGISTERED] = { "REGISTERED", sizeof(struct frame_registered), check_fixed },
@@ -443,13 +331,15 @@ static const struct shape {
 	[FRAME_SPACE_REPLY] = { "SPACE_REPLY", sizeof(struct frame_space_reply), check_fixed },
 	[FRAME_FOUND] = { "FOUND", sizeof(struct frame_found), check_found },
 	[FRAME_STORE_REPLY] = { "STORE_REPLY", sizeof(struct frame_store_reply),
-				check_store_reply },
-	[FRAME_COMMITTED] = { "COMMITTED", sizeof(struct frame_committed), check_committed },
-	[FRAME_LOADED] = { "LOADED", sizeof(struct frame_loaded), check_loaded },
+				frame_check_store_reply },
+	[FRAME_COMMITTED] = { "COMMITTED", sizeof(struct frame_committed), frame_check_committed },
+	[FRAME_LOADED] = { "LOADED", sizeof(struct frame_loaded), frame_check_loaded },
 	[FRAME_HINT_REPLY] = { "HINT_REPLY", sizeof(struct frame_hint_reply), check_hint_reply },
 	[FRAME_TEXT] = { "TEXT", sizeof(struct frame_text), check_text },
 	[FRAME_EXPLAINED] = { "EXPLAINED", sizeof(struct frame_explained), check_explained },
 	[FRAME_ERROR] = { "ERROR", sizeof(struct frame_text), check_text },
+	[FRAME_LENT] = { "LENT", sizeof(struct frame_lent), check_fixed },
+	[FRAME_COPIED] = { "COPIED", sizeof(struct frame_copied), frame_check_copied },
 };
 
 const char *frame_type_name(unsigned type)
@@ -458,10 +348,24 @@ const char *frame_type_name(unsigned type)
 								   : "unknown type";
 }
 
+/* That a frame of this type may have. */
+static unsigned flags_of(unsigned type)
+{
+	switch (type) {
+	case FRAME_LOOKUP:
+		return FRAME_LAST;
+	case FRAME_STORE:
+	case FRAME_LOAD:
+		return FRAME_PULL;
+	default:
+		return 0;
+	}
+}
+
 int frame_check(const void *frame, size_t bytes, bool from_daemon, struct error *error)
 {
 	const struct frame_header *header = frame;
-	struct inspection in = { .frame = frame, .bytes = bytes, .error = error };
+	struct frame_inspection in = { .frame = frame, .bytes = bytes, .error = error };
 
 	assert((uintptr_t)frame % 8 == 0);
 	if (bytes < sizeof(*header) || bytes > FRAME_BYTES_MAX)
@@ -481,8 +385,7 @@ int frame_check(const void *frame, size_t bytes, bool from_daemon, struct error 
 	if (bytes < in.fixed_bytes)
 		return error_set(error, -EPROTO, "%s: %zu bytes; its fixed part has %zu",
 				 frame_type_name(header->type), bytes, in.fixed_bytes);
-	if ((header->flags & (header->type == FRAME_LOOKUP ? ~FRAME_LAST : ~0u)) != 0)
-		return refuse(&in, "flags", header->flags,
-			      header->type == FRAME_LOOKUP ? FRAME_LAST : 0);
+	if ((header->flags & ~flags_of(header->type)) != 0)
+		return frame_refuse(&in, "flags", header->flags, flags_of(header->type));
 	return shapes[header->type].check(&in);
 }

@@ -9,8 +9,8 @@
  * FRAME_ERROR with -EPROTO and the reason, and the connection is closed.
  *
  * A client has two connections: *control* (HELLO, REGISTER; lookups, hints, admin), used by the
- * callers themselves, and *data* (HELLO, ATTACH; STORE, COMMIT, LOAD, RELEASE), used by its copy
- * thread, which ATTACHED gives the descriptors of arena (read-only) and window.
+ * callers themselves, and *data* (HELLO, ATTACH; STORE, COMMIT, LOAD, RELEASE: frames_blocks.h),
+ * used by its copy thread, which ATTACHED gives the descriptors of arena (read-only) and window.
  */
 #ifndef KVTIER_PROTO_FRAMES_H
 #define KVTIER_PROTO_FRAMES_H
@@ -57,6 +57,7 @@ enum frame_type {
 	FRAME_EXPLAIN,       /* EXPLAINED */
 	FRAME_BYPASS,        /* DONE */
 	FRAME_OPERATE,       /* TEXT: JSON; only to a daemon with FRAME_FEATURE_OPERATE */
+	FRAME_LEND,          /* LENT, with a descriptor; only to a daemon with FRAME_FEATURE_PULL */
 	FRAME_REQUESTS_END,
 	/* replies and events */
 	FRAME_HELLO_REPLY = 64,
@@ -73,13 +74,18 @@ enum frame_type {
 	FRAME_EXPLAINED,
 	/* result and a sentence; of a request, or (request 0) the last frame of the connection */
 	FRAME_ERROR,
+	FRAME_LENT,
+	FRAME_COPIED, /* an event, before COMMIT of a block that the daemon pulls */
 	FRAME_TYPES_END
 };
 
 /* hello_reply.features: what a daemon of the same version may lack. */
 #define FRAME_FEATURE_OPERATE UINT64_C(1)
+#define FRAME_FEATURE_PULL UINT64_C(2) /* it has GPUs that are not off */
 
-#define FRAME_LAST 1u /* flags: the last frame of a lookup */
+/* flags */
+#define FRAME_LAST 1u /* the last frame of a lookup */
+#define FRAME_PULL 2u /* STORE, LOAD: between memory that was lent and the arena */
 
 struct frame_header {
 	uint32_t magic;
@@ -247,123 +253,6 @@ struct frame_lease_release {
 	uint64_t lease;
 };
 
-struct frame_store_item {
-	uint8_t hash[FRAME_HASH_BYTES];
-	uint64_t route_key;
-};
-
-struct frame_store {
-	struct frame_header header;
-	uint8_t tag[FRAME_TAG_BYTES];
-	uint64_t batch;       /* the client's number, not in use on this connection */
-	uint64_t deadline_us; /* from now */
-	uint32_t space;
-	uint32_t first_position;
-	uint16_t group;
-	uint16_t count;
-	uint32_t has_parent;              /* 0: items[0] is the first of its prefix */
-	uint8_t parent[FRAME_HASH_BYTES]; /* of items[0]; that of items[i] is items[i - 1] */
-
-	/* struct frame_store_item items[count] */
-};
-
-/* What became of an item of a STORE; equal to enum cache_admission, which clients do not see. */
-enum frame_admission {
-	FRAME_ADMITTED,          /* bytes are wanted: COMMIT them */
-	FRAME_PRESENT,           /* it is there already; no event follows */
-	FRAME_ATTACHED_TO_OTHER, /* another store is under way; COMMITTED follows, no COMMIT */
-	FRAME_REFUSED_PARENT,
-	FRAME_REFUSED_FULL,
-	FRAME_REFUSED_SIZE, /* no event follows */
-	FRAME_ADMISSIONS
-};
-
-struct frame_store_reply {
-	struct frame_header header;
-	uint64_t batch;
-	uint32_t count;
-	uint32_t wanted_count; /* FRAME_ADMITTED ones */
-
-	/* uint8_t admissions[count]: enum frame_admission */
-};
-
-/* One block of a COMMIT: this, then segments_count u32 checksums, padded with zeros to
- * frame_commit_item_bytes(). */
-struct frame_commit_item {
-	uint32_t index; /* in the STORE */
-	uint32_t segments_count;
-	uint64_t window_offset; /* of the payload; 64-byte aligned */
-};
-
-struct frame_commit {
-	struct frame_header header;
-	uint64_t batch;
-	uint32_t count;
-	uint32_t reserved;
-};
-
-struct frame_result {
-	uint32_t index;
-	int32_t result;
-};
-
-/* Results of committed, attached and expired blocks, each index once. After it the window's place
- * is free again. */
-struct frame_committed {
-	struct frame_header header;
-	uint64_t batch;
-	uint32_t count;
-	uint32_t reserved;
-	/* struct frame_result results[count] */
-};
-
-struct frame_load {
-	struct frame_header header;
-	uint8_t tag[FRAME_TAG_BYTES];
-	uint64_t batch;
-	uint64_t lease;       /* 0: without one; what went meanwhile is a miss */
-	uint64_t deadline_us; /* from now */
-	uint32_t space;
-	uint16_t group;
-	uint16_t count;
-	/* uint8_t hashes[count][32] */
-};
-
-struct frame_loaded_item {
-	uint32_t index;
-	int32_t result;  /* 0; -ENOENT: a miss; -ETIME; -EIO; -ECANCELED */
-	uint64_t offset; /* of the slot in the arena's units */
-	uint32_t slot_generation;
-	uint32_t tier; /* where it was found: enum tier_id */
-};
-
-/* Each index once. A slot with result 0 stays readable until RELEASE names it or the batch's
- * deadline has passed. */
-struct frame_loaded {
-	struct frame_header header;
-	uint64_t batch;
-	uint32_t count;
-	uint32_t reserved;
-	/* struct frame_loaded_item items[count] */
-};
-
-struct frame_release_item {
-	uint32_t index;
-	uint32_t bad; /* 1: its checksum was wrong: drop it */
-};
-
-struct frame_release {
-	struct frame_header header;
-	uint64_t batch;
-	uint32_t count;
-	uint32_t reserved;
-};
-
-struct frame_cancel {
-	struct frame_header header;
-	uint64_t batch;
-};
-
 enum frame_hint_kind {
 	FRAME_HINT_END,
 	FRAME_HINT_RETAIN,
@@ -482,13 +371,5 @@ const uint8_t *frame_register_fields(const struct frame_register *frame);
 /* Steps through a LOOKUP's sections: *position starts at 0. NULL at the end. */
 const struct frame_keys *frame_lookup_next(const struct frame_lookup *frame, size_t *position,
 					   const uint8_t (**out_hashes)[FRAME_HASH_BYTES]);
-/* What an item of a COMMIT takes in its frame: a multiple of 8. */
-static inline size_t frame_commit_item_bytes(uint32_t segments_count)
-{
-	return (sizeof(struct frame_commit_item) + (size_t)segments_count * 4 + 7) / 8 * 8;
-}
-/* Steps through a COMMIT's items. */
-const struct frame_commit_item *frame_commit_next(const struct frame_commit *frame,
-						  size_t *position, const uint32_t **out_crcs);
 
 #endif

@@ -42,21 +42,6 @@ const struct frame_keys *frame_lookup_next(const struct frame_lookup *frame, siz
 	return keys;
 }
 
-const struct frame_commit_item *frame_commit_next(const struct frame_commit *frame,
-						  size_t *position, const uint32_t **out_crcs)
-{
-	size_t tail_bytes = frame->header.bytes - sizeof(*frame);
-	const struct frame_commit_item *item;
-
-	if (*position >= tail_bytes)
-		return NULL;
-	item = (const struct frame_commit_item *)((const uint8_t *)(frame + 1) + *position);
-	*out_crcs = (const uint32_t *)(item + 1);
-	*position += frame_commit_item_bytes(item->segments_count);
-	assert(*position <= tail_bytes);
-	return item;
-}
-
 const char *frame_reason_name(unsigned reason)
 {
 	static const char *const names[FRAME_REASONS] = {

@@ -6,7 +6,7 @@
 #ifndef KVTIER_TESTS_CLIENT_FAKE_DAEMON_H
 #define KVTIER_TESTS_CLIENT_FAKE_DAEMON_H
 
-#include "proto/frames.h"
+#include "proto/frames_blocks.h"
 
 #include <pthread.h>
 #include <stdbool.h>

@@ -1,6 +1,6 @@
 /* tests/fuzz/fuzz_frames.c: any bytes as a frame, from either side: checked, then walked as a
  * reader would. */
-#include "proto/frames.h"
+#include "proto/frames_blocks.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,8 @@ static void walk(const void *frame)
 				seen += hashes[i][31];
 	if (header->type == FRAME_COMMIT)
 		while ((item = frame_commit_next(frame, &position, &crcs)) != NULL)
-			seen += crcs[item->segments_count - 1];
+			for (uint32_t i = 0; i < item->segments_count; i++)
+				seen += crcs[i];
 	if (header->type == FRAME_REGISTER) {
 		const struct frame_register *registration = frame;
 

@@ -5,6 +5,7 @@
 #define KVTIER_TESTS_PROTO_FRAME_SAMPLES_H
 
 #include "proto/frames.h"
+#include "proto/frames_blocks.h"
 #include "proto/frames_operate.h"
 
 #include <string.h>
@@ -78,6 +79,9 @@ static inline size_t sample_counted(uint8_t *memory, unsigned type, unsigned ite
 		((struct frame_store_reply *)memory)->count = items;
 		((struct frame_store_reply *)memory)->wanted_count = items;
 		return sizeof(struct frame_store_reply) + items;
+	case FRAME_COPIED:
+		((struct frame_copied *)memory)->count = items;
+		return sizeof(struct frame_copied) + items * sizeof(struct frame_result);
 	case FRAME_COMMITTED:
 		((struct frame_committed *)memory)->count = items;
 		return sizeof(struct frame_committed) + items * sizeof(struct frame_result);
@@ -142,6 +146,8 @@ static inline size_t sample_fixed_bytes(unsigned type)
 		return sizeof(struct frame_space_reply);
 	case FRAME_HINT_REPLY:
 		return sizeof(struct frame_hint_reply);
+	case FRAME_LENT:
+		return sizeof(struct frame_lent);
 	default:
 		return sizeof(struct frame_header);
 	}
@@ -160,6 +166,8 @@ static inline uint32_t sample_frame(uint8_t *memory, unsigned type, unsigned ite
 		bytes = sample_lookup(memory, items);
 	else if (type == FRAME_COMMIT)
 		bytes = sample_commit(memory, items);
+	else if (type == FRAME_LEND)
+		bytes = sizeof(struct frame_lend) + items * 8u;
 	else if (type == FRAME_TEXT || type == FRAME_ERROR)
 		bytes = sizeof(struct frame_text) + items;
 	else

@@ -1,6 +1,6 @@
 /* tests/proto/test_frames.c: what frame_check() lets through, and what the steppers may then touch.
  */
-#include "proto/frames.h"
+#include "proto/frames_blocks.h"
 
 #include "base/random.h"
 #include "tests/proto/frame_samples.h"
@@ -141,6 +141,7 @@ static void a_count_beyond_its_limit_is_refused_whatever_the_length(void **unuse
 	TOO_MANY(FRAME_STORE_REPLY, frame_store_reply, count, FRAME_KEYS_MAX + 1);
 	TOO_MANY(FRAME_STORE_REPLY, frame_store_reply, wanted_count, 4);
 	TOO_MANY(FRAME_COMMIT, frame_commit, count, UINT32_MAX);
+	TOO_MANY(FRAME_COPIED, frame_copied, count, FRAME_KEYS_MAX + 1);
 	TOO_MANY(FRAME_COMMITTED, frame_committed, count, 0x20000001);
 	TOO_MANY(FRAME_LOAD, frame_load, count, FRAME_KEYS_MAX + 1);
 	TOO_MANY(FRAME_LOADED, frame_loaded, count, UINT32_MAX);
@@ -160,12 +161,48 @@ static void a_count_beyond_its_limit_is_refused_whatever_the_length(void **unuse
 	TOO_MANY(FRAME_OPERATE, frame_operate, count, FRAME_KEYS_MAX + 1);
 	TOO_MANY(FRAME_STATS, frame_header, flags, 1);
 	TOO_MANY(FRAME_LOOKUP, frame_header, flags, 2);
+	TOO_MANY(FRAME_STORE, frame_header, flags, 1);
+	TOO_MANY(FRAME_LOAD, frame_header, flags, 3);
+	TOO_MANY(FRAME_COMMIT, frame_header, flags, FRAME_PULL);
+	TOO_MANY(FRAME_LEND, frame_header, flags, FRAME_PULL);
 	TOO_MANY(FRAME_STATS, frame_header, magic, 1);
 #undef TOO_MANY
 	sample_frame(memory, FRAME_TEXT, 0);
 	((struct frame_header *)memory)->bytes = FRAME_TEXT_BYTES_MAX + sizeof(struct frame_text) +
 						 1;
 	assert_int_equal(check_changed(FRAME_TEXT), -EPROTO);
+	sample_frame(memory, FRAME_LEND, FRAME_LEND_BYTES_MAX / 8 + 1);
+	assert_int_equal(check_changed(FRAME_LEND), -EPROTO);
+}
+
+static void a_pulled_load_names_an_engine_block_for_each_hash(void **unused)
+{
+	struct frame_load *frame = (struct frame_load *)memory;
+
+	(void)unused;
+	for (uint32_t count = 0; count <= FRAME_KEYS_MAX; count += 256) {
+		uint32_t bytes = sample_frame(memory, FRAME_LOAD, count);
+
+		frame->header.flags = FRAME_PULL;
+		assert_int_equal(check_changed(FRAME_LOAD), count == 0 ? 0 : -EPROTO);
+		frame->header.bytes = bytes + count * (uint32_t)sizeof(uint32_t);
+		assert_int_equal(check_changed(FRAME_LOAD), 0);
+		assert_ptr_equal(frame_load_blocks(frame), memory + bytes);
+		frame->header.flags = 0;
+		assert_int_equal(check_changed(FRAME_LOAD), count == 0 ? 0 : -EPROTO);
+	}
+}
+
+static void a_pulled_block_is_committed_without_checksums(void **unused)
+{
+	struct frame_commit *frame = (struct frame_commit *)memory;
+
+	(void)unused;
+	memset(memory, 0, sizeof(*frame) + sizeof(struct frame_commit_item));
+	frame_start(&frame->header, FRAME_COMMIT, sizeof(*frame) + sizeof(struct frame_commit_item),
+		    1, 2);
+	frame->count = 1;
+	assert_int_equal(check_changed(FRAME_COMMIT), 0);
 }
 
 static void counts_inside_items_are_checked_too(void **unused)
@@ -176,8 +213,6 @@ static void counts_inside_items_are_checked_too(void **unused)
 
 	(void)unused;
 	sample_frame(memory, FRAME_COMMIT, 2);
-	item->segments_count = 0;
-	assert_int_equal(check_changed(FRAME_COMMIT), -EPROTO);
 	item->segments_count = FRAME_SEGMENTS_MAX + 1;
 	assert_int_equal(check_changed(FRAME_COMMIT), -EPROTO);
 	item->segments_count = UINT32_MAX;
@@ -223,7 +258,9 @@ static void an_operators_verb_takes_its_own_fields_and_no_others(void **unused)
 			bool has_hash = needs_hash || field == FRAME_TAKES_HASHES;
 
 			sample_frame(memory, FRAME_OPERATE,
-				     !has_hash ? 0 : verb == FRAME_OPERATE_LIST ? 2 : 1);
+				     !has_hash                    ? 0
+				     : verb == FRAME_OPERATE_LIST ? 2
+								  : 1);
 			frame->verb = verb;
 			frame->tenant[0] = field == FRAME_TAKES_TENANT ? 'a' : 0;
 			frame->fingerprint[15] = field == FRAME_TAKES_SPACE;
@@ -231,8 +268,7 @@ static void an_operators_verb_takes_its_own_fields_and_no_others(void **unused)
 			frame->cursor = field == FRAME_TAKES_CURSOR;
 			frame->value = field == FRAME_TAKES_VALUE;
 			frame->group = field == FRAME_TAKES_GROUP;
-			assert_int_equal(check_changed(FRAME_OPERATE),
-					 takes & field ? 0 : -EPROTO);
+			assert_int_equal(check_changed(FRAME_OPERATE), takes & field ? 0 : -EPROTO);
 		}
 		assert_string_not_equal(frame_operate_name(verb), "unknown verb");
 	}
@@ -293,6 +329,8 @@ int main(void)
 		cmocka_unit_test(every_type_has_a_good_frame_and_a_name),
 		cmocka_unit_test(a_length_that_is_off_by_one_is_refused),
 		cmocka_unit_test(a_count_beyond_its_limit_is_refused_whatever_the_length),
+		cmocka_unit_test(a_pulled_load_names_an_engine_block_for_each_hash),
+		cmocka_unit_test(a_pulled_block_is_committed_without_checksums),
 		cmocka_unit_test(counts_inside_items_are_checked_too),
 		cmocka_unit_test(names_without_an_end_are_refused),
 		cmocka_unit_test(an_operators_verb_takes_its_own_fields_and_no_others),

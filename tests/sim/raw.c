@@ -3,6 +3,7 @@
 
 #include "base/checksum.h"
 #include "base/map.h"
+#include "proto/frames_blocks.h"
 #include "tests/sim/engine_parts.h"
 
 #include <assert.h>

@@ -17,9 +17,9 @@ LAST = 1
 WAIT_SECONDS = 10.0
 
 (HELLO, REGISTER, ATTACH, CANARY, SPACE, LOOKUP, LEASE_RELEASE, STORE, COMMIT, LOAD, RELEASE, CANCEL, HINT, FORGET,
- STATS, EXPLAIN, BYPASS, OPERATE) = range(1, 19)
+ STATS, EXPLAIN, BYPASS, OPERATE, LEND) = range(1, 20)
 (HELLO_REPLY, REGISTERED, ATTACHED, DONE, SPACE_REPLY, FOUND, STORE_REPLY, COMMITTED, LOADED, HINT_REPLY, TEXT,
- EXPLAINED, ERROR) = range(64, 77)
+ EXPLAINED, ERROR, LENT, COPIED) = range(64, 79)
 ADMITTED, PRESENT, ATTACHED_TO_OTHER, REFUSED_PARENT, REFUSED_FULL, REFUSED_SIZE = range(6)
 CONTROL, DATA = 0, 1
 SCHEDULER, WORKER = 1, 2
@@ -191,9 +191,9 @@ def lookup_body(space, hashes, lease_us=0, tag=bytes(16), first=0, group=0):
 
 
 def store_body(space, batch, hashes, deadline_us=5000000, parent=None, first=0, group=0, tag=bytes(16)):
-    return struct.pack('<16sQQIIHHI32s', tag, batch, deadline_us, space, first, group, len(hashes),
+    return struct.pack('<16sQQIIHHI32s24x', tag, batch, deadline_us, space, first, group, len(hashes),
                        parent is not None, parent or bytes(32)) + \
-        b''.join(h + bytes(8) for h in hashes)
+        b''.join(h + bytes(16) for h in hashes)
 
 
 def commit_body(batch, items):
@@ -206,7 +206,7 @@ def commit_body(batch, items):
 
 
 def load_body(space, batch, hashes, lease=0, deadline_us=5000000, group=0, tag=bytes(16)):
-    return struct.pack('<16sQQQIHH', tag, batch, lease, deadline_us, space, group, len(hashes)) + \
+    return struct.pack('<16sQQQIHH24x', tag, batch, lease, deadline_us, space, group, len(hashes)) + \
         b''.join(hashes)
 
 

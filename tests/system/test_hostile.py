@@ -98,6 +98,7 @@ class Frames(Case):
             frames.FORGET: frames.forget_body(space),
             frames.EXPLAIN: struct.pack('<16sIHH', bytes(16), space, 0, 1) + hashes[0],
             frames.BYPASS: struct.pack('<64s16sII', b'default', bytes(16), 0, 0),
+            frames.LEND: bytes(80),
         }
 
     def connection(self, random_of):
