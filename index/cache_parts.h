@@ -113,7 +113,7 @@ struct class
 	uint32_t tenant;
 	enum tier_id tier;
 	uint32_t slot_bytes;
-	uint32_t extent_units; /* of a new extent; restored ones may differ */
+	uint32_t extent_units; /* of a new extent; shorter where no such run is to be had */
 	uint32_t units_count;
 	uint32_t coldest, warmest; /* the recency order of FILLING, READY and LEAVING slots */
 	uint32_t free_first[CACHE_DEVICES_MAX];
@@ -123,8 +123,8 @@ struct class
 	uint64_t slots_count, slots_listed; /* listed: FREE and not retired */
 	uint64_t slots_held;
 	uint64_t steal_bound;  /* no extent of another class was touched before it */
-	uint64_t window_frees; /* the area's `frees` when no run of units was found */
-	bool is_window_known_missing;
+	uint64_t window_frees; /* the area's `frees` when no run of `window_units` was found */
+	uint32_t window_units; /* 0: none was missed */
 };
 
 struct tenant {
@@ -331,6 +331,8 @@ must_check int class_get(struct cache *cache, uint32_t tenant, enum tier_id tier
 uint64_t share_slots_max(const struct share *share, uint32_t slot_bytes);
 /* How many slots the class has or could still get without taking from others. */
 uint64_t class_slots_reach(const struct class *class);
+/* Units that an extent takes for one of its slots. */
+uint32_t class_units_least(const struct class *class);
 bool chunks_suffice(const struct cache *cache, enum tier_id tier, uint64_t slots_count,
 		    uint64_t chunks_given_back);
 void extent_assign(struct cache *cache, struct class *class, uint32_t first_unit,
@@ -343,8 +345,8 @@ void extent_give(struct cache *cache, struct extent *extent);
 void extent_settle(struct cache *cache, struct extent *extent);
 /* Whether so many free units lie one behind the other on a device that is not fenced. */
 bool area_has_free_run(struct area *area, uint32_t units_count);
-/* Takes a free run of units for the class; false: the share or the area has none. */
-bool extent_take_free(struct cache *cache, struct class *class);
+/* Takes a free run of so many units for the class; false: the share or the area has none. */
+bool extent_take_free(struct cache *cache, struct class *class, uint32_t units);
 
 /* ---- victims.c: who goes ---- */
 

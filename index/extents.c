@@ -93,6 +93,13 @@ static uint32_t extent_units_for(const struct share *share, uint32_t slot_bytes)
 	return (uint32_t)best;
 }
 
+uint32_t class_units_least(const struct class *class)
+{
+	uint64_t unit_bytes = class->share->area->unit_bytes;
+
+	return (uint32_t)((class->slot_bytes + unit_bytes - 1) / unit_bytes);
+}
+
 static uint64_t extent_slots_for(const struct area *area, uint32_t units, uint32_t slot_bytes)
 {
 	return units * area->unit_bytes / slot_bytes;
@@ -401,16 +408,17 @@ bool area_has_free_run(struct area *area, uint32_t units_count)
 	return false;
 }
 
-bool extent_take_free(struct cache *cache, struct class *class)
+bool extent_take_free(struct cache *cache, struct class *class, uint32_t units)
 {
 	struct share *share = class->share;
 	struct area *area = share->area;
-	uint32_t units = class->extent_units;
 	uint64_t slots = extent_slots_for(area, units, class->slot_bytes);
 
+	assert(slots > 0);
 	if (share->units_used + units > share->units_max || area->units_free < units)
 		return false;
-	if (class->is_window_known_missing && class->window_frees == area->frees)
+	if (class->window_units != 0 && class->window_units <= units &&
+	    class->window_frees == area->frees)
 		return false;
 	if (!chunks_suffice(cache, class->tier, slots, 0))
 		return false;
@@ -423,7 +431,7 @@ bool extent_take_free(struct cache *cache, struct class *class)
 		extent_assign(cache, class, first, units);
 		return true;
 	}
-	class->is_window_known_missing = true;
+	class->window_units = units;
 	class->window_frees = area->frees;
 	return false;
 }

@@ -5,7 +5,9 @@
  * own victim and the coldest run of units that other classes of the share could give up. The age of
  * an extent is that of its most recently touched slot: taking it drops all of them. A class that
  * has no slots at all takes whatever run is coldest, however recent, so a new model is never
- * starved by those that were there before.
+ * starved by those that were there before. Nor by those who lie between the units of its share: a
+ * class that has nothing to give up takes as few units as hold a slot where no longer run is to be
+ * had, though more is lost behind its last slot.
  */
 #include "index/cache_parts.h"
 
@@ -63,7 +65,8 @@ uint32_t victim_find(struct cache *cache, struct want *want, bool *out_is_parent
 /* ---- runs of units that other classes could give up ---- */
 
 struct run {
-	uint32_t first_unit;  /* UNIT_NONE: none found */
+	uint32_t first_unit; /* UNIT_NONE: none found */
+	uint32_t units_count;
 	uint64_t touched;     /* of its most recently touched slot; 0: nothing in it */
 	uint32_t class_units; /* of the class of that slot; 0: nothing in it */
 };
@@ -83,8 +86,8 @@ static bool unit_may_go(const struct class *class, uint32_t unit, const struct e
 }
 
 /*
- * Weighs the run of the class's size that starts at `start`. Returns 0: out_run is colder than
- * `best`; else by how much `start` may be raised: past the unit that cannot go, or 1.
+ * Weighs the run that starts at `start` and is as long as `best`. Returns 0: out_run is colder than
+ * that; else by how much `start` may be raised: past the unit that cannot go, or 1.
  */
 static uint32_t run_weigh(const struct cache *cache, const struct class *class, uint32_t start,
 			  const struct run *best, struct run *out_run)
@@ -92,9 +95,9 @@ static uint32_t run_weigh(const struct cache *cache, const struct class *class, 
 	const struct share *share = class->share;
 	const struct extent *last = NULL;
 	uint64_t units_given = 0, chunks_given = 0;
-	struct run run = { .first_unit = start };
+	struct run run = { .first_unit = start, .units_count = best->units_count };
 
-	for (uint32_t i = 0; i < class->extent_units; i++) {
+	for (uint32_t i = 0; i < run.units_count; i++) {
 		const struct extent *extent;
 		if (!unit_may_go(class, start + i, &extent))
 			return i + 1;
@@ -111,24 +114,24 @@ static uint32_t run_weigh(const struct cache *cache, const struct class *class, 
 		if (run.touched >= best->touched)
 			return 1;
 	}
-	uint64_t slots = class->extent_units * share->area->unit_bytes / class->slot_bytes;
-	if (share->units_used - units_given + class->extent_units > share->units_max ||
+	uint64_t slots = run.units_count * share->area->unit_bytes / class->slot_bytes;
+	if (share->units_used - units_given + run.units_count > share->units_max ||
 	    !chunks_suffice(cache, class->tier, slots, chunks_given))
 		return 1;
 	*out_run = run;
 	return 0;
 }
 
-static struct run run_find(const struct cache *cache, const struct class *class)
+static struct run run_find(const struct cache *cache, const struct class *class, uint32_t units)
 {
 	const struct area *area = class->share->area;
-	struct run best = { .first_unit = UNIT_NONE, .touched = UINT64_MAX };
+	struct run best = { .first_unit = UNIT_NONE, .units_count = units, .touched = UINT64_MAX };
 
 	for (unsigned device = 0; device < area->devices_count; device++) {
 		uint32_t unit = area->device_first[device];
 		if (area->is_fenced[device])
 			continue;
-		while (unit + class->extent_units <= area->device_first[device + 1]) {
+		while (unit + units <= area->device_first[device + 1]) {
 			uint32_t skip = run_weigh(cache, class, unit, &best, &best);
 			unit += skip == 0 ? 1 : skip;
 		}
@@ -167,7 +170,7 @@ static void run_take(struct cache *cache, struct class *class, const struct run 
 {
 	struct area *area = class->share->area;
 
-	for (uint32_t i = 0; i < class->extent_units; i++) {
+	for (uint32_t i = 0; i < run->units_count; i++) {
 		uint32_t first = area->unit_extent[run->first_unit + i];
 		if (first == UNIT_NONE)
 			continue;
@@ -175,7 +178,7 @@ static void run_take(struct cache *cache, struct class *class, const struct run 
 		extent_clear(cache, extent);
 		extent_give(cache, extent);
 	}
-	extent_assign(cache, class, run->first_unit, class->extent_units);
+	extent_assign(cache, class, run->first_unit, run->units_count);
 }
 
 /* Where everything has gone, nobody loses anything. */
@@ -207,24 +210,25 @@ static struct extent *extent_find_coldest(const struct class *class, uint64_t ol
 }
 
 /*
- * For a class whose share has no run that is long enough, as its extents lie apart: gives up the
+ * For a class whose share has no run of so many units, as its extents lie apart: gives up the
  * coldest ones that are older than `older_than`, until as many units may be taken elsewhere. None
  * goes where they would not suffice.
  */
-static bool quota_free(struct cache *cache, struct class *class, uint64_t older_than)
+static bool quota_free(struct cache *cache, struct class *class, uint32_t units,
+		       uint64_t older_than)
 {
 	struct share *share = class->share;
-	uint64_t units;
+	uint64_t older;
 
-	while (share->units_used + class->extent_units > share->units_max) {
-		struct extent *extent = extent_find_coldest(class, older_than, &units);
+	while (share->units_used + units > share->units_max) {
+		struct extent *extent = extent_find_coldest(class, older_than, &older);
 
-		if (share->units_used + class->extent_units > share->units_max + units)
+		if (share->units_used + units > share->units_max + older)
 			return false;
 		extent_clear(cache, extent);
 		extent_give(cache, extent);
 	}
-	return extent_take_free(cache, class);
+	return extent_take_free(cache, class, units);
 }
 
 /* The extents of these copies may not be taken for the sake of the same block. */
@@ -244,6 +248,30 @@ static void copies_pin(struct cache *cache, const struct want *want, int by)
 			slot = slot_at(cache, want->class->tier, slot)->sibling;
 		} while (slot != first);
 	}
+}
+
+/* Takes a run of so many units from other classes if that is older than `touched`, or the class has
+ * no slots. */
+static bool units_steal(struct cache *cache, const struct want *want, uint32_t units,
+			uint64_t touched)
+{
+	struct class *class = want->class;
+	bool must = class->units_count == 0;
+
+	copies_pin(cache, want, 1);
+	struct run run = run_find(cache, class, units);
+	bool was_freed = run.first_unit == UNIT_NONE &&
+			 (must || area_has_free_run(class->share->area, units)) &&
+			 quota_free(cache, class, units, must ? UINT64_MAX : touched);
+	copies_pin(cache, want, -1);
+	if (was_freed)
+		return true;
+	bool is_older = run.touched < touched || run.class_units == 0 ||
+			(run.touched == touched && run.class_units > class->units_count);
+	if (run.first_unit == UNIT_NONE || (!must && !is_older))
+		return false;
+	run_take(cache, class, &run);
+	return true;
 }
 
 /*
@@ -267,20 +295,10 @@ static bool run_steal(struct cache *cache, const struct want *want, uint64_t tou
 		class->steal_pause--;
 		return false;
 	}
-	copies_pin(cache, want, 1);
-	struct run run = run_find(cache, class);
-	bool was_freed = run.first_unit == UNIT_NONE &&
-			 (must || area_has_free_run(class->share->area, class->extent_units)) &&
-			 quota_free(cache, class, must ? UINT64_MAX : touched);
-	copies_pin(cache, want, -1);
-	if (was_freed)
+	uint32_t least = class_units_least(class);
+	if (units_steal(cache, want, class->extent_units, touched) ||
+	    (is_starved && least < class->extent_units && units_steal(cache, want, least, touched)))
 		return true;
-	bool is_older = run.touched < touched || run.class_units == 0 ||
-			(run.touched == touched && run.class_units > class->units_count);
-	if (run.first_unit != UNIT_NONE && (must || is_older)) {
-		run_take(cache, class, &run);
-		return true;
-	}
 	class->steal_bound = others_oldest(class);
 	class->steal_pause = is_starved || class->steal_bound <= touched ? STEAL_PAUSE_CALLS : 0;
 	return false;
@@ -331,12 +349,14 @@ int want_slot(struct cache *cache, struct want *want, uint32_t *out_slot)
 	bool is_parent;
 
 	uint32_t slot = free_list_next(class);
-	if (slot == SLOT_NONE && extent_take_free(cache, class))
+	if (slot == SLOT_NONE && extent_take_free(cache, class, class->extent_units))
 		slot = free_list_next(class);
 	if (slot == SLOT_NONE) {
 		uint32_t victim = victim_find(cache, want, &is_parent, &touched);
-		if (!run_steal(cache, want, touched, victim == SLOT_NONE) &&
-		    (victim != SLOT_NONE || !bad_extent_renew(cache, class))) {
+		bool is_starved = victim == SLOT_NONE;
+		if (!(is_starved && extent_take_free(cache, class, class_units_least(class))) &&
+		    !run_steal(cache, want, touched, is_starved) &&
+		    !(is_starved && bad_extent_renew(cache, class))) {
 			if (victim == SLOT_NONE)
 				return is_parent && want->leaving == 0 ? -ECHILD : -EAGAIN;
 			uint32_t entry = slot_at(cache, class->tier, victim)->entry;

@@ -243,6 +243,64 @@ static void none_goes_where_the_older_ones_do_not_suffice(void **unused)
 	rig_finish(&rig);
 }
 
+/* Units of 8 slots, every second of which is another tenant's; the rig's tenant may have so many.
+ * Extents of slots of five are to be two units long. */
+static void rig_between_another_tenants(struct rig *rig, uint32_t units_max)
+{
+	const uint8_t fingerprint[SPACE_ID_BYTES] = { 2 };
+	const uint32_t units[TIERS] = { units_max, 0 };
+	struct cache_extent extent = { .units_count = 1, .slot_bytes = RIG_SLOT_BYTES };
+
+	rig_init(rig, 16, 0, 8);
+	extent.tenant = rig->tenant;
+	for (; extent.first_unit < 16; extent.first_unit += 2)
+		assert_int_equal(cache_extent_restore(rig->cache, rig->area[TIER_CPU], &extent), 0);
+	assert_int_equal(cache_tenant_add(rig->cache, rig->area, units, &rig->tenant), 0);
+	assert_int_equal(cache_space_open(rig->cache, rig->tenant, fingerprint, &rig->space), 0);
+}
+
+static void free_units_that_lie_apart_make_shorter_extents(void **unused)
+{
+	struct rig rig;
+
+	(void)unused;
+	rig_between_another_tenants(&rig, 3);
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(store_sized(&rig, i, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+		cache_slot_hold(rig.cache, TIER_CPU, rig_slot(&rig, i, TIER_CPU));
+	}
+	assert_int_equal(store_sized(&rig, 4, 5 * RIG_SLOT_BYTES), CACHE_REFUSED_FULL);
+	for (unsigned i = 1; i <= 3; i++)
+		cache_slot_release(rig.cache, TIER_CPU, rig_slot(&rig, i, TIER_CPU));
+	rig_finish(&rig);
+}
+
+static void older_units_that_lie_apart_make_shorter_extents(void **unused)
+{
+	struct rig rig;
+
+	(void)unused;
+	rig_between_another_tenants(&rig, 3);
+	for (unsigned i = 1; i <= 24; i++)
+		rig_store(&rig, i, 0);
+	for (unsigned i = 17; i <= 24; i++)
+		rig_touch(&rig, i);
+	/* A new class takes what there is. */
+	assert_int_equal(store_sized(&rig, 101, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	/* One with nothing to give up takes what is older. */
+	rig_touch(&rig, 101);
+	cache_slot_hold(rig.cache, TIER_CPU, rig_slot(&rig, 101, TIER_CPU));
+	assert_int_equal(store_sized(&rig, 102, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	assert_true(rig_has(&rig, 101) && rig_has(&rig, 102));
+	for (unsigned i = 1; i <= 24; i++)
+		assert_int_equal(rig_has(&rig, i), i > 16);
+	cache_slot_release(rig.cache, TIER_CPU, rig_slot(&rig, 101, TIER_CPU));
+	/* One that can give up its own keeps to that. */
+	assert_int_equal(store_sized(&rig, 103, 5 * RIG_SLOT_BYTES), CACHE_ADMITTED);
+	assert_true(!rig_has(&rig, 101) && rig_has(&rig, 24));
+	rig_finish(&rig);
+}
+
 static void a_chain_takes_the_emptied_extent_of_another_class(void **unused)
 {
 	struct rig rig;
@@ -337,6 +395,8 @@ int main(void)
 		cmocka_unit_test(a_new_class_of_longer_extents_is_not_starved),
 		cmocka_unit_test(older_extents_that_lie_apart_go_for_a_longer_one),
 		cmocka_unit_test(none_goes_where_the_older_ones_do_not_suffice),
+		cmocka_unit_test(free_units_that_lie_apart_make_shorter_extents),
+		cmocka_unit_test(older_units_that_lie_apart_make_shorter_extents),
 		cmocka_unit_test(a_chain_takes_the_emptied_extent_of_another_class),
 		cmocka_unit_test(a_fenced_device_loses_its_blocks_and_gets_no_more),
 		cmocka_unit_test(wrong_settings_are_refused),
