@@ -18,7 +18,7 @@ from kvtier.header import (GROUP_KINDS, HASH_BYTES, HINT_END, HINT_KEYS_MAX, HIN
 
 __all__ = ['Client', 'Completion', 'Found', 'Group', 'HASH_BYTES', 'HINT_END', 'HINT_KEYS_MAX',
            'HINT_RETAIN', 'HINT_TOUCH', 'LOOKUP_KEYS_MAX', 'LibraryError', 'Options', 'SCHEDULER',
-           'SOCKET_DEFAULT', 'TAG_BYTES', 'WORKER', 'block_array', 'error_text', 'load_library',
+           'SOCKET_DEFAULT', 'TAG_BYTES', 'UNDECIDED', 'WORKER', 'block_array', 'error_text', 'load_library',
            'route_keys', 'version']
 
 SOCKET_DEFAULT = '/run/kvtier/t/default/kv.sock'
@@ -26,6 +26,7 @@ _TEXT_BYTES = 256
 _STATS_BYTES = 256 << 10
 _COMPLETIONS_MAX = 32
 _SONAME = 'libkvtier.so.0'
+UNDECIDED = 0            # the state of a job that goes on, but has let go of the engine's blocks
 
 
 @dataclass
@@ -55,7 +56,8 @@ class Options:
 
 @dataclass
 class Completion:
-    """A job's end, or, with a second one for the same job, that it has become quiescent."""
+    """A job's end, or, with another one for the same job, that it has become quiescent: after its
+    end, or, where blocks go through a staging area, before it (`state` is UNDECIDED then)."""
     job: int
     is_store: bool
     state: int

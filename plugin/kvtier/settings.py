@@ -7,6 +7,7 @@ from typing import Any
 REFUSALS = ('disable', 'fail')
 DECISIONS = ('auto', 'always')
 LOADS = ('auto', 'sync', 'async')
+TRANSFERS = ('auto', 'staging', 'direct')
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ TABLE = (
     Setting('load_mode', LOADS, 'auto', '`async`: the request waits beside the others\' steps; '
             '`sync`: the step waits, at most `sync_load_ms`; `auto`: sync where the estimate is '
             'shorter than a step and than `sync_load_ms`.'),
+    Setting('transfer', TRANSFERS, 'auto', 'How blocks get to kvtierd. `direct`: from the engine\'s '
+            'memory, which must be host memory; `staging`: through a staging area of pinned host '
+            'memory; `auto`: direct on CPUs, staging on GPUs.'),
+    Setting('staging_bytes', int, 1 << 30, 'Size of the staging area of each rank; half is for '
+            'loads, half for stores. What finds no room in it waits.', least=1 << 16,
+            most=1 << 40),
     Setting('sync_load_ms', float, 50.0, 'A step waits no longer than this for loads; the rest is '
             'recomputed.', least=1, most=10000),
     Setting('lookup_ms', float, 10.0, 'Bound of one lookup; past it the answer is a miss, and a '
@@ -78,6 +85,8 @@ class Settings:
     store_generated: bool
     load_or_recompute: str
     load_mode: str
+    transfer: str
+    staging_bytes: int
     sync_load_ms: float
     lookup_ms: float
     load_ms: float

@@ -7,6 +7,8 @@ COUNTER, GAUGE = 'counter', 'gauge'
 # name (without METRIC_PREFIX), kind, what it says
 METRICS = (
     ('enabled', GAUGE, '1: blocks are looked up and stored; 0: the log says why not'),
+    ('staging_bytes', GAUGE, 'Host memory of each rank through which blocks are copied; 0: they '
+     'are not'),
     ('lookups_total', COUNTER, 'Lookups sent to kvtierd'),
     ('lookup_failures_total', COUNTER, 'Lookups without an answer within `lookup_ms`: misses'),
     ('lookup_seconds_total', COUNTER, 'Time that the scheduler spent in lookups'),

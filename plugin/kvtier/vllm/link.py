@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from vllm.logger import init_logger
 
@@ -28,9 +29,12 @@ SPACE_US = 20_000
 class Link:
     """A client that may not be there; `client` is None then."""
 
-    def __init__(self, who: str, options: library.Options, must: bool):
-        """who: for the log. must: on_refusal is 'fail': Refused when it cannot attach now."""
-        self.client: library.Client | None = None
+    def __init__(self, who: str, options: library.Options, must: bool,
+                 open_client: Callable[[library.Options], Any] = library.Client):
+        """who: for the log. must: on_refusal is 'fail': Refused when it cannot attach now.
+        open_client: makes library.Client, or what has its calls."""
+        self.client: Any = None
+        self._open_client = open_client
         self._who = who
         self._options = options
         self._spaces: dict[bytes, int] = {}
@@ -45,7 +49,7 @@ class Link:
 
     def _open(self, wait_us: int) -> None:
         try:
-            self.client = library.Client(replace(self._options, connect_us_max=wait_us))
+            self.client = self._open_client(replace(self._options, connect_us_max=wait_us))
         except library.LibraryError as error:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             self._tell(error.strerror or str(error))

@@ -1,7 +1,7 @@
 """The connector in a worker: the engine's KV cache registered, blocks loaded and stored.
 
-Runs on the thread of the engine's steps. libkvtier's copy thread moves the bytes; here a run of
-blocks is one call. Waits: a synchronous load (load's deadline, at most sync_load_ms), a flush
+Runs on the thread of the engine's steps. libkvtier's copy thread moves the bytes, from and to a
+staging area where the KV cache lies on a device; here a run of blocks is one call. Waits: a synchronous load (load's deadline, at most sync_load_ms), a flush
 (flush_ms, then until our own copy of a block is over), an idle step with loads under way
 (IDLE_WAIT_US).
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy
@@ -19,10 +19,11 @@ from kvtier import library
 from kvtier.settings import Settings
 from kvtier.vllm import compat
 from kvtier.vllm.identity import Refused, identity_of
-from kvtier.vllm.layout import Layout, canary, layout_of
+from kvtier.vllm.layout import Layout, layout_of
 from kvtier.vllm.link import Link, options_of
 from kvtier.vllm.messages import Blocks, Load, Registration, StepMetadata, Store, WorkerReport
 from kvtier.vllm.statistics import ConnectorStats, taken
+from kvtier.vllm.transfer import prove, transfer_of
 from kvtier.vllm.versions import WeightsVersion
 
 logger = init_logger('vllm.kvtier')
@@ -30,7 +31,6 @@ logger = init_logger('vllm.kvtier')
 IDLE_WAIT_US = 1000
 WAIT_SLICE_US = 2000
 CLOSE_SECONDS = 1.0
-NOWHERE = '/dev/null/kv.sock'
 WAITING_MAX = 4096       # transfers that wait for a free job of the library
 
 
@@ -56,7 +56,8 @@ class Job:
     """One job of the library."""
     owner: LoadState | StoreState
     part: Blocks
-    reported: bool = False
+    is_reported: bool = False
+    is_quiet: bool = False       # the engine's blocks are not touched any more
 
 
 class WorkerSide:
@@ -109,9 +110,6 @@ class WorkerSide:
         compat.check_version(vllm.__version__, self._settings.unknown_version)
         identity = identity_of(self._vllm_config, self._weights.text)
         layout = layout_of(self._kv_cache_config, kv_caches, self._vllm_config)
-        if layout.device != 'cpu':
-            raise Refused(f'the KV cache lies on {layout.device}; only CPU engines are served yet',
-                          'wait for the transfer engine of a later release')
         if len(layout.groups) > 1 and not compat.HAS_FAILED_RECEIVES:
             raise Refused('this vLLM version cannot report a failed load of a model with several '
                           'KV cache groups', 'use vLLM 0.32 or newer for this model')
@@ -124,8 +122,10 @@ class WorkerSide:
                                 group.planes) for group in layout.groups]
         options = options_of(self._engine, library.WORKER, identity, groups,
                              self._settings.socket, shard, world)
-        _prove(layout, kv_caches, self._kv_cache_config, options)
-        link = Link('worker', options, must=self._settings.on_refusal == 'fail')
+        transfer = transfer_of(layout, self._settings)
+        self.stats.add('staging_bytes', transfer.staging_bytes)
+        prove(layout, kv_caches, self._kv_cache_config, options, transfer)
+        link = Link('worker', options, self._settings.on_refusal == 'fail', transfer.open)
         self._link = link
         self._payload_bytes = [group.payload_bytes for group in groups]
         self.registration = Registration(identity, [
@@ -170,7 +170,7 @@ class WorkerSide:
         end = time.monotonic() + self._settings.flush_ms / 1000
         while self._any_open(jobs) and time.monotonic() < end:
             self._wait(end)
-        left = [job for job in jobs if job in self._jobs]
+        left = [job for job in jobs if self._any_open([job])]
         if left:
             self.stats.add('flush_cancels_total', len(left))
             for job in left:
@@ -180,7 +180,7 @@ class WorkerSide:
             self._poll()
 
     def _any_open(self, jobs: list[int]) -> bool:
-        return any(job in self._jobs for job in jobs)
+        return any(job in self._jobs and not self._jobs[job].is_quiet for job in jobs)
 
     def _wait(self, end: float) -> None:
         """Until something has completed, or `end`."""
@@ -320,10 +320,11 @@ class WorkerSide:
         job = self._jobs.get(completion.job)
         if job is None:
             return
-        if not job.reported:
-            job.reported = True
+        if completion.state != library.UNDECIDED and not job.is_reported:
+            job.is_reported = True
             self._count(job, completion)
-        if completion.quiesced:
+        job.is_quiet = job.is_quiet or completion.quiesced
+        if job.is_reported and job.is_quiet:
             del self._jobs[completion.job]
             self._end_part(job.owner)
 
@@ -443,22 +444,6 @@ class WorkerSide:
             self._wait(end)
         if self._link is not None:
             self._link.close()
-
-
-def _prove(layout: Layout, kv_caches: dict[str, Any], kv_cache_config: Any,
-           options: library.Options) -> None:
-    """A canary through a client that has no daemon: the library and the engine see one block alike.
-
-    Once, before anything runs: every block is free then.
-    """
-    client = library.Client(replace(options, socket=NOWHERE, connect_us_max=1))
-    try:
-        canary(layout, kv_caches, kv_cache_config,
-               lambda group, block: client.block_read(group, block,
-                                                      options.groups[group].payload_bytes),
-               client.block_write)
-    finally:
-        client.close()
 
 
 def _check_groups(layout: Layout, kv_cache_config: Any) -> None:
