@@ -82,6 +82,7 @@ struct batch *batch_take(struct session *session, uint32_t space, uint64_t id, u
 	batch->count = (uint16_t)count;
 	batch->open = (uint16_t)count;
 	list_init(&batch->unsaid);
+	list_init(&batch->aside);
 	for (unsigned i = 0; i < count; i++) {
 		batch->items[i].index = (uint16_t)i;
 		batch->items[i].entry = ENTRY_NONE;
@@ -152,7 +153,7 @@ static void batch_give(struct batch *batch)
 
 	batch_account(batch);
 	assert(batch->open == 0 && batch->moving == 0 && batch->delivered == 0);
-	assert(list_is_empty(&batch->unsaid));
+	assert(list_is_empty(&batch->unsaid) && list_is_empty(&batch->aside));
 	cache_lease_unuse(daemon->cache, batch->lease);
 	cache_space_release(daemon->cache, batch->space);
 	list_remove(&session->batches, &batch->link);
@@ -181,9 +182,17 @@ static enum request_outcome outcome_of(const struct batch *batch, int result)
 	case -ECANCELED:
 	case -ECONNRESET:
 		return REQUEST_CANCELLED;
+	case -EBADMSG:
+		return batch->is_store ? REQUEST_FAILED : REQUEST_DAMAGED;
 	default:
 		return batch->is_store ? REQUEST_FAILED : REQUEST_MISSED;
 	}
+}
+
+static bool is_moving(const struct batch_item *item)
+{
+	return item->state == ITEM_MOVING || item->state == ITEM_PULLING ||
+	       item->state == ITEM_COPIED || item->state == ITEM_RAISED;
 }
 
 void batch_item_end(struct batch_item *item, int result)
@@ -192,7 +201,7 @@ void batch_item_end(struct batch_item *item, int result)
 
 	assert(item->state != ITEM_ENDED && item->state != ITEM_DELIVERED);
 	assert(batch->open > 0);
-	if (item->state == ITEM_MOVING) {
+	if (is_moving(item)) {
 		assert(batch->moving > 0);
 		batch->moving--;
 	}
@@ -283,6 +292,14 @@ static void item_end_now(struct batch_item *item, int result)
 	}
 	if (item->state == ITEM_ENDED)
 		return;
+	if (item->state == ITEM_PULLING || item->state == ITEM_COPIED) {
+		/* Its move's end tells: now, or when the device has let go of the block. */
+		batch->is_cancel_due = batch->is_cancel_due || mover_pull_is_copying(item->move);
+		mover_pull_stop(item->move, result);
+		return;
+	}
+	if (item->state == ITEM_RAISED)
+		load_unraise(batch, item);
 	if (item->state == ITEM_MOVING) {
 		/* A store's move reads the window: its own end tells. A load's goes on without
 		 * us. */
@@ -308,6 +325,19 @@ void batch_end_all(struct batch *batch, int result)
 		item_end_now(&batch->items[i], result);
 }
 
+/* Until the device's process has taken it; memory that is given back says the same. */
+static void pull_cancel(struct batch *batch)
+{
+	struct session *session = batch->session;
+	struct daemon *daemon = session->daemon;
+
+	if (!batch->is_cancel_due)
+		return;
+	if (session->lend_state != LEND_LENT ||
+	    daemon->pull_ops->cancel(daemon, &session->lent, batch->pull.job))
+		batch->is_cancel_due = false;
+}
+
 bool batch_step(struct batch *batch)
 {
 	struct session *session = batch->session;
@@ -321,11 +351,16 @@ bool batch_step(struct batch *batch)
 	}
 	if (!batch->is_store && !batch->is_cancelled)
 		did_work = load_begin_next(batch) || did_work;
+	if (batch->is_store && batch->is_pull && !batch->is_cancelled)
+		did_work = store_pull_next(batch) || did_work;
+	pull_cancel(batch);
 	if (session->state == SESSION_CLOSING)
 		while (list_take_first(&batch->unsaid) != NULL)
 			did_work = true;
 	else
 		did_work = batch_report(batch) || did_work;
+	if (batch->is_store && session->state != SESSION_CLOSING)
+		did_work = store_pull_report(batch) || did_work;
 	if (batch->open == 0 && batch->moving == 0 && list_is_empty(&batch->unsaid)) {
 		batch_give(batch);
 		did_work = true;

@@ -24,20 +24,28 @@ enum item_state {
 	ITEM_WANTED,    /* store: a place is reserved, bytes are to come */
 	ITEM_ATTACHED,  /* store: waits for another's store of the same shard */
 	ITEM_MOVING,    /* a move works for it */
+	ITEM_PULLING,   /* pull: its move reads or writes the engine's block */
+	ITEM_COPIED,    /* pulled store: its move waits for the COMMIT */
+	ITEM_RAISED,    /* pulled load: the slot is held, and waits for a move */
 	ITEM_DELIVERED, /* load: the slot is held for the client */
 	ITEM_ENDED,
 	ITEM_STATES
 };
 
 struct batch_item {
-	/* MOVING; on the batch's `unsaid` list when ENDED or DELIVERED and not reported */
+	/* MOVING, PULLING, COPIED; on the batch's `unsaid` list when ENDED or DELIVERED and not
+	 * reported */
 	struct waiter waiter;
-	struct list_node attached; /* ATTACHED: on the daemon's list */
+	/* ATTACHED: on the daemon's list; RAISED, or COPIED and not said yet: on the batch's
+	 * `aside` */
+	struct list_node attached;
+	struct move *move; /* PULLING, COPIED */
 	uint8_t hash[BLOCK_HASH_BYTES];
 	uint64_t route_key;
 	uint32_t entry;
-	/* store WANTED: the reserved slot; load DELIVERED: the held cpu slot */
+	/* store WANTED: the reserved slot; load DELIVERED, RAISED: the held cpu slot */
 	uint32_t slot, generation;
+	uint32_t engine_block; /* pull */
 	int32_t result;
 	uint16_t index;
 	uint8_t state; /* enum item_state */
@@ -50,14 +58,17 @@ struct batch {
 	struct session *session;
 	bool is_store;
 	bool is_cancelled;
+	bool is_pull;
+	bool is_cancel_due; /* pull: what is being copied is to end early */
+	struct frame_pull pull;
 	uint64_t id;
 	uint64_t deadline_us;
 	uint64_t lease;
 	uint32_t space, epoch;
 	uint32_t first_position;
 	uint16_t group, count;
-	uint16_t next;      /* load: the next item to begin */
-	uint16_t moving;    /* items that a move works for */
+	uint16_t next;      /* load, pulled store: the next item to begin */
+	uint16_t moving;    /* items that a move works for, or that wait for one (RAISED) */
 	uint16_t delivered; /* load: slots held */
 	/* items not ENDED (DELIVERED counts as open until released) */
 	uint16_t open;
@@ -70,7 +81,7 @@ struct batch {
 	uint16_t outcomes[REQUEST_OUTCOMES];
 	uint8_t parent[BLOCK_HASH_BYTES];
 	bool has_parent;
-	struct list unsaid;
+	struct list unsaid, aside;
 	struct batch_item items[FRAME_KEYS_MAX];
 };
 
@@ -94,6 +105,12 @@ static inline struct batch *batch_of_item(struct batch_item *item)
 void batch_item_end(struct batch_item *item, int result);
 /* A load's item is to be reported as delivered. */
 void batch_item_say(struct batch_item *item);
+/* Whether there is something to say to the client. */
+static inline bool batch_has_news(const struct batch *batch)
+{
+	return !list_is_empty(&batch->unsaid) ||
+	       (batch->is_store && !list_is_empty(&batch->aside));
+}
 /* Reports what there is to say; frees the batch when it is over. Returns whether it did
  * anything. */
 bool batch_step(struct batch *batch);
@@ -109,10 +126,21 @@ void store_shard_ended(struct daemon *daemon, uint32_t entry, unsigned shard, in
 /* Ends the waiting of attached items whose shard nobody stores any more. Returns whether it did
  * anything. */
 bool store_attached_step(struct daemon *daemon);
+/* What the header of an item's slot is to say; crcs NULL: not known yet. */
+void store_identity(const struct batch *batch, const struct batch_item *item, const uint32_t *crcs,
+		    struct slot_identity *out_identity);
+/* Pulled: begins the next wanted items that the tenant's part of the moves allows. */
+bool store_pull_next(struct batch *batch);
+/* Pulled: 0, or -EPROTO: its COMMIT came before COPIED. */
+must_check int store_pull_commit(struct batch_item *item);
+/* Pulled: tells which blocks were copied. Returns whether it did anything. */
+bool store_pull_report(struct batch *batch);
 /* An attached item leaves the list of those that wait. */
 void store_detach(struct daemon *daemon, struct batch_item *item);
 /* Begins the next loads that the window allows. */
 bool load_begin_next(struct batch *batch);
+/* Pulled: a raised item ends without a move. */
+void load_unraise(struct batch *batch, struct batch_item *item);
 void load_release_item(struct batch *batch, struct batch_item *item);
 
 #endif

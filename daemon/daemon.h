@@ -26,6 +26,7 @@
 #include "proto/frames.h"
 #include "tiers/cpu/arena.h"
 #include "tiers/nvme/nvme.h"
+#include "transfer/device.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -69,6 +70,7 @@ struct counters {
 	uint64_t evictions[TIERS];
 	uint64_t restored[TIERS], restore_refused;
 	uint64_t spaces_given_back;
+	uint64_t pulled_blocks[COPY_DIRECTIONS], pulled_bytes[COPY_DIRECTIONS];
 };
 
 /* How fast a tier gives bytes, as measured; for the estimate of a restore. */
@@ -94,6 +96,7 @@ struct tenant {
 	enum frame_bypass_mode bypass;
 	struct list slotless;                  /* moves that wait for a cpu slot */
 	uint32_t batches_count;                /* under way, over all its connections */
+	uint32_t pulls_count;                  /* moves of its pulled stores */
 	uint32_t downs_count;                  /* of its blocks, being or to be written down */
 	struct tenant_counters counters;
 	/* NULL: its blocks lie on nvme in the clear. Written by the loop, read by mills, too; what

@@ -52,6 +52,15 @@ static void daemon_metrics(struct daemon *daemon, struct metrics_page *page)
 			 daemon->tenants[i].name);
 }
 
+static void pull_metrics(const struct counters *counters, struct metrics_page *page)
+{
+	for (enum copy_direction way = 0; way < COPY_DIRECTIONS; way++)
+		LABELLED(pulled_blocks_total, counters->pulled_blocks[way],
+			 gpu_direction_name(way));
+	for (enum copy_direction way = 0; way < COPY_DIRECTIONS; way++)
+		LABELLED(pulled_bytes_total, counters->pulled_bytes[way], gpu_direction_name(way));
+}
+
 static void call_metrics(struct daemon *daemon, struct metrics_page *page)
 {
 	const struct counters *counters = &daemon->counters;
@@ -70,6 +79,7 @@ static void call_metrics(struct daemon *daemon, struct metrics_page *page)
 	VALUE(blocks_missed_total, counters->miss_blocks);
 	VALUE(blocks_stored_total, counters->stored_blocks);
 	VALUE(stored_bytes_total, counters->stored_bytes);
+	pull_metrics(counters, page);
 	LABELLED(blocks_refused_total, counters->present_blocks, "present");
 	LABELLED(blocks_refused_total, counters->refused[CACHE_REFUSED_PARENT], "parent");
 	LABELLED(blocks_refused_total, counters->refused[CACHE_REFUSED_FULL], "full");

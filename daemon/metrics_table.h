@@ -31,6 +31,8 @@
 	row(blocks_missed_total, COUNTER, "", "Blocks that a load asked for and did not get.") \
 	row(blocks_stored_total, COUNTER, "", "Blocks that became readable by a store.") \
 	row(stored_bytes_total, COUNTER, "", "Payload bytes stored.") \
+	row(pulled_blocks_total, COUNTER, "direction", "Blocks copied by a GPU out of lent memory (store) and into it (load).") \
+	row(pulled_bytes_total, COUNTER, "direction", "Payload bytes of these.") \
 	row(blocks_refused_total, COUNTER, "reason", "Blocks whose store was not wanted: present, parent, full, size, busy, bypass.") \
 	row(store_failures_total, COUNTER, "", "Committed blocks that did not become readable.") \
 	row(blocks_expired_total, COUNTER, "", "Blocks of stores and loads that their deadline ended.") \

@@ -16,8 +16,10 @@ static const bool legal_move[MOVE_STATES][MOVE_STATES] = {
 			    [MOVE_MILLED] = true,
 			    [MOVE_IO] = true,
 			    [MOVE_FREE] = true },
-	[MOVE_QUEUED] = { [MOVE_IO] = true, [MOVE_FREE] = true },
+	[MOVE_QUEUED] = { [MOVE_IO] = true, [MOVE_DEVICE] = true, [MOVE_FREE] = true },
 	[MOVE_IO] = { [MOVE_MILLED] = true, [MOVE_FREE] = true },
+	[MOVE_DEVICE] = { [MOVE_COPIED] = true, [MOVE_MILLED] = true, [MOVE_FREE] = true },
+	[MOVE_COPIED] = { [MOVE_MILLED] = true, [MOVE_FREE] = true },
 	[MOVE_MILLED] = { [MOVE_QUEUED] = true, [MOVE_FREE] = true },
 };
 
@@ -41,6 +43,8 @@ int mover_create(struct daemon *daemon, struct error *error)
 	list_init(&mover->free);
 	list_init(&mover->queued_up);
 	list_init(&mover->queued_down);
+	list_init(&mover->queued_out);
+	list_init(&mover->queued_in);
 	list_init(&mover->active);
 	for (unsigned i = 0; i < MOVES_MAX; i++)
 		list_append(&mover->free, &mover->moves[i].link);
@@ -54,6 +58,22 @@ void mover_destroy(struct mover *mover)
 		munmap(mover, mover_bytes());
 }
 
+static struct list *queue_of(struct move *move)
+{
+	struct mover *mover = move->daemon->mover;
+
+	switch (move->kind) {
+	case MOVE_UP:
+		return &mover->queued_up;
+	case MOVE_OUT:
+		return &mover->queued_out;
+	case MOVE_STORE:
+		return &mover->queued_in;
+	default:
+		return &mover->queued_down;
+	}
+}
+
 static struct list *list_of_state(struct move *move)
 {
 	struct mover *mover = move->daemon->mover;
@@ -64,7 +84,7 @@ static struct list *list_of_state(struct move *move)
 	case MOVE_SLOTLESS:
 		return &move->tenant->slotless;
 	case MOVE_QUEUED:
-		return move->kind == MOVE_UP ? &mover->queued_up : &mover->queued_down;
+		return queue_of(move);
 	default:
 		return &mover->active;
 	}
@@ -95,6 +115,8 @@ struct move *move_take(struct daemon *daemon, enum move_kind kind, struct tenant
 	move->cpu_slot = SLOT_NONE;
 	move->nvme_slot = SLOT_NONE;
 	move->source = NULL;
+	move->lent = NULL;
+	move->stopped = 0;
 	move->bounce = NULL;
 	move->deadline_us = UINT64_MAX;
 	list_init(&move->waiters);
@@ -326,6 +348,7 @@ bool mover_step(struct daemon *daemon)
 
 	for (unsigned i = 0; i < daemon->tenants_count; i++)
 		did_work = slotless_step(daemon, &daemon->tenants[i]) || did_work;
+	did_work = move_pulls_step(daemon) || did_work;
 	/* Loads go before stores. */
 	did_work = queue_step(&daemon->mover->queued_up) || did_work;
 	if (!list_is_empty(&daemon->mover->queued_up))

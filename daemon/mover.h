@@ -1,16 +1,19 @@
 /*
- * daemon/mover.h: moves one block's shard at a time: window -> cpu, cpu -> nvme, nvme -> cpu.
+ * daemon/mover.h: moves one block's shard at a time: window -> cpu, cpu -> nvme, nvme -> cpu; and
+ * between cpu and the device memory that an engine lent (*pulled*).
  *
- * A move is made of at most one mill op and one tier op at a time. Every waiter of a move is told
- * exactly once.
+ * A move is made of at most one mill op, one tier op or one copy of a device at a time. Every
+ * waiter of a move is told exactly once.
  * Runs on: the loop thread; the mill part of a move touches only its slot (FILLING, so nobody
- * else's) and the window.
+ * else's, or held) and the window.
  * Limit:   MOVES_MAX moves; none free is -EAGAIN.
  */
 #ifndef KVTIER_DAEMON_MOVER_H
 #define KVTIER_DAEMON_MOVER_H
 
 #include "daemon/daemon.h"
+#include "daemon/pull.h"
+#include "proto/frames_blocks.h"
 
 #ifdef KVTIER_SMALL /* tests/sim: pools that run empty */
 #define MOVES_MAX 48u
@@ -23,6 +26,18 @@ struct waiter {
 	struct list_node link;
 	struct list *list;                /* of the move it waits on; NULL: of none */
 	void (*done)(struct waiter *waiter, int result, uint32_t cpu_slot);
+};
+
+struct move;
+
+/* Where a pulled block lies, or is to lie; copied. */
+struct pull_order {
+	struct lent_memory *lent;         /* not given back before the waiter was told */
+	struct frame_pull gate;
+	uint32_t group, block;            /* the engine's */
+	uint64_t deadline_us;
+	/* a store: the engine's block was read; mover_pull_commit() or mover_pull_stop() is next */
+	void (*copied)(struct waiter *waiter);
 };
 
 /* What a store needs; copied. */
@@ -39,6 +54,8 @@ struct store_order {
 	const struct slot_identity *identity;
 	uint64_t deadline_us;             /* for a cpu slot to become free */
 	struct waiter *waiter;
+	/* source NULL: it is pulled */
+	const struct pull_order *pull;
 };
 
 must_check int mover_create(struct daemon *daemon, struct error *error);
@@ -46,6 +63,25 @@ void mover_destroy(struct mover *mover);
 
 /* Copies a committed block into its slot, then down to nvme. -EAGAIN: no move is free. */
 must_check int mover_store(struct daemon *daemon, const struct store_order *order);
+/* The same of a block that is pulled: it is copied, `copied` is told, and the rest waits. */
+must_check int mover_pull_store(struct daemon *daemon, const struct store_order *order,
+				struct move **out_move);
+/* `copied` was told, and the engine's block had not changed meanwhile. */
+void mover_pull_commit(struct move *move);
+/* Copies a cpu slot that the caller holds into lent memory, and proves the slot afterwards. 0: the
+ * hold is the move's, and ends behind the waiter's call: 0: all of it is there; -EBADMSG: the slot
+ * was wrong; others: it could not be copied. -EAGAIN: no move is free; -ENOENT: it belongs to
+ * nobody any more: the hold is still the caller's. */
+must_check int mover_pull_load(struct daemon *daemon, struct tenant *tenant, uint32_t cpu_slot,
+			       const struct pull_order *order, struct waiter *waiter,
+			       struct move **out_move);
+/* Nobody wants this pulled block any more. If nothing of it is under way, it ends before this
+ * returns, with `result`; else with its copy: a store with `result`, a load as it ends. */
+void mover_pull_stop(struct move *move, int result);
+/* A device copies for it right now. */
+bool mover_pull_is_copying(const struct move *move);
+/* How many pulled stores a tenant may have at once: an equal part of half of all moves. */
+unsigned mover_pulls_max(const struct daemon *daemon);
 /*
  * Brings one shard of an entry into the cpu tier. `waiter` (NULL: a prefetch) is told. 0: under
  * way. -EALREADY: it is READY there (nothing will be told). -ENOENT: in no tier. -EAGAIN: no move

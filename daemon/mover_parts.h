@@ -9,6 +9,9 @@
  *   up:     SLOTLESS -> QUEUED -> IO (read; holds the nvme slot) -> MILLED (decipher, check)
  *           -> cpu slot READY, waiters told
  *   proof:  MILLED (check of a READY slot, held)
+ *   pulled store: SLOTLESS -> QUEUED -> DEVICE (copy) -> COPIED (until it is committed)
+ *           -> MILLED (checksums, header) -> as a store
+ *   pulled load (out): QUEUED -> DEVICE (copy; holds the cpu slot) -> MILLED (check)
  */
 #ifndef KVTIER_DAEMON_MOVER_PARTS_H
 #define KVTIER_DAEMON_MOVER_PARTS_H
@@ -17,13 +20,16 @@
 #include "daemon/mover.h"
 #include "daemon/slot_check.h"
 
-enum move_kind { MOVE_STORE, MOVE_DOWN, MOVE_UP, MOVE_PROOF };
+enum move_kind { MOVE_STORE, MOVE_DOWN, MOVE_UP, MOVE_PROOF, MOVE_OUT };
 
 enum move_state {
 	MOVE_FREE,
 	MOVE_SLOTLESS,    /* no cpu slot yet; on its tenant's list */
-	MOVE_QUEUED,      /* the tier's queue is full; on the mover's list of its direction */
+	/* the tier's or device's queue is full; on the mover's list of its direction */
+	MOVE_QUEUED,
 	MOVE_IO,          /* the tier has it */
+	MOVE_DEVICE,      /* a device copies */
+	MOVE_COPIED,      /* a pulled store is to be committed */
 	MOVE_MILLED,      /* a mill has it */
 	MOVE_STATES
 };
@@ -47,16 +53,21 @@ struct move {
 	struct list waiters;
 	uint64_t deadline_us;
 	/* store */
-	const uint8_t *source;
+	const uint8_t *source;                  /* NULL: it is pulled */
 	struct slot_identity identity;
+	/* pulled store, out */
+	struct lent_memory *lent;
+	struct gpu_copy copy;
+	void (*copied)(struct waiter *waiter);
+	int stopped;                            /* 0, or how a store ends once it was copied */
 	/* down: the enciphered copy; NULL: it is written as it lies in memory */
 	struct bounce *bounce;
 	const struct slot_key *key;             /* the loop's choice; while MILLED */
 	uint32_t key_id;                        /* 0: in the clear */
 	struct slot_nonce nonce;
-	/* up, proof */
+	/* up, proof, out */
 	struct slot_claim claim;
-	/* up, proof, down with encryption */
+	/* up, proof, out, down with encryption */
 	enum slot_verdict verdict;
 	uint8_t device_id[DEVICE_ID_BYTES];
 };
@@ -74,7 +85,8 @@ struct mover {
 	struct move *moves;                     /* MOVES_MAX */
 	struct list free;
 	struct list queued_up, queued_down;
-	struct list active;                     /* MILLED and IO */
+	struct list queued_out, queued_in;      /* pulled loads, pulled stores */
+	struct list active;                     /* MILLED, IO, DEVICE and COPIED */
 	struct down *downs;                     /* DOWNS_MAX, a ring */
 	uint32_t downs_begin, downs_end;        /* counted on, never wound back */
 	unsigned stores_down;                   /* downs not yet ended */
@@ -117,6 +129,17 @@ bool move_nvme_is_readable(const struct move *move);
 void move_store_start(struct move *move);
 void move_up_start(struct move *move);
 void move_slotless_end(struct move *move, int result);
+/* A store ended without a block: what was reserved is given back, the waiter is told. */
+void move_store_failed(struct move *move, int result);
+/* A pulled store has its slot: hands it to the device, or to the queue. */
+void move_pull_start(struct move *move);
+/* Hands more of what is queued to the devices. */
+bool move_pulls_step(struct daemon *daemon);
+void move_pull_prepare(struct move *move, const struct pull_order *order);
+/* One more block was pulled, in the direction of the move. */
+void move_pulled_count(struct move *move);
+/* On a mill: the checksums of what was pulled. */
+void move_pulled_checksums(struct move *move);
 /* A cpu slot became READY by this store: tells the waiters, then goes down if that is wanted. */
 void move_down_start(struct move *move);
 void move_down_done(struct tier_op *op);

@@ -40,6 +40,7 @@ struct server {
 	struct lookup *lookups;     /* LOOKUPS_MAX */
 	uint8_t *frame;             /* being read */
 	uint8_t *scratch;           /* being answered */
+	struct wire_fds fds;        /* that came with the frame */
 };
 
 static size_t carve(size_t *position, size_t bytes)
@@ -177,6 +178,11 @@ void *server_scratch(struct daemon *daemon)
 	return daemon->server->scratch;
 }
 
+const struct wire_fds *server_fds(const struct daemon *daemon)
+{
+	return &daemon->server->fds;
+}
+
 struct session *server_adopt(struct daemon *daemon, const struct wire *wire, struct tenant *tenant,
 			     bool is_admin)
 {
@@ -285,33 +291,25 @@ static void accept_some(struct daemon *daemon, struct listener *listener)
  * dropped: it waits at its socket, and the others keep their share of the moves. */
 static bool may_read(const struct session *session)
 {
-	return session->out_bytes == 0 && session->users < SESSION_USERS_MAX;
+	/* Pulled stores are bounded by their tenant's part, and wait for COMMITs that are to be
+	 * read. */
+	return session->out_bytes == 0 && session->users - session->pulls < SESSION_USERS_MAX;
 }
 
 bool server_serve(struct session *session)
 {
-	struct server *server = session->daemon->server;
 	unsigned frames = 0;
 
 	while (frames < FRAMES_A_PASS_MAX && session->state != SESSION_CLOSING &&
 	       may_read(session)) {
-		ssize_t bytes = session->wire.ops->receive(&session->wire, server->frame,
-							   FRAME_BYTES_MAX);
-
-		if (bytes == -EAGAIN)
+		if (!session_read(session, session->daemon->server->frame,
+				  &session->daemon->server->fds))
 			break;
 		frames++;
-		if (bytes == -EMSGSIZE) {
-			session_refuse(session, 0, -EPROTO, "a frame is at most 98304 bytes long");
-		} else if (bytes <= 0) {
-			session_end(session);
-		} else {
-			session_frame(session, server->frame, (uint32_t)bytes);
-			/* A caller that waits for one answer sends nothing meanwhile: do not ask in
-			 * vain. */
-			if (session->connection == FRAME_CONTROL && session->lookup == NULL)
-				break;
-		}
+		/* A caller that waits for one answer sends nothing meanwhile: do not ask in
+		 * vain. */
+		if (session->connection == FRAME_CONTROL && session->lookup == NULL)
+			break;
 	}
 	return frames > 0;
 }
@@ -341,7 +339,7 @@ static void watch_again(struct session *session)
 		return;
 	for (struct list_node *node = list_first(&session->batches); node != NULL && !waits;
 	     node = list_after(&session->batches, node))
-		waits = !list_is_empty(&list_item(node, struct batch, link)->unsaid);
+		waits = batch_has_news(list_item(node, struct batch, link));
 	if (waits)
 		event.events |= EPOLLOUT;
 	if (event.events == session->watched)
@@ -356,7 +354,8 @@ static void session_free(struct session *session)
 {
 	struct server *server = session->daemon->server;
 
-	assert(session->users == 0 && session->batches_count == 0);
+	assert(session->users == 0 && session->pulls == 0 && session->batches_count == 0);
+	assert(session->lend_state == LEND_NONE || session->lend_state == LEND_GONE);
 	assert(list_is_empty(&session->leases));
 	if (session->window != NULL)
 		munmap(session->window, session->window_bytes);

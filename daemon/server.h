@@ -39,6 +39,8 @@ struct lookup *server_lookup_take(struct daemon *daemon);
 /* An engine by name, or a free place for it, or NULL. */
 struct engine *server_engine_place(struct daemon *daemon, struct tenant *tenant, const char *name);
 struct engine *server_engine_at(const struct daemon *daemon, unsigned number);
+/* The descriptors that came with the frame that is being served; closed behind it. */
+const struct wire_fds *server_fds(const struct daemon *daemon);
 /* Room for a frame that is being answered; valid until the next frame. */
 void *server_scratch(struct daemon *daemon);
 

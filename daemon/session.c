@@ -109,6 +109,7 @@ void session_end(struct session *session)
 	for (struct list_node *node = list_first(&session->batches); node != NULL;
 	     node = list_after(&session->batches, node))
 		batch_end_all(list_item(node, struct batch, link), -ECANCELED);
+	lend_end(session);
 	engine_leave(session);
 	/* The window stays mapped until the last mill has let go of it; server_step frees what is
 	 * over. */
@@ -150,6 +151,8 @@ static void hello(struct session *session, const struct frame_hello *frame)
 		session_refuse(session, frame->header.request, -EPROTO, "HELLO was said already");
 		return;
 	}
+	if (daemon->pull_ops != NULL)
+		reply.features |= FRAME_FEATURE_PULL;
 	session->state = SESSION_OPEN;
 	session->connection = frame->connection;
 	reply.keys_max = FRAME_LOOKUP_KEYS_MAX;
@@ -217,4 +220,24 @@ void session_frame(struct session *session, const void *frame, uint32_t bytes)
 	began_us = clock_now_us(daemon->clock);
 	serve(session, frame, header);
 	histogram_add(&daemon->call_us[header->type], clock_now_us(daemon->clock) - began_us);
+}
+
+bool session_read(struct session *session, void *frame, struct wire_fds *fds)
+{
+	ssize_t bytes = session->wire.ops->receive(&session->wire, frame, FRAME_BYTES_MAX,
+						   session_may_lend(session) ? fds : NULL);
+
+	if (bytes == -EAGAIN)
+		return false;
+	if (bytes == -EMSGSIZE)
+		session_refuse(session, 0, -EPROTO, "a frame is at most 98304 bytes long");
+	else if (bytes == -EMFILE)
+		session_refuse(session, 0, -EMFILE, "not all descriptors of a frame arrived: at most 251 may "
+			       "be, and the daemon may have too many open");
+	else if (bytes <= 0)
+		session_end(session);
+	else
+		session_frame(session, frame, (uint32_t)bytes);
+	wire_fds_close(fds);
+	return true;
 }

@@ -6,6 +6,7 @@
 #define KVTIER_DAEMON_SESSION_H
 
 #include "daemon/daemon.h"
+#include "daemon/pull.h"
 #include "daemon/wire.h"
 #include "proto/frames_blocks.h"
 
@@ -23,6 +24,16 @@ enum session_state {
 	SESSION_ATTACHED,   /* a data connection of an engine */
 	SESSION_CLOSING,    /* closed; waits until no move reads its window */
 	SESSION_STATES
+};
+
+/* What a data connection has lent; lend.c. */
+enum lend_state {
+	LEND_NONE,      /* nothing yet */
+	LEND_ASKED,     /* it is being imported */
+	LEND_LENT,      /* blocks are pulled from it, and none are pushed any more */
+	LEND_RETURNING, /* the session has ended; its copies may still be under way */
+	LEND_GONE,      /* nothing of it is mapped any more */
+	LEND_STATES
 };
 
 /* An engine: all ranks that registered under one name. Holds its spaces until the last of its
@@ -89,8 +100,13 @@ struct session {
 	int window_fd;
 	struct list batches;
 	unsigned batches_count;
-	/* moves and mill ops that read the window or will answer here */
+	enum lend_state lend_state;     /* lend.c alone writes it */
+	struct lent_memory lent;
+	uint64_t lend_request;          /* ASKED: its number */
+	uint32_t lent_blocks[FRAME_GROUPS_MAX];   /* LENT: engine blocks of each group */
+	/* moves and mill ops that read the window or will answer here; lent memory */
 	unsigned users;
+	unsigned pulls;                 /* of them: moves of pulled stores */
 	/* what the socket did not take yet: one reply; while it is there nothing is read */
 	uint8_t *out;
 	uint32_t out_bytes;
@@ -118,7 +134,10 @@ void session_end(struct session *session);
 /* A move or mill op that referred to the session has ended. */
 void session_unuse(struct session *session);
 
-/* One frame that passed frame_check(). */
+/* One frame, if there is one, into `frame` (FRAME_BYTES_MAX), its descriptors into `fds`, and
+ * serves it. */
+bool session_read(struct session *session, void *frame, struct wire_fds *fds);
+/* One frame, checked first. */
 void session_frame(struct session *session, const void *frame, uint32_t bytes);
 
 /* The rooms that serve frames. */
@@ -128,6 +147,14 @@ void engine_canary(struct session *session, const struct frame_canary *frame);
 void engine_space(struct session *session, const struct frame_space *frame);
 void engine_leave(struct session *session);
 void lend_frame(struct session *session, const struct frame_lend *frame);
+/* The session has ended: what it lent is given back. */
+void lend_end(struct session *session);
+/* Whether LEND may come now, with descriptors. */
+bool session_may_lend(const struct session *session);
+/* Whether blocks may be asked for in this way (`flags` of the frame), and of this engine's memory:
+ * 0, or -EINVAL with the reason. */
+must_check int lend_allows(const struct session *session, unsigned flags,
+			   const struct frame_pull *pull, const char **out_reason);
 void lookup_frame(struct session *session, const struct frame_lookup *frame);
 void lookup_abandon(struct session *session);
 void hint_frame(struct session *session, const struct frame_hint *frame);

@@ -156,6 +156,10 @@ static void counters_write(const struct daemon *daemon, struct json_text *json)
 	json_text_unsigned(json, "miss_blocks", counters->miss_blocks);
 	json_text_unsigned(json, "stored_blocks", counters->stored_blocks);
 	json_text_unsigned(json, "stored_bytes", counters->stored_bytes);
+	json_text_unsigned(json, "pulled_stored_blocks", counters->pulled_blocks[COPY_STORE]);
+	json_text_unsigned(json, "pulled_stored_bytes", counters->pulled_bytes[COPY_STORE]);
+	json_text_unsigned(json, "pulled_loaded_blocks", counters->pulled_blocks[COPY_LOAD]);
+	json_text_unsigned(json, "pulled_loaded_bytes", counters->pulled_bytes[COPY_LOAD]);
 	json_text_unsigned(json, "present_blocks", counters->present_blocks);
 	json_text_unsigned(json, "attached_blocks", counters->attached_blocks);
 	json_text_unsigned(json, "refused_parent", counters->refused[CACHE_REFUSED_PARENT]);

@@ -164,17 +164,26 @@ static enum cache_admission item_begin(struct batch *batch, struct batch_item *i
 	return admission;
 }
 
-static int store_check(struct session *session, const struct frame_store *frame)
+static int store_check(struct session *session, const struct frame_store *frame,
+		       const char **out_reason)
 {
-	const struct frame_group *group;
+	const struct frame_store_item *items = (const struct frame_store_item *)(frame + 1);
+	int result;
 
+	*out_reason = "STORE: no blocks, no such space or group, or not "
+		      "a data connection of a registered engine";
 	if (session->state != SESSION_ATTACHED)
 		return -ENOTCONN;
-	group = group_of(session, frame->group);
-	if (frame->header.flags & FRAME_PULL)
+	if (group_of(session, frame->group) == NULL || frame->count == 0 ||
+	    !session_may_use_space(session, frame->space))
 		return -EINVAL;
-	if (group == NULL || frame->count == 0 || !session_may_use_space(session, frame->space))
-		return -EINVAL;
+	result = lend_allows(session, frame->header.flags, &frame->pull, out_reason);
+	if (result < 0 || !(frame->header.flags & FRAME_PULL))
+		return result;
+	*out_reason = "STORE: an engine block that is not lent";
+	for (unsigned i = 0; i < frame->count; i++)
+		if (items[i].engine_block >= session->lent_blocks[frame->group])
+			return -EINVAL;
 	return 0;
 }
 
@@ -205,12 +214,11 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	struct daemon *daemon = session->daemon;
 	const struct frame_store_item *items = (const struct frame_store_item *)(frame + 1);
 	struct batch *batch = NULL;
-	int result = store_check(session, frame);
+	const char *reason;
+	int result = store_check(session, frame, &reason);
 
 	if (result < 0) {
-		session_refuse(session, frame->header.request, result,
-			       "STORE: no blocks, no such space or group, or not "
-			       "a data connection of a registered engine");
+		session_refuse(session, frame->header.request, result, reason);
 		return;
 	}
 	if (daemon_bypass_of(daemon, session->tenant, frame->space) == FRAME_BYPASS_ON ||
@@ -227,6 +235,8 @@ void store_frame(struct session *session, const struct frame_store *frame)
 		return;
 	}
 	batch->is_store = true;
+	batch->is_pull = (frame->header.flags & FRAME_PULL) != 0;
+	batch->pull = frame->pull;
 	batch->deadline_us = batch_deadline_us(daemon, frame->deadline_us);
 	batch->epoch = (uint32_t)daemon->epoch;
 	batch->group = frame->group;
@@ -239,8 +249,11 @@ void store_frame(struct session *session, const struct frame_store *frame)
 	for (unsigned i = 0; i < frame->count; i++) {
 		memcpy(batch->items[i].hash, items[i].hash, BLOCK_HASH_BYTES);
 		batch->items[i].route_key = items[i].route_key;
+		batch->items[i].engine_block = items[i].engine_block;
 	}
 	store_reply(session, frame, batch);
+	if (batch->is_pull && !batch->is_cancelled)
+		(void)store_pull_next(batch);
 }
 
 static void stored(struct waiter *waiter, int result, uint32_t cpu_slot)
@@ -257,9 +270,8 @@ static void stored(struct waiter *waiter, int result, uint32_t cpu_slot)
 	session_unuse(session);
 }
 
-static void identity_fill(const struct batch *batch, const struct batch_item *item,
-			  const uint32_t *crcs, uint32_t segments_count,
-			  struct slot_identity *out_identity)
+void store_identity(const struct batch *batch, const struct batch_item *item, const uint32_t *crcs,
+		    struct slot_identity *out_identity)
 {
 	struct session *session = batch->session;
 	struct daemon *daemon = session->daemon;
@@ -279,10 +291,12 @@ static void identity_fill(const struct batch *batch, const struct batch_item *it
 	out_identity->route_key = item->route_key;
 	out_identity->payload_bytes = batch->payload_bytes;
 	out_identity->stored_at_us = clock_wall_us(daemon->clock);
-	out_identity->segments_count = segments_count;
+	out_identity->segments_count = group_of(session, batch->group)->segments_count;
 	out_identity->first_position = batch->first_position + item->index;
 	out_identity->shards_count = session->engine->world;
-	memcpy(out_identity->segment_crcs, crcs, segments_count * sizeof(uint32_t));
+	if (crcs != NULL)
+		memcpy(out_identity->segment_crcs, crcs,
+		       out_identity->segments_count * sizeof(uint32_t));
 }
 
 /* Where the client says the payload lies: inside the window, aligned, and as many checksums as
@@ -291,6 +305,9 @@ static bool commit_is_possible(const struct batch *batch, const struct frame_com
 {
 	const struct session *session = batch->session;
 
+	if (batch->is_pull)
+		return commit->index < batch->count && commit->segments_count == 0 &&
+		       commit->window_offset == 0;
 	return commit->index < batch->count && commit->window_offset % WINDOW_ALIGN_BYTES == 0 &&
 	       commit->window_offset <= session->window_bytes &&
 	       batch->payload_bytes <= session->window_bytes - commit->window_offset &&
@@ -324,7 +341,7 @@ static void item_commit(struct batch *batch, const struct frame_commit_item *com
 		store_shard_ended(daemon, order.entry, session->shard, -EAGAIN);
 		return;
 	}
-	identity_fill(batch, item, crcs, commit->segments_count, &identity);
+	store_identity(batch, item, crcs, &identity);
 	item->waiter.done = stored;
 	item->state = ITEM_MOVING;
 	batch->moving++;
@@ -361,6 +378,12 @@ void commit_frame(struct session *session, const struct frame_commit *frame)
 				       "number of checksums is outside what was agreed");
 			return;
 		}
-		item_commit(batch, commit, crcs);
+		if (batch->is_pull && store_pull_commit(&batch->items[commit->index]) < 0) {
+			session_refuse(session, frame->header.request, -EPROTO,
+				       "COMMIT: a block that COPIED has not named yet");
+			return;
+		}
+		if (!batch->is_pull)
+			item_commit(batch, commit, crcs);
 	}
 }

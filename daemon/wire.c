@@ -10,23 +10,65 @@
 #include <unistd.h>
 
 #define LISTEN_BACKLOG 64
-#define WIRE_FDS_MAX 4
+#define SENT_FDS_MAX 4
 #define SEND_BUFFER_BYTES (1 << 20)
 
-static ssize_t unix_receive(struct wire *wire, void *target, size_t bytes_max)
+void wire_fds_close(struct wire_fds *fds)
 {
+	for (unsigned i = 0; i < fds->count; i++)
+		close(fds->fds[i]);
+	fds->count = 0;
+}
+
+static void fds_take(struct msghdr *message, struct wire_fds *out_fds)
+{
+	for (struct cmsghdr *header = CMSG_FIRSTHDR(message); header != NULL;
+	     header = CMSG_NXTHDR(message, header)) {
+		size_t bytes = header->cmsg_len - CMSG_LEN(0);
+
+		if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS)
+			continue;
+		assert(bytes / sizeof(int) <= WIRE_FDS_MAX - out_fds->count);
+		memcpy(out_fds->fds + out_fds->count, CMSG_DATA(header), bytes);
+		out_fds->count += (unsigned)(bytes / sizeof(int));
+	}
+}
+
+static ssize_t packet_receive(struct wire *wire, struct msghdr *message)
+{
+	ssize_t bytes;
+
+	do {
+		bytes = recvmsg(wire->fd, message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	} while (bytes < 0 && errno == EINTR);
+	if (bytes < 0)
+		return -errno;
+	return message->msg_flags & MSG_TRUNC ? -EMSGSIZE : bytes;
+}
+
+static ssize_t unix_receive(struct wire *wire, void *target, size_t bytes_max,
+			    struct wire_fds *out_fds)
+{
+	_Alignas(struct cmsghdr) char control[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
 	struct iovec vector = { .iov_base = target, .iov_len = bytes_max };
 	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
 	ssize_t bytes;
 
-	/* No room for control data: descriptors that a client sends are closed by the kernel. */
-	do {
-		bytes = recvmsg(wire->fd, &message, MSG_DONTWAIT);
-	} while (bytes < 0 && errno == EINTR);
-	if (bytes < 0)
-		return -errno;
-	if (message.msg_flags & MSG_TRUNC)
-		return -EMSGSIZE;
+	/* Without room for control data what a client sends is closed by the kernel. */
+	if (out_fds == NULL)
+		return packet_receive(wire, &message);
+	out_fds->count = 0;
+	message.msg_control = control;
+	/* Not what the alignment leaves as well: the kernel would fill that, too. */
+	message.msg_controllen = CMSG_LEN(WIRE_FDS_MAX * sizeof(int));
+	bytes = packet_receive(wire, &message);
+	if (bytes < 0 && bytes != -EMSGSIZE)
+		return bytes;
+	fds_take(&message, out_fds);
+	if (bytes > 0 && (message.msg_flags & MSG_CTRUNC))
+		bytes = -EMFILE;
+	if (bytes <= 0)
+		wire_fds_close(out_fds);
 	return bytes;
 }
 
@@ -36,12 +78,12 @@ static int unix_send(struct wire *wire, const void *packet, size_t bytes, const 
 	struct iovec vector = { .iov_base = (void *)packet, .iov_len = bytes };
 	union {
 		struct cmsghdr align;
-		char bytes[CMSG_SPACE(WIRE_FDS_MAX * sizeof(int))];
+		char bytes[CMSG_SPACE(SENT_FDS_MAX * sizeof(int))];
 	} control;
 	struct msghdr message = { .msg_iov = &vector, .msg_iovlen = 1 };
 	ssize_t sent;
 
-	assert(fds_count <= WIRE_FDS_MAX);
+	assert(fds_count <= SENT_FDS_MAX);
 	if (fds_count > 0) {
 		memset(&control, 0, sizeof(control));
 		message.msg_control = control.bytes;

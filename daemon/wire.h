@@ -18,16 +18,30 @@ struct wire {
 	void *owner;      /* a fake's */
 };
 
+/* Of the longest LEND: job words, and regions. */
+#define WIRE_FDS_MAX 251u
+
+/* Descriptors that came with a packet: the receiver's, to be closed. */
+struct wire_fds {
+	unsigned count;
+	int fds[WIRE_FDS_MAX];
+};
+
 struct wire_ops {
 	const char *name;
 	/* One packet. > 0: bytes (a longer packet is cut: -EMSGSIZE); 0: the other side has closed;
-	 * -EAGAIN. */
-	ssize_t (*receive)(struct wire *wire, void *target, size_t bytes_max);
+	 * -EAGAIN. Descriptors that come with it go to `out_fds`, close-on-exec; -EMFILE: not all
+	 * of them did, and none is left. NULL: there is no room for any, and they are closed. */
+	ssize_t (*receive)(struct wire *wire, void *target, size_t bytes_max,
+			   struct wire_fds *out_fds);
 	/* One packet, whole or not at all. 0; -EAGAIN: full; -EPIPE and others: gone. */
 	int (*send)(struct wire *wire, const void *packet, size_t bytes, const int *fds,
 		    unsigned fds_count);
 	void (*close)(struct wire *wire);
 };
+
+/* Accepts what has none. */
+void wire_fds_close(struct wire_fds *fds);
 
 /* SOCK_SEQPACKET. */
 extern const struct wire_ops wire_unix;

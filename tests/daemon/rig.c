@@ -2,6 +2,7 @@
 #include "tests/daemon/rig.h"
 
 #include "base/log.h"
+#include "tests/daemon/rig_gpu.h"
 #include "daemon/batch.h"
 #include "daemon/mover.h"
 #include "daemon/server.h"
@@ -19,7 +20,7 @@
 #define CLOCK_START_US (1000 * RIG_SECOND)
 #define FORGIVEN_PASSES 300u /* half a minute when nothing happens */
 #define MILL_OPS_A_STEP 64u
-#define PARTS_MAX (2 + MILLS_MAX + NVME_DEVICES_MAX + RIG_CLIENTS_MAX)
+#define PARTS_MAX (3 + MILLS_MAX + NVME_DEVICES_MAX + RIG_CLIENTS_MAX)
 #define FILE_BYTES_MAX (UINT64_C(64) << 20)
 
 /* What lies in real files, as it was at the moment of a crash. */
@@ -202,6 +203,7 @@ int rig_try_start(struct rig *rig, struct error *error)
 		.seed = random_next(&rig->random) | 1,
 		.io_ops = &rig->fault.ops,
 		.catalog_ops = rig->config.catalog_ops,
+		.pull_ops = rig_gpu_ops(rig->config.gpu),
 	};
 
 	assert(rig->daemon == NULL);
@@ -257,6 +259,8 @@ static bool part_step(struct rig *rig, unsigned part)
 	if (part < daemon->devices_count)
 		return nvme_device_step(daemon->devices[part].device, clock_now_us(&rig->clock));
 	part -= daemon->devices_count;
+	if (part == RIG_CLIENTS_MAX)
+		return rig->config.gpu != NULL && rig_gpu_step(rig->config.gpu);
 	return rig->clients[part] != NULL && !rig->clients[part]->is_deaf &&
 	       rig_client_read(rig->clients[part]);
 }
@@ -264,7 +268,7 @@ static bool part_step(struct rig *rig, unsigned part)
 bool rig_step(struct rig *rig)
 {
 	struct daemon *daemon = rig->daemon;
-	unsigned count = 2 + daemon->mills.count + daemon->devices_count + RIG_CLIENTS_MAX;
+	unsigned count = 3 + daemon->mills.count + daemon->devices_count + RIG_CLIENTS_MAX;
 	unsigned order[PARTS_MAX];
 	bool did_work = false;
 

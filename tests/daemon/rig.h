@@ -53,9 +53,11 @@ struct rig_config {
 	uint64_t scrub_bytes_second; /* 0: no scrubber, in this rig */
 	uint32_t readback_every;     /* 0: none */
 	const struct catalog_ops *catalog_ops; /* NULL: simulated */
+	struct rig_gpu *gpu;                   /* NULL: nothing can be pulled; rig_gpu.h */
 };
 
 struct rig_client;
+struct rig_gpu;
 
 struct rig {
 	struct rig_config config;
@@ -126,6 +128,8 @@ struct rig_batch {
 	bool is_used, is_store, is_replied;
 	bool is_kept;  /* load: delivered blocks are not released by themselves */
 	bool is_lying; /* load: each good block is released as a bad one */
+	bool is_pull;
+	bool is_uncommitted; /* pulled store: what was copied is not committed by itself */
 	uint64_t id, version;
 	unsigned group, count, ended;
 	uint64_t keys[FRAME_KEYS_MAX];
@@ -133,6 +137,7 @@ struct rig_batch {
 	int results[FRAME_KEYS_MAX];       /* store: as libkvtier: 1 is present; load: 0 proven */
 	uint64_t versions[FRAME_KEYS_MAX]; /* load: of proven blocks */
 	struct frame_loaded_item items[FRAME_KEYS_MAX];
+	bool was_copied[FRAME_KEYS_MAX]; /* pulled store */
 };
 
 struct rig_client {
@@ -144,6 +149,7 @@ struct rig_client {
 	uint32_t space, ranks_missing;
 	uint8_t fingerprint[SPACE_ID_BYTES];
 	uint8_t *arena, *window;
+	uint8_t *device; /* memory that it lends; NULL: none */
 	uint64_t arena_bytes, units_offset, window_bytes, window_at;
 	bool is_deaf;                      /* reads nothing */
 	uint64_t served, misses, detected; /* loads: proven; told so; found wrong by the client */
@@ -186,12 +192,17 @@ struct rig_blocks {
 	uint64_t lease;       /* loads */
 	uint64_t deadline_us; /* 0: RIG_DEADLINE_US */
 	uint32_t space;       /* 0: the client's */
+	bool is_pull;         /* from and to engine blocks 0, 1, ... */
+	bool is_uncommitted;
+	uint64_t gate_value;
 };
 
 /* STORE is sent; nothing was stepped. */
 struct rig_batch *rig_store_begin(struct rig_client *client, const struct rig_blocks *blocks);
 /* COMMITs what is wanted; the reply has come. */
 void rig_store_commit(struct rig_client *client, struct rig_batch *batch);
+/* COMMITs one that was pulled. */
+void rig_pull_commit(struct rig_client *client, struct rig_batch *batch, unsigned index);
 /* All of it: until each block has its result. Returns how many are there now (stored or present).
  */
 unsigned rig_store(struct rig_client *client, const struct rig_blocks *blocks);

@@ -3,6 +3,7 @@
 #include "tests/daemon/rig.h"
 
 #include "base/checksum.h"
+#include "tests/daemon/rig_gpu.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -66,11 +67,14 @@ static struct rig_batch *batch_take(struct rig_client *client, const struct rig_
 	batch->version = blocks->version;
 	batch->group = blocks->group;
 	batch->count = blocks->count;
+	batch->is_pull = blocks->is_pull;
+	batch->is_uncommitted = blocks->is_uncommitted;
 	for (unsigned i = 0; i < blocks->count; i++) {
 		batch->keys[i] = blocks->first + i;
 		batch->results[i] = RIG_OPEN;
 		batch->versions[i] = 0;
 		batch->admissions[i] = FRAME_ADMISSIONS;
+		batch->was_copied[i] = false;
 	}
 	return batch;
 }
@@ -78,6 +82,14 @@ static struct rig_batch *batch_take(struct rig_client *client, const struct rig_
 void rig_batch_give(struct rig_batch *batch)
 {
 	batch->is_used = false;
+}
+
+static void pull_write(struct frame_pull *pull, const struct rig_batch *batch,
+		       const struct rig_blocks *blocks)
+{
+	pull->job = batch->id;
+	pull->job_place = (uint32_t)(batch->id % RIG_GPU_JOBS);
+	pull->gate_value = blocks->gate_value;
 }
 
 static struct rig_batch *batch_find(struct rig_client *client, uint64_t id)
@@ -116,6 +128,12 @@ struct rig_batch *rig_store_begin(struct rig_client *client, const struct rig_bl
 	for (unsigned i = 0; i < blocks->count; i++) {
 		rig_hash(batch->keys[i], items[i].hash);
 		items[i].route_key = mix(batch->keys[i]);
+		items[i].engine_block = blocks->is_pull ? i : 0;
+	}
+	if (blocks->is_pull) {
+		rig_gpu_fill(client, batch);
+		frame->header.flags = FRAME_PULL;
+		pull_write(&frame->pull, batch, blocks);
 	}
 	rig_send(client, FRAME_DATA);
 	return batch;
@@ -189,6 +207,17 @@ void rig_store_commit(struct rig_client *client, struct rig_batch *batch)
 		rig_send(client, FRAME_DATA);
 }
 
+void rig_pull_commit(struct rig_client *client, struct rig_batch *batch, unsigned index)
+{
+	struct frame_commit *frame = rig_frame(
+		client, FRAME_COMMIT, sizeof(*frame) + sizeof(struct frame_commit_item));
+
+	frame->batch = batch->id;
+	frame->count = 1;
+	((struct frame_commit_item *)(frame + 1))->index = index;
+	rig_send(client, FRAME_DATA);
+}
+
 void rig_batch_await(struct rig *rig, struct rig_batch *batch)
 {
 	for (unsigned i = 0; batch->ended < batch->count; i++)
@@ -212,7 +241,7 @@ unsigned rig_store(struct rig_client *client, const struct rig_blocks *blocks)
 	for (unsigned i = 0; !batch->is_replied; i++)
 		if (!rig_waits_on(client->rig, i))
 			break;
-	if (batch->is_replied)
+	if (batch->is_replied && !batch->is_pull)
 		rig_store_commit(client, batch);
 	rig_batch_await(client->rig, batch);
 	rig_last = *batch;
@@ -223,8 +252,9 @@ unsigned rig_store(struct rig_client *client, const struct rig_blocks *blocks)
 struct rig_batch *rig_load_begin(struct rig_client *client, const struct rig_blocks *blocks)
 {
 	struct rig_batch *batch = batch_take(client, blocks, false);
+	size_t item_bytes = BLOCK_HASH_BYTES + (blocks->is_pull ? sizeof(uint32_t) : 0);
 	struct frame_load *frame = rig_frame(client, FRAME_LOAD,
-					     sizeof(*frame) + blocks->count * BLOCK_HASH_BYTES);
+					     sizeof(*frame) + blocks->count * item_bytes);
 	uint8_t *hashes = (uint8_t *)(frame + 1);
 
 	frame->batch = batch->id;
@@ -235,6 +265,12 @@ struct rig_batch *rig_load_begin(struct rig_client *client, const struct rig_blo
 	frame->count = (uint16_t)blocks->count;
 	for (unsigned i = 0; i < blocks->count; i++)
 		rig_hash(batch->keys[i], hashes + i * BLOCK_HASH_BYTES);
+	if (blocks->is_pull) {
+		frame->header.flags = FRAME_PULL;
+		pull_write(&frame->pull, batch, blocks);
+		for (uint32_t i = 0; i < blocks->count; i++)
+			((uint32_t *)(hashes + blocks->count * BLOCK_HASH_BYTES))[i] = i;
+	}
 	rig_send(client, FRAME_DATA);
 	return batch;
 }
@@ -347,7 +383,11 @@ static void loaded_take(struct rig_client *client, struct rig_batch *batch,
 
 	batch->items[item->index] = *item;
 	assert(result <= 0);
-	if (result == 0)
+	if (batch->is_pull && result == 0) {
+		assert(item->offset == 0 && item->slot_generation == 0);
+		rig_gpu_gather(client, batch->group, item->index, payload);
+	}
+	if (result == 0 && !batch->is_pull)
 		result = slot_believe(client, batch, item->index, payload);
 	if (result == 0)
 		payload_compare(client, batch, item->index, payload);
@@ -355,7 +395,7 @@ static void loaded_take(struct rig_client *client, struct rig_batch *batch,
 	client->misses += result < 0 && item->result < 0;
 	client->detected += result < 0 && item->result == 0;
 	result_set(batch, item->index, result);
-	if (item->result == 0 && !batch->is_kept)
+	if (item->result == 0 && !batch->is_kept && !batch->is_pull)
 		rig_release(client, batch, item->index, result == -EBADMSG || batch->is_lying);
 }
 
@@ -373,6 +413,15 @@ void rig_batch_event(struct rig_client *client, const struct frame_header *frame
 			continue;
 		}
 		const struct frame_result *result = (const struct frame_result *)(head + 1) + i;
+		if (frame->type == FRAME_COPIED) {
+			assert(batch->is_pull && result->result == 0);
+			assert(batch->results[result->index] == RIG_OPEN);
+			assert(!batch->was_copied[result->index]);
+			batch->was_copied[result->index] = true;
+			if (!batch->is_uncommitted)
+				rig_pull_commit(client, batch, result->index);
+			continue;
+		}
 		result_set(batch, result->index, result->result);
 	}
 }

@@ -74,6 +74,7 @@ void rig_client_close(struct rig_client *client)
 	rig_client_hang_up(client, FRAME_DATA);
 	if (client->arena != NULL)
 		munmap(client->arena, client->arena_bytes);
+	free(client->device);
 	if (client->window != NULL)
 		munmap(client->window, client->window_bytes);
 	for (unsigned i = 0; i < RIG_CLIENTS_MAX; i++)
@@ -129,6 +130,7 @@ static void frame_take(struct rig_client *client, const int fds[2])
 	case FRAME_STORE_REPLY:
 		rig_batch_reply(client, (const struct frame_store_reply *)header);
 		break;
+	case FRAME_COPIED:
 	case FRAME_COMMITTED:
 	case FRAME_LOADED:
 		rig_batch_event(client, header);

@@ -13,7 +13,7 @@
 #define ROUNDS 60u
 
 /* What is there of each group: a sign a block: '.' nothing, 'c' in cpu, 'n' in nvme only. */
-struct layout {
+struct answer_layout {
 	struct frame_group groups[GROUPS_MAX];
 	const char *blocks[GROUPS_MAX];
 	unsigned own[GROUPS_MAX]; /* the engine's blocks, which are not asked for */
@@ -27,7 +27,7 @@ struct layout {
 struct bench {
 	struct rig rig;
 	struct rig_client *client;
-	struct layout layout;
+	struct answer_layout layout;
 	unsigned groups_count;
 };
 
@@ -57,7 +57,7 @@ static void group_store(struct bench *bench, unsigned group)
 			rig_drop_cpu(bench->client, group, key_of(group, i), 1);
 }
 
-static void bench_init(struct bench *bench, const struct layout *layout, bool no_nvme)
+static void bench_init(struct bench *bench, const struct answer_layout *layout, bool no_nvme)
 {
 	struct rig_engine engine = { 0 };
 
@@ -144,7 +144,7 @@ static uint32_t most_usable(struct bench *bench)
 /* ---- points ---- */
 
 struct clipped_row {
-	struct layout layout;
+	struct answer_layout layout;
 	uint32_t usable;
 };
 
@@ -211,7 +211,8 @@ static void a_clipped_lease_ends_where_every_group_can_go_on_with_what_it_holds(
 	}
 }
 
-static void layout_make(struct layout *layout, char blocks[][BLOCKS_MAX + 1], struct random *random)
+static void layout_make(struct answer_layout *layout, char blocks[][BLOCKS_MAX + 1],
+			struct random *random)
 {
 	unsigned count = 1 + (unsigned)random_below(random, GROUPS_MAX);
 	unsigned blocks_max = CPU_BLOCKS / count < BLOCKS_MAX ? CPU_BLOCKS / count : BLOCKS_MAX;
@@ -250,7 +251,7 @@ static void whatever_the_groups_every_answer_is_a_point_and_is_held(void **unuse
 	random_init(&random, 7);
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		char blocks[GROUPS_MAX][BLOCKS_MAX + 1];
-		struct layout layout;
+		struct answer_layout layout;
 		struct bench bench;
 
 		layout_make(&layout, blocks, &random);
@@ -282,7 +283,7 @@ static void whatever_the_groups_every_answer_is_a_point_and_is_held(void **unuse
 
 struct worth_row {
 	const char *what;
-	struct layout layout;
+	struct answer_layout layout;
 	double cpu_us, nvme_us; /* before the first byte; bytes take no time */
 	uint32_t usable, worth;
 };
