@@ -6,7 +6,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-#define CONTEXT_LEGACY_IPC_CAPABLE 13 /* CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE */
+#define CONTEXT_LEGACY_IPC_CAPABLE 10 /* CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE */
 
 static const char *const bus_ids[FAKE_DEVICES] = { FAKE_BUS_ID_0, FAKE_BUS_ID_1 };
 static unsigned retains[FAKE_DEVICES];
