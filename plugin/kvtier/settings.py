@@ -42,6 +42,10 @@ TABLE = (
     Setting('staging_bytes', int, 1 << 30, 'Size of the staging area of each rank; half is for '
             'loads, half for stores. What finds no room in it waits.', least=1 << 16,
             most=1 << 40),
+    Setting('contiguous_blocks', bool, False, 'Ask vLLM (0.28 and newer) for KV blocks that lie in one '
+            'piece over all layers: fewer and longer copies. vLLM warns and goes on where the '
+            'attention backend cannot; it does not start where it has to split blocks for its '
+            'kernels. Ignored where `VLLM_KV_CACHE_LAYOUT` is set.'),
     Setting('sync_load_ms', float, 50.0, 'A step waits no longer than this for loads; the rest is '
             'recomputed.', least=1, most=10000),
     Setting('lookup_ms', float, 10.0, 'Bound of one lookup; past it the answer is a miss, and a '
@@ -87,6 +91,7 @@ class Settings:
     load_mode: str
     transfer: str
     staging_bytes: int
+    contiguous_blocks: bool
     sync_load_ms: float
     lookup_ms: float
     load_ms: float

@@ -4,7 +4,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BLOCK, Case, cold_tokens, prompt   # noqa: E402
+from harness import BLOCK, Case, cold_tokens, make_config, prompt   # noqa: E402
 from no_model import PAYLOAD_BYTES   # noqa: E402
 import frames   # noqa: E402
 
@@ -69,6 +69,19 @@ class Staging(Case):
                 self.assertGreaterEqual(engine.count('load_failed_blocks_total'), 1)
                 self.daemon.die()
                 self.daemon.come_back()
+
+    def test_blocks_in_one_piece_are_asked_for_where_the_setting_says_so(self):
+        try:
+            from vllm.v1.attention.backends.utils import resolve_kv_cache_layout
+            from vllm.v1.kv_cache_layout import KVCacheLayout
+        except ImportError as missing:
+            raise unittest.SkipTest(f'this vLLM has no layouts by name: {missing}') from None
+        every = [layout.name for layout in KVCacheLayout]
+        for is_on, offered, chosen in ((False, every, every[0]), (True, every, 'BLNHC'),
+                                       (True, ['LBHNC'], 'LBHNC')):
+            with self.subTest(is_on=is_on, offered=offered):
+                config = make_config(self.model, {'contiguous_blocks': is_on})
+                self.assertEqual(resolve_kv_cache_layout(config, [offered]).name, chosen)
 
 
 if __name__ == '__main__':

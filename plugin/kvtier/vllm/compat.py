@@ -69,6 +69,16 @@ def overwritten_blocks(scheduler_output: Any) -> Sequence[int]:
     return [copy.dst_block_id for copy in copies]
 
 
+def contiguous_layout() -> str | None:
+    """The name of the layout in which a block is one piece over all layers, and inside it as it is
+    by default; None: this version names no layouts, or not this one."""
+    try:
+        from vllm.v1.kv_cache_layout import KVCacheLayout
+    except ImportError:
+        return None
+    return 'BLNHC' if 'BLNHC' in KVCacheLayout.__members__ else None
+
+
 def is_planned_ahead(vllm_config: Any) -> bool:
     """Whether a step is scheduled before the one before it is known: its last token may be taken
     back, and what it lost is known a step late."""

@@ -50,6 +50,12 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
         """A cache: what could not be stored is a later miss."""
         return False
 
+    @classmethod
+    def get_required_kvcache_layout(cls, vllm_config: Any) -> str | None:
+        """Not required, in spite of its name: asked for."""
+        settings = Settings(vllm_config.kv_transfer_config.kv_connector_extra_config or {})
+        return compat.contiguous_layout() if settings.contiguous_blocks else None
+
     # ---- the scheduler's side ----
 
     def set_xfer_handshake_metadata(self, metadata: dict[int, Any]) -> None:
