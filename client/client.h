@@ -3,8 +3,9 @@
  *
  * Threads: *callers* (any thread of the engine) use the control connection themselves, one at a
  * time: whoever has the *turn*. The *copier*, one thread of a client with the worker role, owns the
- * data connection, the window and the mapping of the arena, and moves all bytes. What both touch is
- * under `lock`, which is never held across a system call that can wait, nor across a copy.
+ * data connection, the window and the mapping of the arena, and moves all bytes; or it lends the
+ * engine's device memory, and the daemon moves them (*pull*). What both threads touch is under
+ * `lock`, which is never held across a system call that can wait, nor across a copy.
  */
 #ifndef KVTIER_CLIENT_CLIENT_H
 #define KVTIER_CLIENT_CLIENT_H
@@ -13,6 +14,8 @@
 #include "base/list.h"
 #include "client/kvtier.h"
 #include "proto/frames_blocks.h"
+#include "transfer/job_words.h"
+#include "transfer/lend.h"
 #include "transfer/slot_header.h"
 
 #include <pthread.h>
@@ -49,6 +52,9 @@
 #define CLIENT_WINDOW_HOT_BYTES (UINT64_C(16) << 20)
 #define CLIENT_MAPPING_BYTES_MAX (UINT64_C(1) << 46)
 #define CLIENT_CANARY_BYTES 64u
+#define CLIENT_LEND_US UINT64_C(5000000) /* a driver may take long to import memory */
+#define CLIENT_QUIET_LOOK_US UINT64_C(1000) /* between two looks at the words of ended jobs */
+#define CLIENT_QUIET_US_MAX UINT64_C(2000000) /* kvtier_close() waits for them so long */
 
 /* ---- kvtier_breaker.c: how often a daemon that does not answer is asked ---- */
 
@@ -91,6 +97,9 @@ void link_finish(struct link *link);
 must_check int link_open(struct link *link, const char *path, enum frame_connection connection,
 			 uint64_t deadline_us, struct error *error);
 void link_close(struct link *link);
+/* With descriptors, which stay the caller's. 0; what broke the link. */
+must_check int link_send_fds(struct link *link, const void *frame, const int *fds,
+			     unsigned fds_count);
 /* 0, or -EAGAIN: no room now; anything else broke the link. */
 must_check int link_try_send(struct link *link, const void *frame);
 /* 0; -ETIMEDOUT; anything else broke the link. */
@@ -118,7 +127,9 @@ uint64_t client_deadline_us(uint64_t wait_us);
 enum job_state {
 	JOB_FREE,
 	JOB_OPEN,    /* accepted; blocks may be copied */
-	JOB_LEAVING, /* ended for the caller; the copier is inside one of its blocks */
+	/* Ended for the caller; the copier is inside one of its blocks, or (pull) the process that
+	 * copies is, for all that the job's word and a pidfd tell. */
+	JOB_LEAVING,
 	JOB_ENDED,   /* ended and quiescent */
 	JOB_STATES
 };
@@ -129,7 +140,15 @@ enum batch_state {
 	BATCH_MOVING, /* blocks are moving */
 };
 
-enum item_state { ITEM_IDLE, ITEM_ASKED, ITEM_WANTED, ITEM_WAITING, ITEM_COMMITTED, ITEM_OVER };
+enum item_state {
+	ITEM_IDLE,
+	ITEM_ASKED,
+	ITEM_WANTED,
+	ITEM_WAITING, /* for another one's store */
+	ITEM_COPIED,  /* pull: the daemon has it, and does not believe it yet */
+	ITEM_COMMITTED,
+	ITEM_OVER
+};
 
 #define RESULT_OPEN 0x7fffffff /* in results[]: not known yet */
 
@@ -142,6 +161,7 @@ struct batch {
 	uint32_t first, count;   /* of the job's blocks */
 	uint32_t left;           /* without a result of the daemon */
 	uint32_t next;           /* stores: where the search for a wanted item goes on */
+	uint32_t copied_count;   /* items that are ITEM_COPIED */
 	uint32_t releases_count;
 	uint8_t items[FRAME_KEYS_MAX]; /* enum item_state */
 	uint32_t places[FRAME_KEYS_MAX];
@@ -160,12 +180,13 @@ struct job {
 	bool is_copier_done; /* the copier has let go of it */
 	uint32_t good_count;
 	int *results;
+	struct lent *lent; /* held until it is quiescent; NULL: push, or it is */
 	/* Set before it is queued, then only read. */
 	uint64_t id;
 	void *user;
 	bool is_store, has_parent;
 	uint32_t space, group, first_position, count;
-	uint64_t deadline_us, lease;
+	uint64_t deadline_us, lease, gate_value;
 	struct kvtier_block *blocks;
 	uint8_t parent[FRAME_HASH_BYTES];
 	uint8_t tag[FRAME_TAG_BYTES];
@@ -212,6 +233,23 @@ void group_gather(const struct group *group, uint32_t engine_block, uint8_t *tar
 void group_scatter(const struct group *group, uint32_t engine_block, const uint8_t *source,
 		   uint32_t *out_crcs);
 
+/* ---- kvtier_lend.c: what an engine lends ---- */
+
+struct lending {
+	struct lend *packet; /* NULL: nothing; the copier moves the bytes (push) */
+	uint32_t packet_bytes;
+	bool has_word;
+	unsigned fds_count;
+	int *fds; /* ours, of the regions in their order */
+};
+
+/* -EINVAL with what is wrong; after a failure lending_close() is due as well. */
+must_check int lending_open(struct lending *lending, const struct kvtier_options *options,
+			    struct error *error);
+void lending_close(struct lending *lending);
+/* A child after fork(): it would keep the engine's memory. */
+void lending_close_fds(struct lending *lending);
+
 /* ---- the client ---- */
 
 struct copier {
@@ -244,6 +282,7 @@ struct kvtier_client {
 	unsigned roles, shard;
 	unsigned groups_count;
 	struct group *groups;
+	struct lending lending;
 	uint8_t *register_frame;
 	uint32_t register_bytes;
 	int stop_fd, ready_fd, alarm_fd, wait_fd;
@@ -268,6 +307,7 @@ struct kvtier_client {
 	uint64_t sessions_count;
 	uint64_t engine_token, boot_id;
 	bool is_attached;
+	struct lent *lent; /* what the attachment has lent; NULL: none, or push */
 	bool ranks_are_missing;
 	uint64_t attempts_failed; /* of the copier, to attach */
 	struct error refused;     /* code != 0: until kvtier_connect() */
@@ -278,7 +318,7 @@ struct kvtier_client {
 	struct list free_jobs, queued_jobs, ready_jobs, reported_jobs;
 	uint64_t jobs_opened;
 	uint32_t blocks_count; /* of all jobs */
-	uint64_t alarm_us;     /* what alarm_fd is set to; 0: nothing */
+	uint64_t alarm_us;     /* what alarm_fd is set to: jobs are to be looked at; 0: nothing */
 	bool is_signalled;     /* ready_fd is readable */
 
 	struct copier copier;
@@ -326,9 +366,14 @@ must_check int jobs_init(struct kvtier_client *client);
 void jobs_finish(struct kvtier_client *client);
 /* Ends an open job: blocks without a result get `result`. */
 void job_end(struct kvtier_client *client, struct job *job, enum kvtier_state outcome, int result);
-void jobs_expire(struct kvtier_client *client, uint64_t now_us);
-/* The earliest deadline of an open job, or UINT64_MAX. */
-uint64_t jobs_deadline_us(struct kvtier_client *client);
+/* Ends those whose deadline has passed, and looks whether ended ones are quiescent, if it is time
+ * to. */
+void jobs_look(struct kvtier_client *client, uint64_t now_us);
+/* When it is time to look again, or UINT64_MAX. */
+uint64_t jobs_look_at_us(const struct kvtier_client *client);
+/* Without the lock and without a copier: until all jobs are quiescent, CLIENT_QUIET_US_MAX at
+ * most. */
+void jobs_drain(struct kvtier_client *client);
 /* The copier has no use for it any more. */
 void job_let_go(struct kvtier_client *client, struct job *job);
 
@@ -357,6 +402,8 @@ void batch_begin(struct kvtier_client *client, struct job *job, enum batch_state
 		 uint32_t *out_handle);
 /* The daemon is done with one item. */
 void batch_item_over(struct job *job, uint32_t index);
+/* Its deadline is long past and the daemon said nothing: late events will find no batch. */
+void batch_give_up(struct job *job);
 void batch_end(struct copier *copier, struct job *job);
 must_check int batch_cancel(struct copier *copier, struct job *job);
 /* One step each of one job: 1: went on, 0: has to wait, or why the link is broken. */
@@ -369,8 +416,38 @@ must_check int store_committed(struct kvtier_client *client, struct job *job,
 must_check int load_loaded(struct kvtier_client *client, struct job *job,
 			   const struct frame_loaded *frame);
 
+must_check int store_copied(struct kvtier_client *client, struct job *job,
+			    const struct frame_copied *frame);
+
+/* ---- kvtier_pull.c: memory that is lent, and what proves that it is left alone ---- */
+
+/* One LEND's; the daemon's process has its words too. Lives until every job that was opened with
+ * it is quiescent. Under the client's lock, but for what is set before it is shared. */
+struct lent {
+	uint32_t holds; /* the attachment's, and jobs' */
+	bool has_word;  /* gate values may be given */
+	int process_fd; /* a pidfd: when it exits nobody copies any more */
+	struct job_words *words; /* by a job's place in the client */
+};
+
+/* Whether the daemon moves this client's bytes. */
+static inline bool client_is_pulled(const struct kvtier_client *client)
+{
+	return client->lending.packet != NULL;
+}
+/* The copier, attached: lends, and waits until the memory is imported. -EAGAIN: the daemon is not
+ * ready for it yet. *out_lent: to be released. */
+must_check int pull_lend(struct kvtier_client *client, struct lent **out_lent,
+			 struct error *error);
+void lent_hold(struct lent *lent);
+void lent_release(struct lent *lent); /* NULL is allowed */
+/* From now on no further block of this job is begun; true: and none is under way. */
+must_check bool lent_is_quiet(struct lent *lent, uint32_t place, uint64_t job);
+/* What STORE and LOAD say of it. */
+struct frame_pull pull_of(const struct kvtier_client *client, const struct job *job);
+
 /* Tests only: called inside a block, after its bytes were copied and before they are believed
- * (loads), or before they are copied (stores). NULL. */
+ * (loads, stores by pull), or before they are copied (stores). NULL. */
 extern void (*_Atomic copier_block_hook)(void);
 static inline void copier_call_block_hook(void)
 {

@@ -40,8 +40,9 @@ extern "C" {
 
 struct kvtier_client;
 
-/* Where in host memory one part of every block of a group lies: block b at base + b * stride,
- * `bytes` bytes. */
+/* Where one part of every block of a group lies: block b at base + b * stride, `bytes` bytes. In
+ * host memory, or, where kvtier_options.device is given, on that device: base is then an address
+ * of the device, and all blocks of a plane lie in one region. */
 struct kvtier_plane {
 	void *base;
 	uint64_t stride;
@@ -72,6 +73,38 @@ struct kvtier_identity {
 
 enum { KVTIER_SCHEDULER = 1, KVTIER_WORKER = 2 };
 
+enum kvtier_region_kind {
+	KVTIER_REGION_HANDLE = 1,           /* of one allocation, for another process (IPC) */
+	KVTIER_REGION_FDS                   /* of several, mapped one behind the other */
+};
+
+/* Memory of a device that the engine lends; regions do not overlap. All of it is copied. */
+struct kvtier_region {
+	uint64_t address, bytes;            /* in the engine's own addresses of the device */
+	enum kvtier_region_kind kind;
+	uint64_t handle_offset;             /* HANDLE: of `address` in the allocation */
+	const void *handle;                 /* HANDLE: 64 bytes; else NULL */
+	unsigned fds_count;                 /* FDS: in the order of their addresses */
+	const int *fds;                     /* borrowed: kvtier_open() makes its own of them */
+	const uint64_t *fd_bytes;           /* of each; together the region's */
+};
+
+/*
+ * A worker whose blocks lie on a device lends them to the daemon, which copies itself. Jobs,
+ * results and completions are the same, but the daemon's process for that device may go on with
+ * blocks after a deadline has passed, a job was cancelled or the daemon died: `quiesced` says when
+ * that is over. The client is connected once its memory is imported; kvtier_connect() says why it
+ * is not: the daemon has no such GPU, is not ready yet, or cannot import the memory.
+ */
+struct kvtier_device {
+	const char *name;                   /* PCI bus id or uuid */
+	unsigned regions_count;
+	const struct kvtier_region *regions;
+	/* a u64 in a region that the engine's stream raises, a multiple of 8; 0: none. For
+	 * kvtier_transfer.gate_value */
+	uint64_t word_address;
+};
+
 struct kvtier_options {
 	/* the tenant's; NULL: $KVTIER_SOCKET, else /run/kvtier/t/default/kv.sock */
 	const char *socket;
@@ -83,6 +116,8 @@ struct kvtier_options {
 	unsigned groups_count;
 	const struct kvtier_group *groups;  /* copied */
 	uint64_t connect_us_max;            /* how long kvtier_open() itself may take; 0: 1 s */
+	/* copied; where the planes lie. NULL: in host memory */
+	const struct kvtier_device *device;
 };
 
 /*
@@ -95,8 +130,9 @@ struct kvtier_options {
  */
 KVTIER_API int kvtier_open(struct kvtier_client **out_client, const struct kvtier_options *options,
 			   char *text, size_t text_bytes);
-/* Cancels what is under way, waits until it is quiescent (its own copies only: microseconds),
- * frees. NULL is allowed. */
+/* Cancels what is under way, waits until it is quiescent, frees. That takes microseconds; with a
+ * device, until the daemon's copies are over, but at most 2 s: a caller to whom that is not enough
+ * waits for the completions of its jobs first. NULL is allowed. */
 KVTIER_API void kvtier_close(struct kvtier_client *client);
 /* 1: registered, all ranks are there; 0: not now. Never waits. */
 KVTIER_API int kvtier_is_connected(struct kvtier_client *client);
@@ -173,6 +209,9 @@ struct kvtier_transfer {
 	uint64_t lease;                     /* loads; 0: none */
 	uint64_t deadline_us;               /* from now */
 	void *user;                         /* comes back in the completion */
+	/* with a device: the blocks are read or written only once its word has reached this; 0: at
+	 * once */
+	uint64_t gate_value;
 };
 
 enum kvtier_state { KVTIER_DONE = 1, KVTIER_FAILED, KVTIER_CANCELLED, KVTIER_EXPIRED };
@@ -195,7 +234,8 @@ struct kvtier_completion {
 };
 
 /* Both return at once; the copy thread does the work. *out_job is never 0. -EAGAIN: too many jobs.
- * -ENOTCONN. */
+ * -ENOTCONN. -ENOTSUP: a gate_value, but the daemon's GPU cannot wait for words: wait yourself and
+ * give 0. */
 KVTIER_API int kvtier_store(struct kvtier_client *client, const struct kvtier_transfer *transfer,
 			    uint64_t *out_job);
 KVTIER_API int kvtier_load(struct kvtier_client *client, const struct kvtier_transfer *transfer,
@@ -265,8 +305,8 @@ KVTIER_API int kvtier_route_keys(uint64_t parent, const uint32_t *tokens, size_t
 /*
  * One engine block's payload, copied out of its planes and into them, by the caller's thread and
  * without the daemon: an engine proves by them at its start that it has described its memory right.
- * No job may use the block meanwhile. -EINVAL: a client without the worker role, no such group or
- * block, or `bytes` that are not the payload's.
+ * No job may use the block meanwhile. -EINVAL: a client without the worker role or with a device,
+ * no such group or block, or `bytes` that are not the payload's.
  */
 KVTIER_API int kvtier_block_read(struct kvtier_client *client, uint32_t group,
 				 uint32_t engine_block, void *out_bytes, size_t bytes);

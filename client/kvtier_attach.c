@@ -146,6 +146,17 @@ static uint64_t window_bytes_used(const struct kvtier_client *client)
 	return bytes < client->copier.window_bytes ? bytes : client->copier.window_bytes;
 }
 
+/* Every store by push goes through it: what is used of it is there from the beginning, in huge
+ * pages where the kernel can. Best effort; it is the copy thread that waits for it. */
+static void window_prepare(struct kvtier_client *client)
+{
+	struct copier *copier = &client->copier;
+
+	window_init(&copier->window, window_bytes_used(client));
+	if (!client_is_pulled(client))
+		map_populate(copier->window_memory, copier->window.bytes);
+}
+
 int copier_attach(struct kvtier_client *client, struct error *error)
 {
 	struct copier *copier = &client->copier;
@@ -153,6 +164,7 @@ int copier_attach(struct kvtier_client *client, struct error *error)
 							copier->link.incoming;
 	uint64_t deadline_us = client_deadline_us(CLIENT_CONNECT_US);
 	uint64_t token, boot_id, session;
+	struct lent *lent = NULL;
 	int result;
 
 	assert(copier->session == 0);
@@ -170,15 +182,18 @@ int copier_attach(struct kvtier_client *client, struct error *error)
 				   "the daemon was restarted between our two connections");
 	if (result == 0)
 		result = attach_and_map(copier, token, deadline_us, error);
+	if (result == 0 && client_is_pulled(client))
+		result = pull_lend(client, &lent, error);
 	if (result < 0) {
 		link_close(&copier->link);
 		copier_unmap(copier);
 		return result;
 	}
-	/* Every store goes through it: what is used of it is there from the beginning, in huge
-	 * pages where the kernel can. Best effort; it is the copy thread that waits for it. */
-	window_init(&copier->window, window_bytes_used(client));
-	map_populate(copier->window_memory, copier->window.bytes);
+	pthread_mutex_lock(&client->lock);
+	assert(client->lent == NULL);
+	client->lent = lent;
+	pthread_mutex_unlock(&client->lock);
+	window_prepare(client);
 	copier->batches_count = 0;
 	copier->outgoing_bytes = 0;
 	copier->session = session;

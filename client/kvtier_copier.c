@@ -37,6 +37,7 @@ void batch_begin(struct kvtier_client *client, struct job *job, enum batch_state
 	batch->count = left < FRAME_KEYS_MAX ? left : FRAME_KEYS_MAX;
 	batch->left = batch->count;
 	batch->next = 0;
+	batch->copied_count = 0;
 	batch->releases_count = 0;
 	batch->number = ++copier->batches_opened * CLIENT_JOBS_MAX + (uint64_t)(job - client->jobs);
 	memset(batch->items, ITEM_ASKED, batch->count);
@@ -54,6 +55,13 @@ void batch_item_over(struct job *job, uint32_t index)
 	assert(job->batch.items[index] != ITEM_OVER);
 	job->batch.items[index] = ITEM_OVER;
 	job->batch.left--;
+}
+
+void batch_give_up(struct job *job)
+{
+	for (uint32_t i = 0; i < job->batch.count; i++)
+		if (job->batch.items[i] != ITEM_OVER)
+			batch_item_over(job, i);
 }
 
 void batch_end(struct copier *copier, struct job *job)
@@ -142,7 +150,7 @@ static int copier_take_error(struct kvtier_client *client, const struct frame_he
 	for (uint32_t i = 0; i < job->batch.count; i++) {
 		if (job->batch.items[i] == ITEM_OVER)
 			continue;
-		if (job->batch.items[i] == ITEM_COMMITTED)
+		if (job->batch.items[i] == ITEM_COMMITTED && !client_is_pulled(client))
 			window_give(&client->copier.window, job->batch.places[i]);
 		job_set_result(client, job, job->batch.first + i,
 			       job->is_store ? header->result : -ENOENT);
@@ -156,17 +164,20 @@ static int copier_take_frame(struct kvtier_client *client)
 {
 	const void *frame = client->copier.link.incoming;
 	const struct frame_header *header = frame;
-	const struct frame_committed *batched = frame; /* `batch` follows the header in all three */
+	const struct frame_committed *batched = frame; /* `batch` follows the header in all */
 	struct job *job;
 
 	if (header->type == FRAME_ERROR)
 		return copier_take_error(client, header);
 	if (header->type != FRAME_STORE_REPLY && header->type != FRAME_COMMITTED &&
-	    header->type != FRAME_LOADED)
+	    header->type != FRAME_LOADED &&
+	    (header->type != FRAME_COPIED || !client_is_pulled(client)))
 		return -EPROTO;
 	_Static_assert(offsetof(struct frame_store_reply, batch) ==
 				       offsetof(struct frame_committed, batch) &&
 			       offsetof(struct frame_loaded, batch) ==
+				       offsetof(struct frame_committed, batch) &&
+			       offsetof(struct frame_copied, batch) ==
 				       offsetof(struct frame_committed, batch),
 		       "one place of `batch`");
 	job = copier_find_batch(client, batched->batch);
@@ -176,6 +187,8 @@ static int copier_take_frame(struct kvtier_client *client)
 		return -EPROTO;
 	if (header->type == FRAME_STORE_REPLY)
 		return store_replied(client, job, frame);
+	if (header->type == FRAME_COPIED)
+		return store_copied(client, job, frame);
 	return job->is_store ? store_committed(client, job, frame)
 			     : load_loaded(client, job, frame);
 }
@@ -211,7 +224,8 @@ static void copier_adopt_jobs(struct kvtier_client *client)
 	}
 }
 
-/* The session is over: every job ends, and no byte of the mappings is used again. */
+/* The session is over: every job ends, and no byte of the mappings is used again. What the daemon
+ * still moves of them is seen by the words. */
 static void copier_detach(struct kvtier_client *client)
 {
 	struct copier *copier = &client->copier;
@@ -229,6 +243,8 @@ static void copier_detach(struct kvtier_client *client)
 				client->is_stopping ? -ECANCELED : -ENOTCONN);
 		job_let_go(client, job);
 	}
+	lent_release(client->lent);
+	client->lent = NULL;
 	pthread_mutex_unlock(&client->lock);
 	link_close(&copier->link);
 	copier_unmap(copier);
@@ -287,7 +303,8 @@ static void copier_connect(struct kvtier_client *client, uint64_t now_us)
 		copier->retry_us = CLIENT_RETRY_US_MIN;
 		return;
 	}
-	if (is_attaching)
+	/* -EAGAIN: it is not ready for what is lent; the registration is as good as before. */
+	if (is_attaching && result != -EAGAIN)
 		session_lose(client, session);
 	copier->retry_us = copier->retry_us * 2 < CLIENT_RETRY_US_MAX ? copier->retry_us * 2
 								      : CLIENT_RETRY_US_MAX;
@@ -335,8 +352,10 @@ static struct surroundings copier_look_around(struct kvtier_client *client, uint
 			       now_us >= copier->ready_check_at_us;
 	if (copier->session != 0 && !now.must_detach)
 		copier_adopt_jobs(client);
-	jobs_expire(client, now_us);
-	now.until_us = now.must_connect ? copier->retry_at_us : jobs_deadline_us(client);
+	jobs_look(client, now_us);
+	now.until_us = jobs_look_at_us(client);
+	if (now.must_connect && copier->retry_at_us < now.until_us)
+		now.until_us = copier->retry_at_us;
 	if (client->is_attached && client->ranks_are_missing &&
 	    copier->ready_check_at_us < now.until_us)
 		now.until_us = copier->ready_check_at_us;

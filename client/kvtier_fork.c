@@ -1,7 +1,8 @@
 /*
  * client/kvtier_fork.c: what a child after fork() must leave alone. The child has copies of our
  * descriptors: they are closed there, or the daemon would not notice that the parent has gone for
- * as long as the child lives. The mappings are not in the child at all (MADV_DONTFORK).
+ * as long as the child lives, and what is lent would stay as long. The mappings are not in the
+ * child at all (MADV_DONTFORK).
  */
 #include "client/client.h"
 
@@ -35,6 +36,7 @@ static void after_fork_in_child(void)
 			close(control_fd);
 		if (data_fd >= 0)
 			close(data_fd);
+		lending_close_fds(&client->lending);
 	}
 	pthread_mutex_unlock(&fork_lock);
 }

@@ -1,7 +1,8 @@
 /*
  * client/kvtier_jobs.c: jobs as callers see them: they begin, they end exactly once, and they are
  * reported. A job ends for the caller whatever the copier and the daemon are doing; it is reported
- * as quiescent as soon as the copier is not inside one of its blocks.
+ * as quiescent as soon as neither the copier nor (pull) the daemon's process is inside one of its
+ * blocks.
  */
 #include "client/client.h"
 
@@ -15,7 +16,7 @@
 
 static const bool legal_move[JOB_STATES][JOB_STATES] = {
 	[JOB_FREE] = { [JOB_OPEN] = true },
-	[JOB_OPEN] = { [JOB_LEAVING] = true, [JOB_ENDED] = true },
+	[JOB_OPEN] = { [JOB_LEAVING] = true },
 	[JOB_LEAVING] = { [JOB_ENDED] = true },
 	[JOB_ENDED] = { [JOB_FREE] = true },
 };
@@ -23,7 +24,7 @@ static const bool legal_move[JOB_STATES][JOB_STATES] = {
 static void job_become(struct job *job, enum job_state next)
 {
 	assert(legal_move[job->state][next]);
-	assert(next != JOB_ENDED || !job->is_busy);
+	assert(next != JOB_ENDED || (!job->is_busy && job->lent == NULL));
 	job->state = next;
 }
 
@@ -46,6 +47,7 @@ void jobs_finish(struct kvtier_client *client)
 	for (unsigned i = 0; client->jobs != NULL && i < CLIENT_JOBS_MAX; i++) {
 		free(client->jobs[i].blocks);
 		free(client->jobs[i].results);
+		lent_release(client->jobs[i].lent);
 	}
 #ifndef KVTIER_PLANT_LEAKED
 	free(client->jobs);
@@ -71,8 +73,8 @@ static void job_recycle(struct kvtier_client *client, struct job *job)
 
 void job_let_go(struct kvtier_client *client, struct job *job)
 {
-	assert(!job->is_copier_done);
-	assert(job->state == JOB_ENDED);
+	assert(!job->is_copier_done && !job->is_busy);
+	assert(job->state == JOB_LEAVING || job->state == JOB_ENDED);
 	job->is_copier_done = true;
 	job_recycle(client, job);
 }
@@ -90,6 +92,40 @@ static void job_report(struct kvtier_client *client, struct job *job)
 		client->is_signalled = write(client->ready_fd, &one, sizeof(one)) == sizeof(one);
 }
 
+/* alarm_fd wakes whoever waits on kvtier_fd() when jobs are to be looked at, however stuck the
+ * copier is. */
+static void alarm_set(struct kvtier_client *client, uint64_t at_us)
+{
+	struct itimerspec at = { .it_value = { .tv_sec = at_us / 1000000,
+					       .tv_nsec = at_us % 1000000 * 1000 } };
+
+	client->alarm_us = at_us;
+	(void)timerfd_settime(client->alarm_fd, TFD_TIMER_ABSTIME, &at, NULL);
+}
+
+static void alarm_set_earlier(struct kvtier_client *client, uint64_t at_us)
+{
+	if (client->alarm_us == 0 || at_us < client->alarm_us)
+		alarm_set(client, at_us);
+}
+
+/* Of a job that has ended for the caller: quiescent, or looked at again soon. */
+static void job_settle(struct kvtier_client *client, struct job *job)
+{
+	assert(job->state == JOB_LEAVING);
+	if (job->is_busy)
+		return; /* job_leave_block() comes here */
+	if (job->lent != NULL &&
+	    !lent_is_quiet(job->lent, (uint32_t)(job - client->jobs), job->id)) {
+		alarm_set_earlier(client, client_now_us() + CLIENT_QUIET_LOOK_US);
+		return;
+	}
+	lent_release(job->lent);
+	job->lent = NULL;
+	job_become(job, JOB_ENDED);
+	job_report(client, job);
+}
+
 void job_end(struct kvtier_client *client, struct job *job, enum kvtier_state outcome, int result)
 {
 	assert(job->state == JOB_OPEN);
@@ -101,8 +137,9 @@ void job_end(struct kvtier_client *client, struct job *job, enum kvtier_state ou
 			job->results[i] = result;
 		job->good_count += job->results[i] >= 0;
 	}
-	job_become(job, job->is_busy ? JOB_LEAVING : JOB_ENDED);
+	job_become(job, JOB_LEAVING);
 	job_report(client, job);
+	job_settle(client, job);
 }
 
 bool job_enter_block(struct kvtier_client *client, struct job *job)
@@ -122,10 +159,8 @@ void job_leave_block(struct kvtier_client *client, struct job *job)
 	pthread_mutex_lock(&client->lock);
 	assert(job->is_busy);
 	job->is_busy = false;
-	if (job->state == JOB_LEAVING) {
-		job_become(job, JOB_ENDED);
-		job_report(client, job);
-	}
+	if (job->state == JOB_LEAVING)
+		job_settle(client, job);
 	pthread_mutex_unlock(&client->lock);
 }
 
@@ -149,39 +184,54 @@ void job_set_result(struct kvtier_client *client, struct job *job, uint32_t inde
 	pthread_mutex_unlock(&client->lock);
 }
 
-uint64_t jobs_deadline_us(struct kvtier_client *client)
+uint64_t jobs_look_at_us(const struct kvtier_client *client)
 {
-	uint64_t earliest_us = UINT64_MAX;
-
-	for (unsigned i = 0; i < CLIENT_JOBS_MAX; i++)
-		if (client->jobs[i].state == JOB_OPEN && client->jobs[i].deadline_us < earliest_us)
-			earliest_us = client->jobs[i].deadline_us;
-	return earliest_us;
+	return client->alarm_us == 0 ? UINT64_MAX : client->alarm_us;
 }
 
-/* alarm_fd wakes whoever waits on kvtier_fd() for the earliest deadline, however stuck the copier
- * is. */
-static void alarm_set(struct kvtier_client *client, uint64_t at_us)
+void jobs_look(struct kvtier_client *client, uint64_t now_us)
 {
-	struct itimerspec at = { .it_value = { .tv_sec = at_us / 1000000,
-					       .tv_nsec = at_us % 1000000 * 1000 } };
-
-	client->alarm_us = at_us;
-	(void)timerfd_settime(client->alarm_fd, TFD_TIMER_ABSTIME, &at, NULL);
-}
-
-void jobs_expire(struct kvtier_client *client, uint64_t now_us)
-{
-	uint64_t next_us;
-
 	if (client->alarm_us == 0 || now_us < client->alarm_us)
 		return;
+	/* 0 disarms it; either way it is not readable any more. Those that stay set it anew. */
+	alarm_set(client, 0);
+	for (unsigned i = 0; i < CLIENT_JOBS_MAX; i++) {
+		struct job *job = &client->jobs[i];
+
+		if (job->state == JOB_OPEN && job->deadline_us <= now_us)
+			job_end(client, job, KVTIER_EXPIRED, -ETIME);
+		else if (job->state == JOB_OPEN)
+			alarm_set_earlier(client, job->deadline_us);
+		else if (job->state == JOB_LEAVING)
+			job_settle(client, job);
+	}
+}
+
+static bool jobs_are_quiet(const struct kvtier_client *client)
+{
 	for (unsigned i = 0; i < CLIENT_JOBS_MAX; i++)
-		if (client->jobs[i].state == JOB_OPEN && client->jobs[i].deadline_us <= now_us)
-			job_end(client, &client->jobs[i], KVTIER_EXPIRED, -ETIME);
-	next_us = jobs_deadline_us(client);
-	/* Setting it to 0 disarms it, and either way it is not readable any more. */
-	alarm_set(client, next_us == UINT64_MAX ? 0 : next_us);
+		if (client->jobs[i].state == JOB_LEAVING)
+			return false;
+	return true;
+}
+
+void jobs_drain(struct kvtier_client *client)
+{
+	uint64_t now_us = client_now_us();
+	uint64_t deadline_us = now_us + CLIENT_QUIET_US_MAX;
+
+	while (client->jobs != NULL && now_us < deadline_us) {
+		bool is_quiet;
+
+		pthread_mutex_lock(&client->lock);
+		jobs_look(client, now_us);
+		is_quiet = jobs_are_quiet(client);
+		pthread_mutex_unlock(&client->lock);
+		if (is_quiet)
+			return;
+		(void)poll(NULL, 0, CLIENT_QUIET_LOOK_US / 1000);
+		now_us = client_now_us();
+	}
 }
 
 static int transfer_check(struct kvtier_client *client, const struct kvtier_transfer *transfer)
@@ -191,7 +241,8 @@ static int transfer_check(struct kvtier_client *client, const struct kvtier_tran
 	if (transfer->group >= client->groups_count || transfer->count == 0 ||
 	    transfer->blocks == NULL || transfer->count > CLIENT_BLOCKS_MAX ||
 	    transfer->first_position > UINT32_MAX - transfer->count ||
-	    (client->roles & KVTIER_WORKER) == 0)
+	    (client->roles & KVTIER_WORKER) == 0 ||
+	    (transfer->gate_value != 0 && !client->lending.has_word))
 		return -EINVAL;
 	group = &client->groups[transfer->group];
 	for (uint32_t i = 0; i < transfer->count; i++)
@@ -211,6 +262,7 @@ static void job_fill(struct job *job, const struct kvtier_transfer *transfer, bo
 	job->first_position = transfer->first_position;
 	job->count = transfer->count;
 	job->lease = transfer->lease;
+	job->gate_value = transfer->gate_value;
 	job->deadline_us = deadline_us;
 	job->has_parent = transfer->parent != NULL;
 	memset(job->parent, 0, sizeof(job->parent));
@@ -236,6 +288,8 @@ static int job_open(struct kvtier_client *client, const struct kvtier_transfer *
 		return -ENOTCONN;
 	if (transfer->space >= client->spaces_count)
 		return -EINVAL;
+	if (transfer->gate_value != 0 && !client->lent->has_word)
+		return -ENOTSUP;
 	if (list_is_empty(&client->free_jobs) ||
 	    client->blocks_count > CLIENT_BLOCKS_MAX - transfer->count)
 		return -EAGAIN;
@@ -245,10 +299,12 @@ static int job_open(struct kvtier_client *client, const struct kvtier_transfer *
 	job->results = results;
 	job->id = ++client->jobs_opened * CLIENT_JOBS_MAX + (uint64_t)(job - client->jobs);
 	client->blocks_count += job->count;
+	job->lent = client->lent;
+	if (job->lent != NULL)
+		lent_hold(job->lent);
 	job_become(job, JOB_OPEN);
 	list_append(&client->queued_jobs, &job->link);
-	if (client->alarm_us == 0 || deadline_us < client->alarm_us)
-		alarm_set(client, deadline_us);
+	alarm_set_earlier(client, deadline_us);
 	return 0;
 }
 
@@ -358,7 +414,7 @@ int kvtier_poll(struct kvtier_client *client, struct kvtier_completion *out_comp
 		job->is_caller_done = true;
 		job_recycle(client, job);
 	}
-	jobs_expire(client, client_now_us());
+	jobs_look(client, client_now_us());
 	while (count < completions_max && !list_is_empty(&client->ready_jobs))
 		completion_take(client, &out_completions[count++]);
 	if (client->is_signalled && list_is_empty(&client->ready_jobs))
@@ -383,7 +439,7 @@ int kvtier_wait(struct kvtier_client *client, uint64_t wait_us_max)
 		bool is_ready;
 
 		pthread_mutex_lock(&client->lock);
-		jobs_expire(client, now_us);
+		jobs_look(client, now_us);
 		is_ready = !list_is_empty(&client->ready_jobs);
 		pthread_mutex_unlock(&client->lock);
 		if (is_ready || left_us == 0)

@@ -138,6 +138,34 @@ int link_try_send(struct link *link, const void *frame)
 	return sent < 0 ? -errno : -EPROTO;
 }
 
+int link_send_fds(struct link *link, const void *frame, const int *fds, unsigned fds_count)
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE((1 + LEND_FDS_MAX) * sizeof(int))];
+	} control = { .bytes = { 0 } };
+	const struct frame_header *header = frame;
+	struct iovec iovec = { (void *)(uintptr_t)frame, header->bytes };
+	struct msghdr message = { .msg_iov = &iovec,
+				  .msg_iovlen = 1,
+				  .msg_control = control.bytes,
+				  .msg_controllen = CMSG_SPACE(fds_count * sizeof(int)) };
+	ssize_t sent;
+
+	assert(fds_count > 0 && fds_count <= 1 + LEND_FDS_MAX);
+	control.header.cmsg_level = SOL_SOCKET;
+	control.header.cmsg_type = SCM_RIGHTS;
+	control.header.cmsg_len = CMSG_LEN(fds_count * sizeof(int));
+	memcpy(CMSG_DATA(&control.header), fds, fds_count * sizeof(int));
+	do {
+		sent = sendmsg(atomic_load(&link->fd), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+	} while (sent < 0 && errno == EINTR);
+	if (sent == (ssize_t)header->bytes)
+		return 0;
+	link->is_broken = true;
+	return sent < 0 ? -errno : -EPROTO;
+}
+
 int link_send(struct link *link, const void *frame, uint64_t deadline_us)
 {
 	for (;;) {
@@ -253,9 +281,11 @@ static void link_drop(struct link *link, int out_fds[2])
 			    link->boot_id);
 		(void)!link_try_send(link, &frame);
 	}
-	for (unsigned i = 0; out_fds != NULL && i < 2; i++)
+	for (unsigned i = 0; out_fds != NULL && i < 2; i++) {
 		if (out_fds[i] >= 0)
 			close(out_fds[i]);
+		out_fds[i] = -1;
+	}
 }
 
 int link_await(struct link *link, enum frame_type type, uint64_t deadline_us, int out_fds[2],

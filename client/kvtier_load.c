@@ -1,13 +1,28 @@
 /*
- * client/kvtier_load.c: the copier's part of a load. A block is good only when the slot's header is
- * the right one before and after the copy, and the bytes that arrived have the header's checksums.
- * The arena can change under our hands at any time: whatever is believed of it is copied first.
+ * client/kvtier_load.c: the copier's part of a load. Where the daemon pulls, it moves and proves
+ * the bytes. Else a block is good only when the slot's header is the right one before and after the
+ * copy, and the bytes that arrived have the header's checksums. The arena can change under our
+ * hands at any time: whatever is believed of it is copied first.
  */
 #include "client/client.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
+
+/* The daemon is to bring the blocks itself: where to, behind the hashes. */
+static void load_ask_pull(const struct kvtier_client *client, const struct job *job,
+			  struct frame_load *frame)
+{
+	const struct batch *batch = &job->batch;
+	uint32_t *engine_blocks = (uint32_t *)((uint8_t *)frame + frame->header.bytes);
+
+	frame->header.flags = FRAME_PULL;
+	frame->header.bytes += batch->count * (uint32_t)sizeof(*engine_blocks);
+	frame->pull = pull_of(client, job);
+	for (uint32_t i = 0; i < batch->count; i++)
+		engine_blocks[i] = job->blocks[batch->first + i].engine_block;
+}
 
 static int load_ask(struct kvtier_client *client, struct job *job)
 {
@@ -23,6 +38,8 @@ static int load_ask(struct kvtier_client *client, struct job *job)
 	frame_start(&frame->header, FRAME_LOAD,
 		    (uint32_t)(sizeof(*frame) + batch->count * FRAME_HASH_BYTES), batch->number,
 		    copier->link.boot_id);
+	if (client_is_pulled(client))
+		load_ask_pull(client, job, frame);
 	memcpy(frame->tag, job->tag, sizeof(frame->tag));
 	frame->batch = batch->number;
 	frame->lease = job->lease;
@@ -54,14 +71,6 @@ static int load_release(struct copier *copier, struct job *job)
 	return copier_send(copier);
 }
 
-/* Its deadline is long past and the daemon said nothing: late events will find no batch. */
-static void load_give_up(struct job *job)
-{
-	for (uint32_t i = 0; i < job->batch.count; i++)
-		if (job->batch.items[i] != ITEM_OVER)
-			batch_item_over(job, i);
-}
-
 int load_step(struct kvtier_client *client, struct job *job, bool is_open)
 {
 	struct copier *copier = &client->copier;
@@ -81,7 +90,7 @@ int load_step(struct kvtier_client *client, struct job *job, bool is_open)
 	return result < 0 ? result : 1;
 nothing_to_say:
 	if (!is_open && client_now_us() > job->deadline_us + CLIENT_GRACE_US)
-		load_give_up(job);
+		batch_give_up(job);
 	if (batch->left > 0)
 		return 0;
 	batch_end(copier, job);
@@ -157,7 +166,7 @@ static int load_copy(struct kvtier_client *client, struct job *job, uint32_t ind
 	return 0;
 }
 
-/* One block arrived in the arena, or will not come. */
+/* One block arrived in the arena, or (pull) proven in the engine's own, or will not come. */
 static int load_take_item(struct kvtier_client *client, struct job *job,
 			  const struct frame_loaded_item *item)
 {
@@ -165,11 +174,12 @@ static int load_take_item(struct kvtier_client *client, struct job *job,
 	struct batch *batch = &job->batch;
 	uint64_t units_bytes = copier->arena_bytes - copier->units_offset;
 	uint64_t slot_bytes = slot_bytes_for(client->groups[job->group].frame.payload_bytes);
+	bool is_pulled = client_is_pulled(client);
 	int result = item->result;
 
 	if (item->index >= batch->count || batch->items[item->index] != ITEM_ASKED || result > 0)
 		return -EPROTO;
-	if (result == 0) {
+	if (result == 0 && !is_pulled) {
 		if (item->offset % SLOT_ALIGN_BYTES != 0 || slot_bytes > units_bytes ||
 		    item->offset > units_bytes - slot_bytes)
 			return -EPROTO;
@@ -185,7 +195,8 @@ static int load_take_item(struct kvtier_client *client, struct job *job,
 			.bad = result == -EBADMSG,
 		};
 	} else {
-		if (result != -ETIME && result != -ECANCELED)
+		if (result < 0 && result != -ETIME && result != -ECANCELED &&
+		    !(is_pulled && result == -EBADMSG))
 			result = -ENOENT;
 		job_set_result(client, job, batch->first + item->index, result);
 	}

@@ -128,6 +128,11 @@ static int options_take(struct kvtier_client *client, const struct kvtier_option
 		if (result < 0)
 			return result;
 	}
+	if (options->device != NULL) {
+		result = lending_open(&client->lending, options, error);
+		if (result < 0)
+			return result;
+	}
 	return register_build(client, options, error);
 }
 
@@ -193,6 +198,7 @@ static void client_destroy(struct kvtier_client *client)
 	for (unsigned i = 0; client->groups != NULL && i < client->groups_count; i++)
 		group_finish(&client->groups[i]);
 	free(client->groups);
+	lending_close(&client->lending);
 	free(client->register_frame);
 	free(client->socket);
 	pthread_cond_destroy(&client->changed);
@@ -311,6 +317,7 @@ void kvtier_close(struct kvtier_client *client)
 		return;
 	fork_unwatch(client);
 	copier_stop(client);
+	jobs_drain(client);
 	client_destroy(client);
 }
 

@@ -176,7 +176,8 @@ void group_scatter(const struct group *group, uint32_t engine_block, const uint8
 static const struct group *block_find(const struct kvtier_client *client, uint32_t group,
 				      uint32_t engine_block, size_t bytes)
 {
-	if ((client->roles & KVTIER_WORKER) == 0 || group >= client->groups_count ||
+	if ((client->roles & KVTIER_WORKER) == 0 || client_is_pulled(client) ||
+	    group >= client->groups_count ||
 	    engine_block >= client->groups[group].blocks_count ||
 	    bytes != client->groups[group].frame.payload_bytes)
 		return NULL;

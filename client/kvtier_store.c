@@ -1,5 +1,5 @@
-/* client/kvtier_store.c: the copier's part of a store: ask, gather into the window, commit, hear
- * what became of it. */
+/* client/kvtier_store.c: the copier's part of a store: ask, gather into the window (or hear that
+ * the daemon has copied it, where it pulls), commit, hear what became of it. */
 #include "client/client.h"
 
 #include <assert.h>
@@ -12,6 +12,7 @@ static int store_ask(struct kvtier_client *client, struct job *job)
 	struct batch *batch = &job->batch;
 	struct frame_store *frame = (struct frame_store *)copier->link.outgoing;
 	struct frame_store_item *items = (struct frame_store_item *)(frame + 1);
+	bool is_pulled = client_is_pulled(client);
 	uint64_t now_us = client_now_us();
 	uint32_t handle;
 
@@ -33,6 +34,12 @@ static int store_ask(struct kvtier_client *client, struct job *job)
 	for (uint32_t i = 0; i < batch->count; i++) {
 		memcpy(items[i].hash, job->blocks[batch->first + i].hash, sizeof(items[i].hash));
 		items[i].route_key = job->blocks[batch->first + i].route_key;
+		items[i].engine_block = is_pulled ? job->blocks[batch->first + i].engine_block : 0;
+		items[i].reserved = 0;
+	}
+	if (is_pulled) {
+		frame->header.flags = FRAME_PULL;
+		frame->pull = pull_of(client, job);
 	}
 	return copier_send(copier);
 }
@@ -43,6 +50,8 @@ int store_replied(struct kvtier_client *client, struct job *job,
 	struct batch *batch = &job->batch;
 	const uint8_t *admissions = (const uint8_t *)(frame + 1);
 	int refusal = frame->header.result;
+	/* What the daemon has begun to pull is waited for: it counts as its batch so long. */
+	bool is_dropped = batch->is_cancelled && !client_is_pulled(client);
 
 	if (batch->state != BATCH_ASKING || (refusal >= 0 && frame->count != batch->count))
 		return -EPROTO;
@@ -50,9 +59,9 @@ int store_replied(struct kvtier_client *client, struct job *job,
 	for (uint32_t i = 0; i < batch->count; i++) {
 		enum frame_admission admission = refusal < 0 ? FRAME_REFUSED_FULL : admissions[i];
 
-		if (!batch->is_cancelled && admission == FRAME_ADMITTED) {
+		if (!is_dropped && admission == FRAME_ADMITTED) {
 			batch->items[i] = ITEM_WANTED;
-		} else if (!batch->is_cancelled && admission == FRAME_ATTACHED_TO_OTHER) {
+		} else if (!is_dropped && admission == FRAME_ATTACHED_TO_OTHER) {
 			batch->items[i] = ITEM_WAITING;
 		} else {
 			job_set_result(client, job, batch->first + i,
@@ -152,11 +161,86 @@ static void store_refuse_too_long(struct kvtier_client *client, struct job *job)
 	}
 }
 
+int store_copied(struct kvtier_client *client, struct job *job, const struct frame_copied *frame)
+{
+	struct batch *batch = &job->batch;
+	const struct frame_result *results = (const struct frame_result *)(frame + 1);
+
+	assert(client_is_pulled(client));
+	if (batch->state != BATCH_MOVING)
+		return -EPROTO;
+	for (uint32_t i = 0; i < frame->count; i++) {
+		uint32_t index = results[i].index;
+
+		if (index >= batch->count || results[i].result != 0)
+			return -EPROTO;
+		if (batch->items[index] == ITEM_OVER && batch->is_cancelled)
+			continue; /* we did not wait for it */
+		if (batch->items[index] != ITEM_WANTED)
+			return -EPROTO;
+		batch->items[index] = ITEM_COPIED;
+		batch->copied_count++;
+	}
+	return 0;
+}
+
+/* Commits what the daemon has copied. The caller has not written into these blocks, as it may do
+ * so only after the job has ended: what was copied is what it meant. */
+static int store_commit_copied(struct kvtier_client *client, struct job *job)
+{
+	struct copier *copier = &client->copier;
+	struct batch *batch = &job->batch;
+	struct frame_commit *frame = (struct frame_commit *)copier->link.outgoing;
+	struct frame_commit_item *items = (struct frame_commit_item *)(frame + 1);
+	int result;
+
+	if (batch->copied_count == 0 || !job_enter_block(client, job))
+		return 0;
+	copier_call_block_hook();
+	memset(frame, 0, sizeof(*frame));
+	for (uint32_t i = 0; i < batch->count; i++) {
+		if (batch->items[i] != ITEM_COPIED)
+			continue;
+		items[frame->count++] = (struct frame_commit_item){ .index = i };
+		batch->items[i] = ITEM_COMMITTED;
+	}
+	assert(frame->count == batch->copied_count);
+	batch->copied_count = 0;
+	frame_start(&frame->header, FRAME_COMMIT,
+		    (uint32_t)(sizeof(*frame) + frame->count * sizeof(*items)), 0,
+		    copier->link.boot_id);
+	frame->batch = batch->number;
+	result = copier_send(copier);
+	job_leave_block(client, job);
+	return result < 0 ? result : 1;
+}
+
+/* The job has ended: the daemon is told so once. What it pulls is waited for, but not for ever. */
+static int store_abandon(struct kvtier_client *client, struct job *job)
+{
+	struct batch *batch = &job->batch;
+	int result;
+
+	if (client_is_pulled(client)) {
+		if (batch->state == BATCH_MOVING &&
+		    client_now_us() > job->deadline_us + CLIENT_GRACE_US)
+			batch_give_up(job);
+	} else if (!batch->is_cancelled) {
+		store_drop_uncommitted(job);
+	}
+	if (batch->is_cancelled)
+		return 0;
+	result = batch_cancel(&client->copier, job);
+	return result < 0 ? result : 1;
+}
+
 int store_step(struct kvtier_client *client, struct job *job, bool is_open)
 {
 	struct copier *copier = &client->copier;
 	struct batch *batch = &job->batch;
-	bool is_too_long = client->groups[job->group].frame.payload_bytes > copier->window.bytes;
+	bool is_pulled = client_is_pulled(client);
+	bool is_too_long = !is_pulled && client->groups[job->group].frame.payload_bytes >
+						 copier->window.bytes;
 	int result;
 
 	if (!copier_can_send(copier))
@@ -171,13 +255,27 @@ int store_step(struct kvtier_client *client, struct job *job, bool is_open)
 		batch_end(copier, job);
 		return 1;
 	}
-	if (is_open)
-		return batch->state == BATCH_MOVING ? store_commit_some(client, job) : 0;
-	if (batch->is_cancelled)
+	if (!is_open)
+		return store_abandon(client, job);
+	if (batch->state != BATCH_MOVING)
 		return 0;
-	result = batch_cancel(copier, job);
-	store_drop_uncommitted(job);
-	return result < 0 ? result : 1;
+	return is_pulled ? store_commit_copied(client, job) : store_commit_some(client, job);
+}
+
+/* Whether a result may come of an item; what it holds is given back. */
+static bool store_may_end(struct kvtier_client *client, struct batch *batch, uint32_t index)
+{
+	switch (batch->items[index]) {
+	case ITEM_COMMITTED:
+		if (!client_is_pulled(client))
+			window_give(&client->copier.window, batch->places[index]);
+		return true;
+	case ITEM_COPIED:
+		batch->copied_count--;
+		return true;
+	default:
+		return batch->items[index] == ITEM_WAITING || batch->items[index] == ITEM_WANTED;
+	}
 }
 
 int store_committed(struct kvtier_client *client, struct job *job,
@@ -196,9 +294,7 @@ int store_committed(struct kvtier_client *client, struct job *job,
 			return -EPROTO;
 		if (batch->items[index] == ITEM_OVER && batch->is_cancelled)
 			continue; /* we did not wait for it */
-		if (batch->items[index] == ITEM_COMMITTED)
-			window_give(&client->copier.window, batch->places[index]);
-		else if (batch->items[index] != ITEM_WAITING && batch->items[index] != ITEM_WANTED)
+		if (!store_may_end(client, batch, index))
 			return -EPROTO; /* a second result of the same block */
 		job_set_result(client, job, batch->first + index, result);
 		batch_item_over(job, index);

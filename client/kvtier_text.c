@@ -35,6 +35,8 @@ const char *kvtier_strerror(int result)
 		return "this client belongs to the parent process; open one in the child";
 	case -EPERM:
 		return "the daemon refused the registration";
+	case -ENOTSUP:
+		return "the daemon's GPU cannot wait for a gate value: wait, and give 0";
 	case -EINVAL:
 		return "an argument or option is not right";
 	default:

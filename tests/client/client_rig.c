@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cmocka.h>
 
 const uint64_t rig_plane_bytes[RIG_PLANES] = { 3000, 5000 };
@@ -23,9 +26,36 @@ void rig_fill(struct rig *rig, uint64_t seed)
 			rig->planes[p][i] = (uint8_t)random_next(&random);
 }
 
+uint64_t rig_device_address(unsigned plane)
+{
+	return UINT64_C(0x500000000000) + plane * UINT64_C(0x100000000);
+}
+
+/* The word is the last of the last region. */
+static void regions_of(const struct rig *rig, struct kvtier_region *out_regions,
+		       struct kvtier_device *out_device)
+{
+	unsigned last = RIG_PLANES - 1;
+
+	for (unsigned p = 0; p < RIG_PLANES; p++)
+		out_regions[p] = (struct kvtier_region){ .address = rig_device_address(p),
+							 .bytes = rig->region_bytes[p],
+							 .kind = KVTIER_REGION_FDS,
+							 .fds_count = 1,
+							 .fds = &rig->region_fds[p],
+							 .fd_bytes = &rig->region_bytes[p] };
+	*out_device = (struct kvtier_device){ .name = "0000:01:00.0",
+					      .regions_count = RIG_PLANES,
+					      .regions = out_regions };
+	if (rig->has_word)
+		out_device->word_address = rig_device_address(last) + rig->region_bytes[last] - 8;
+}
+
 int rig_open_client(struct rig *rig, unsigned roles)
 {
 	struct kvtier_plane planes[RIG_PLANES];
+	struct kvtier_region regions[RIG_PLANES];
+	struct kvtier_device device;
 	struct kvtier_group group = { .kind = KVTIER_FULL,
 				      .tokens_per_block = 16,
 				      .segments_count = 4,
@@ -46,6 +76,12 @@ int rig_open_client(struct rig *rig, unsigned roles)
 	for (unsigned p = 0; p < RIG_PLANES; p++)
 		planes[p] = (struct kvtier_plane){ rig->planes[p], rig_plane_stride[p],
 						   rig_plane_bytes[p] };
+	if (rig->is_pulled) {
+		regions_of(rig, regions, &device);
+		options.device = &device;
+		for (unsigned p = 0; p < RIG_PLANES; p++)
+			planes[p].base = (void *)(uintptr_t)rig_device_address(p);
+	}
 	return kvtier_open(&rig->client, &options, rig->text, sizeof(rig->text));
 }
 
@@ -68,6 +104,34 @@ struct rig *rig_create_closed(uint64_t window_bytes)
 	return rig;
 }
 
+struct rig *rig_create_pull_closed(void)
+{
+	struct rig *rig = rig_create_closed(RIG_WINDOW_BYTES);
+
+	rig->is_pulled = rig->has_word = true;
+	fake_pull_start(&rig->fake);
+	for (unsigned p = 0; p < RIG_PLANES; p++) {
+		free(rig->planes[p]);
+		rig->region_bytes[p] = RIG_BLOCKS * rig_plane_stride[p] + 4096;
+		rig->region_fds[p] = memfd_create("device", MFD_CLOEXEC);
+		assert_int_equal(ftruncate(rig->region_fds[p], (off_t)rig->region_bytes[p]), 0);
+		rig->planes[p] = mmap(NULL, rig->region_bytes[p], PROT_READ | PROT_WRITE,
+				      MAP_SHARED, rig->region_fds[p], 0);
+		assert_ptr_not_equal(rig->planes[p], MAP_FAILED);
+	}
+	rig_fill(rig, 1);
+	return rig;
+}
+
+struct rig *rig_create_pull(void)
+{
+	struct rig *rig = rig_create_pull_closed();
+
+	assert_int_equal(rig_open_client(rig, KVTIER_SCHEDULER | KVTIER_WORKER), 0);
+	assert_true(kvtier_is_connected(rig->client));
+	return rig;
+}
+
 struct rig *rig_create(void)
 {
 	struct rig *rig = rig_create_closed(RIG_WINDOW_BYTES);
@@ -81,8 +145,14 @@ void rig_destroy(struct rig *rig)
 {
 	kvtier_close(rig->client);
 	fake_stop(&rig->fake);
-	for (unsigned p = 0; p < RIG_PLANES; p++)
-		free(rig->planes[p]);
+	for (unsigned p = 0; p < RIG_PLANES; p++) {
+		if (!rig->is_pulled) {
+			free(rig->planes[p]);
+			continue;
+		}
+		munmap(rig->planes[p], rig->region_bytes[p]);
+		close(rig->region_fds[p]);
+	}
 	free(rig);
 }
 

@@ -24,6 +24,10 @@ struct rig {
 	struct kvtier_client *client;
 	uint64_t connect_us_max; /* of the next client; 0: RIG_WAIT_US */
 	uint8_t *planes[RIG_PLANES];
+	/* pull: a plane each; not where the library is told, so it cannot touch them */
+	int region_fds[RIG_PLANES];
+	uint64_t region_bytes[RIG_PLANES];
+	bool is_pulled, has_word;
 	struct kvtier_block blocks[RIG_BLOCKS];
 	uint8_t hashes[RIG_BLOCKS][KVTIER_HASH_BYTES];
 	char text[256];
@@ -33,6 +37,11 @@ struct rig {
 struct rig *rig_create(void);
 /* Without a client; rig_open_client() follows. */
 struct rig *rig_create_closed(uint64_t window_bytes);
+/* The same, of an engine that lends its memory to a daemon that pulls. */
+struct rig *rig_create_pull_closed(void);
+struct rig *rig_create_pull(void);
+/* Of a plane, as the engine knows it. */
+uint64_t rig_device_address(unsigned plane);
 void rig_destroy(struct rig *rig);
 int rig_open_client(struct rig *rig, unsigned roles);
 /* Random bytes in every plane. */

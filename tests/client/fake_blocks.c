@@ -71,17 +71,18 @@ void fake_serve_lookup(struct fake_daemon *fake, struct fake_connection *connect
 	fake_send(fake, connection, way, reply);
 }
 
-static struct fake_batch *batch_open(struct fake_connection *connection, uint64_t number,
-				     uint32_t count)
+struct fake_batch *fake_batch_open(struct fake_connection *connection, uint64_t number,
+				   uint32_t count)
 {
 	struct fake_batch *batch = &connection->batches[connection->batches_count++ % 16];
 
 	batch->number = number;
 	batch->count = count;
+	memset(batch->slots, 0xff, sizeof(batch->slots));
 	return batch;
 }
 
-static struct fake_batch *batch_find(struct fake_connection *connection, uint64_t number)
+struct fake_batch *fake_batch_find(struct fake_connection *connection, uint64_t number)
 {
 	for (unsigned i = 0; i < 16; i++)
 		if (connection->batches[i].number == number)
@@ -95,7 +96,7 @@ void fake_serve_store(struct fake_daemon *fake, struct fake_connection *connecti
 	const struct frame_store *frame = (const struct frame_store *)fake_incoming;
 	const struct frame_store_item *items = (const struct frame_store_item *)(frame + 1);
 	struct frame_store_reply *reply = (struct frame_store_reply *)fake_outgoing;
-	struct fake_batch *batch = batch_open(connection, frame->batch, frame->count);
+	struct fake_batch *batch = fake_batch_open(connection, frame->batch, frame->count);
 	uint8_t *admissions = (uint8_t *)(reply + 1);
 
 	memset(reply, 0, sizeof(*reply));
@@ -109,7 +110,48 @@ void fake_serve_store(struct fake_daemon *fake, struct fake_connection *connecti
 								    : FRAME_ADMITTED;
 		reply->wanted_count += admissions[i] == FRAME_ADMITTED;
 	}
-	fake_send(fake, connection, way, reply);
+	fake_send(fake, connection, way == FAKE_TWICE || way == FAKE_WRONG_ITEM ? FAKE_RIGHT : way,
+		  reply);
+	if ((frame->header.flags & FRAME_PULL) != 0)
+		fake_pull_begin(fake, connection, way, frame);
+}
+
+int fake_slot_take(struct fake_daemon *fake)
+{
+	for (int slot = 0; slot < FAKE_SLOTS; slot++) {
+		if (!fake->slots[slot].is_used) {
+			fake->slots[slot].is_used = true;
+			memset(fake->slots[slot].hash, 0, FRAME_HASH_BYTES);
+			return slot;
+		}
+	}
+	return -1;
+}
+
+void fake_slot_seal(struct fake_daemon *fake, int slot, const uint8_t *hash)
+{
+	struct slot_header *header = fake_slot(fake, (unsigned)slot);
+	uint64_t segment_bytes = slot_segment_bytes(fake->group.payload_bytes,
+						    fake->group.segments_count);
+
+	memset(header, 0, sizeof(*header));
+	for (uint32_t i = 0; i < fake->group.segments_count; i++) {
+		uint64_t left = fake->group.payload_bytes - i * segment_bytes;
+
+		header->identity.segment_crcs[i] = crc32c(
+			(uint8_t *)(header + 1) + i * segment_bytes,
+			left < segment_bytes ? left : segment_bytes);
+	}
+	memcpy(header->identity.space, fake->fingerprint, SPACE_ID_BYTES);
+	memcpy(header->identity.hash, hash, BLOCK_HASH_BYTES);
+	header->identity.payload_bytes = fake->group.payload_bytes;
+	header->identity.segments_count = fake->group.segments_count;
+	header->identity.shards_count = 1;
+	slot_identity_seal(header);
+	header->address[TIER_CPU].offset = (uint64_t)slot * fake->slot_bytes;
+	header->address[TIER_CPU].slot_generation = ++fake->slots[slot].generation;
+	slot_address_seal(&header->address[TIER_CPU]);
+	memcpy(fake->slots[slot].hash, hash, FRAME_HASH_BYTES);
 }
 
 /* Copies a committed block into a slot, as a mill does. */
@@ -117,42 +159,23 @@ static int block_keep(struct fake_daemon *fake, struct fake_connection *connecti
 		      const uint8_t *hash, const struct frame_commit_item *item,
 		      const uint32_t *crcs)
 {
-	uint64_t segment_bytes = slot_segment_bytes(fake->group.payload_bytes,
-						    item->segments_count);
 	struct slot_header *header;
-	int slot = 0;
+	int slot;
 
-	while (slot < FAKE_SLOTS && fake->slots[slot].is_used)
-		slot++;
-	if (slot == FAKE_SLOTS)
-		return -ENOSPC;
 	if (item->window_offset % 64 != 0 ||
-	    item->window_offset + fake->group.payload_bytes > fake->window_bytes)
+	    item->window_offset + fake->group.payload_bytes > fake->window_bytes ||
+	    item->segments_count != fake->group.segments_count)
 		return -EPROTO;
+	slot = fake_slot_take(fake);
+	if (slot < 0)
+		return -ENOSPC;
 	header = fake_slot(fake, (unsigned)slot);
-	memset(header, 0, sizeof(*header));
 	memcpy(header + 1, connection->window + item->window_offset, fake->group.payload_bytes);
-	for (uint32_t i = 0; i < item->segments_count; i++) {
-		uint64_t left = fake->group.payload_bytes - i * segment_bytes;
-
-		header->identity.segment_crcs[i] = crc32c(
-			(uint8_t *)(header + 1) + i * segment_bytes,
-			left < segment_bytes ? left : segment_bytes);
-		if (header->identity.segment_crcs[i] != crcs[i])
-			return -EBADMSG;
-	}
-	memcpy(header->identity.space, fake->fingerprint, SPACE_ID_BYTES);
-	memcpy(header->identity.hash, hash, BLOCK_HASH_BYTES);
-	header->identity.payload_bytes = fake->group.payload_bytes;
-	header->identity.segments_count = item->segments_count;
-	header->identity.shards_count = 1;
-	slot_identity_seal(header);
-	header->address[TIER_CPU].offset = (uint64_t)slot * fake->slot_bytes;
-	header->address[TIER_CPU].slot_generation = ++fake->slots[slot].generation;
-	slot_address_seal(&header->address[TIER_CPU]);
-	fake->slots[slot].is_used = true;
-	memcpy(fake->slots[slot].hash, hash, FRAME_HASH_BYTES);
-	return 0;
+	fake_slot_seal(fake, slot, hash);
+	if (memcmp(header->identity.segment_crcs, crcs, item->segments_count * sizeof(*crcs)) == 0)
+		return 0;
+	fake->slots[slot].is_used = false;
+	return -EBADMSG;
 }
 
 void fake_serve_commit(struct fake_daemon *fake, struct fake_connection *connection,
@@ -161,11 +184,15 @@ void fake_serve_commit(struct fake_daemon *fake, struct fake_connection *connect
 	const struct frame_commit *frame = (const struct frame_commit *)fake_incoming;
 	struct frame_committed *event = (struct frame_committed *)fake_outgoing;
 	struct frame_result *results = (struct frame_result *)(event + 1);
-	struct fake_batch *batch = batch_find(connection, frame->batch);
+	struct fake_batch *batch = fake_batch_find(connection, frame->batch);
 	const struct frame_commit_item *item;
 	const uint32_t *crcs;
 	size_t position = 0;
 
+	if (fake->pull.is_on) {
+		fake_pull_commit(fake, connection, way);
+		return;
+	}
 	memset(event, 0, sizeof(*event));
 	while (batch != NULL && (item = frame_commit_next(frame, &position, &crcs)) != NULL) {
 		results[event->count].index = item->index;
@@ -188,6 +215,10 @@ void fake_serve_load(struct fake_daemon *fake, struct fake_connection *connectio
 	struct frame_loaded *event = (struct frame_loaded *)fake_outgoing;
 	struct frame_loaded_item *items = (struct frame_loaded_item *)(event + 1);
 
+	if ((frame->header.flags & FRAME_PULL) != 0) {
+		fake_pull_begin(fake, connection, way, frame);
+		return;
+	}
 	memset(event, 0, sizeof(*event));
 	event->batch = frame->batch;
 	event->count = frame->count;

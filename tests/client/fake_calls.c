@@ -25,6 +25,7 @@ void fake_serve_hello(struct fake_daemon *fake, struct fake_connection *connecti
 	reply->window_bytes = fake->window_bytes;
 	reply->batches_max = 4;
 	reply->load_window_blocks = 64;
+	reply->features = fake->pull.is_on ? FRAME_FEATURE_PULL : 0;
 	strcpy(reply->tenant, "default");
 	fake_reply(fake, connection, way, FRAME_HELLO_REPLY, sizeof(*reply), &frame->header);
 }
@@ -102,6 +103,14 @@ void fake_serve_canary(struct fake_daemon *fake, struct fake_connection *connect
 	if (crc32c(connection->window, 64) != frame->crc)
 		reply->result = -EPERM;
 	fake_send(fake, connection, way, reply);
+}
+
+void fake_serve_hint(struct fake_daemon *fake, struct fake_connection *connection,
+		     enum fake_way way)
+{
+	memset(fake_outgoing, 0, sizeof(struct frame_hint_reply));
+	fake_reply(fake, connection, way, FRAME_HINT_REPLY, sizeof(struct frame_hint_reply),
+		   (const struct frame_header *)fake_incoming);
 }
 
 void fake_serve_space(struct fake_daemon *fake, struct fake_connection *connection,

@@ -22,6 +22,8 @@
 
 _Alignas(64) uint8_t fake_incoming[FRAME_BYTES_MAX];
 _Alignas(64) uint8_t fake_outgoing[FRAME_BYTES_MAX];
+int fake_fds[1 + LEND_FDS_MAX];
+unsigned fake_fds_count;
 
 static void connection_close(struct fake_connection *connection, uint64_t window_bytes)
 {
@@ -98,14 +100,18 @@ static void serve_frame(struct fake_daemon *fake, struct fake_connection *connec
 	case FRAME_RELEASE:
 		fake_serve_release(fake);
 		break;
+	case FRAME_LEND:
+		fake_serve_lend(fake, connection, way);
+		break;
+	case FRAME_CANCEL:
+		fake_pull_cancel(fake, (const struct frame_cancel *)header);
+		break;
 	case FRAME_HINT:
-		memset(fake_outgoing, 0, sizeof(struct frame_hint_reply));
-		fake_reply(fake, connection, way, FRAME_HINT_REPLY, sizeof(struct frame_hint_reply),
-			   header);
+		fake_serve_hint(fake, connection, way);
 		break;
 	case FRAME_FORGET:
 	case FRAME_BYPASS:
-		fake_reply(fake, connection, way, FRAME_DONE, sizeof(struct frame_header), header);
+		fake_reply(fake, connection, way, FRAME_DONE, sizeof(*header), header);
 		break;
 	case FRAME_STATS:
 		fake_serve_text(fake, connection, way);
@@ -143,6 +149,29 @@ static void serve_packet(struct fake_daemon *fake, struct fake_connection *conne
 		serve_frame(fake, connection, way);
 	fake->seen[header->type]++;
 	pthread_cond_broadcast(&fake->changed);
+}
+
+/* With the descriptors that come along, which are closed again when it was served. */
+static ssize_t packet_receive(int fd)
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(sizeof(fake_fds))];
+	} control;
+	struct iovec iovec = { fake_incoming, sizeof(fake_incoming) };
+	struct msghdr message = { .msg_iov = &iovec,
+				  .msg_iovlen = 1,
+				  .msg_control = control.bytes,
+				  .msg_controllen = sizeof(control.bytes) };
+	ssize_t bytes = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *head = bytes > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+
+	fake_fds_count = 0;
+	if (head != NULL && head->cmsg_type == SCM_RIGHTS) {
+		fake_fds_count = (unsigned)((head->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+		memcpy(fake_fds, CMSG_DATA(head), fake_fds_count * sizeof(int));
+	}
+	return bytes;
 }
 
 static void fake_accept(struct fake_daemon *fake)
@@ -197,13 +226,15 @@ static void *fake_run(void *argument)
 
 			if (fds[2 + i].revents == 0 || connection->fd != fds[2 + i].fd)
 				continue;
-			bytes = recv(connection->fd, fake_incoming, sizeof(fake_incoming),
-				     MSG_DONTWAIT);
+			bytes = packet_receive(connection->fd);
 			if (bytes > 0)
 				serve_packet(fake, connection, (size_t)bytes);
 			else if (bytes == 0 || errno != EAGAIN)
 				connection_close(connection, fake->window_bytes);
+			while (fake_fds_count > 0)
+				close(fake_fds[--fake_fds_count]);
 		}
+		pthread_cond_broadcast(&fake->changed);
 		if (fake->must_restart)
 			fake_forget_all(fake);
 		if (fds[0].revents != 0)
@@ -273,6 +304,7 @@ void fake_stop(struct fake_daemon *fake)
 	for (unsigned i = 0; i < FAKE_CONNECTIONS_MAX; i++)
 		connection_close(&fake->connections[i], fake->window_bytes);
 	free(fake->connections);
+	fake_pull_stop(fake);
 	munmap(fake->arena, ARENA_BYTES);
 	close(fake->arena_fd);
 	close(fake->arena_read_fd);

@@ -8,13 +8,18 @@
 
 #include "proto/frames_blocks.h"
 
+#include "transfer/job_words.h"
+#include "transfer/lend.h"
+
 #include <pthread.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #define FAKE_CONNECTIONS_MAX 16
 #define FAKE_SLOTS 64
 #define FAKE_TYPES 64
 #define FAKE_LEASE_FIRST 9u
+#define FAKE_REGIONS_MAX 8
 
 /* What it does when a request of some type comes. */
 enum fake_way {
@@ -33,13 +38,34 @@ enum fake_way {
 	FAKE_UNSEALED,     /* ATTACH: a window without seals */
 	FAKE_SHORT,        /* ATTACH: says more bytes than the arena has */
 	FAKE_WRONG_CANARY, /* ATTACH */
-	FAKE_NO_FDS        /* ATTACH */
+	FAKE_NO_FDS,       /* ATTACH, LEND */
+	FAKE_WRONG_FD,     /* LEND: a descriptor, but of no process */
+	FAKE_WRONG_ITEM    /* STORE: COPIED names an item that the batch has not */
 };
 
 struct fake_slot {
 	bool is_used;
 	uint8_t hash[FRAME_HASH_BYTES];
 	uint32_t generation;
+};
+
+/* What was lent last, as the process that copies has it; and one request that is held back. */
+struct fake_pull {
+	bool is_on;      /* the daemon says that it pulls */
+	bool has_word;   /* as LENT says */
+	bool must_hold;  /* the next request: its copies begin, and end by fake_pull_end() */
+	bool is_held, is_cancelled;
+	pid_t process;   /* the GPU's, which does nothing; 0: none */
+	int process_fd;
+	struct job_words *words;
+	struct lend *packet;
+	uint8_t *regions[FAKE_REGIONS_MAX];
+	uint64_t region_bytes[FAKE_REGIONS_MAX];
+	struct frame_pull last; /* of the last STORE or LOAD */
+	struct fake_connection *held_by;
+	struct job_words *held_words;
+	struct job_word *held_word, *ending; /* one of them; of the copies that end now */
+	uint8_t held[FRAME_BYTES_MAX];
 };
 
 struct fake_daemon {
@@ -68,6 +94,7 @@ struct fake_daemon {
 			uint64_t number;
 			uint32_t count;
 			uint8_t hashes[FRAME_KEYS_MAX][FRAME_HASH_BYTES];
+			int slots[FRAME_KEYS_MAX]; /* pull: where it was copied to; -1: not */
 		} batches[16];
 		unsigned batches_count;
 		uint8_t late[FRAME_BYTES_MAX];
@@ -82,6 +109,7 @@ struct fake_daemon {
 	struct fake_slot slots[FAKE_SLOTS];
 	struct frame_group group; /* the last one registered */
 	uint8_t fingerprint[16];
+	struct fake_pull pull;
 };
 
 void fake_start(struct fake_daemon *fake, uint64_t window_bytes);
@@ -96,6 +124,18 @@ void fake_wait_seen(struct fake_daemon *fake, enum frame_type type, unsigned cou
 /* Waits until so many loaded blocks were released, over all RELEASEs; returns how many of them were
  * bad. */
 unsigned fake_wait_released(struct fake_daemon *fake, unsigned count);
+/* From now on it pulls, by a process that the caller can end. */
+void fake_pull_start(struct fake_daemon *fake);
+/* The next STORE or LOAD begins its copies and does not end them. */
+void fake_pull_hold(struct fake_daemon *fake);
+/* Waits until copies are held; they are under way for the words. */
+void fake_pull_wait_held(struct fake_daemon *fake);
+/* The held copies end, and the client is told where its connection still stands. */
+void fake_pull_end(struct fake_daemon *fake);
+/* The process that copies dies; what it had begun is never said to have ended. */
+void fake_pull_kill(struct fake_daemon *fake);
+/* Waits until no data connection is open. */
+void fake_wait_detached(struct fake_daemon *fake);
 /* Makes the slot of `hash` another block's, as the daemon does when it takes a slot back. */
 void fake_reuse_slot(struct fake_daemon *fake, const uint8_t *hash);
 

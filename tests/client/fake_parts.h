@@ -14,6 +14,8 @@
 
 extern uint8_t fake_incoming[FRAME_BYTES_MAX];
 extern uint8_t fake_outgoing[FRAME_BYTES_MAX];
+extern int fake_fds[1 + LEND_FDS_MAX]; /* that came with the request; closed after it */
+extern unsigned fake_fds_count;
 
 /* ---- fake_daemon.c ---- */
 
@@ -39,6 +41,25 @@ void fake_serve_load(struct fake_daemon *fake, struct fake_connection *connectio
 		     enum fake_way way);
 void fake_serve_release(struct fake_daemon *fake);
 
+struct fake_batch *fake_batch_open(struct fake_connection *connection, uint64_t number,
+				   uint32_t count);
+struct fake_batch *fake_batch_find(struct fake_connection *connection, uint64_t number);
+int fake_slot_take(struct fake_daemon *fake);
+/* Makes what lies in the slot a block that is found. */
+void fake_slot_seal(struct fake_daemon *fake, int slot, const uint8_t *hash);
+
+/* ---- fake_pull.c: the engine's memory, lent ---- */
+
+void fake_serve_lend(struct fake_daemon *fake, struct fake_connection *connection,
+		     enum fake_way way);
+/* A STORE was answered, or a LOAD came, with FRAME_PULL. */
+void fake_pull_begin(struct fake_daemon *fake, struct fake_connection *connection,
+		     enum fake_way way, const void *request);
+void fake_pull_commit(struct fake_daemon *fake, struct fake_connection *connection,
+		      enum fake_way way);
+void fake_pull_cancel(struct fake_daemon *fake, const struct frame_cancel *frame);
+void fake_pull_stop(struct fake_daemon *fake);
+
 /* ---- fake_calls.c: what a session and an operator ask ---- */
 
 void fake_serve_hello(struct fake_daemon *fake, struct fake_connection *connection,
@@ -49,6 +70,8 @@ void fake_serve_attach(struct fake_daemon *fake, struct fake_connection *connect
 		       enum fake_way way);
 void fake_serve_canary(struct fake_daemon *fake, struct fake_connection *connection,
 		       enum fake_way way);
+void fake_serve_hint(struct fake_daemon *fake, struct fake_connection *connection,
+		     enum fake_way way);
 void fake_serve_space(struct fake_daemon *fake, struct fake_connection *connection,
 		      enum fake_way way);
 void fake_serve_text(struct fake_daemon *fake, struct fake_connection *connection,
