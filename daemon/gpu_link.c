@@ -31,6 +31,7 @@ struct gpu_link {
 	struct gpu_link_config config;
 	struct worker *worker;
 	bool is_ready;
+	uint32_t changes;
 	char device[96];
 	char uuid[48];
 	char reason[WORKER_REASON_BYTES];
@@ -107,6 +108,7 @@ static void on_end(void *owner, const char *reason)
 {
 	struct gpu_link *link = owner;
 
+	link->changes++;
 	/* What it said itself says more than its exit status. */
 	if (link->is_ready || link->reason[0] == '\0')
 		snprintf(link->reason, sizeof(link->reason), "%s", reason);
@@ -117,6 +119,7 @@ static void on_end(void *owner, const char *reason)
 
 static void ready(struct gpu_link *link, const struct gpu_message *message)
 {
+	link->changes++;
 	link->is_ready = message->result == 0;
 	link->reason[0] = '\0';
 	if (!link->is_ready) {
@@ -137,6 +140,7 @@ static bool pinned(struct gpu_link *link, const struct gpu_message *message)
 		return false;
 	arena->pinned = message->offset;
 	arena->has_failed = message->result < 0;
+	link->changes += arena->has_failed;
 	if (arena->has_failed)
 		snprintf(link->reason, sizeof(link->reason), "%.159s", message->text);
 	return true;
@@ -349,6 +353,12 @@ bool gpu_link_cancel(struct gpu_link *link, uint32_t number, uint64_t job)
 	const struct gpu_message message = { .verb = GPU_CANCEL, .number = number, .job = job };
 
 	return !is_there(link) || worker_send(link->worker, &message) != -EAGAIN;
+}
+
+uint32_t gpu_link_changes(const struct gpu_link *link)
+{
+	/* READY may be read before the first beat is seen: only both make it usable. */
+	return link->changes * 2 + is_there(link);
 }
 
 void gpu_link_status(const struct gpu_link *link, struct gpu_link_status *out_status)

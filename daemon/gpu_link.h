@@ -96,6 +96,8 @@ must_check int gpu_link_copy(struct gpu_link *link, struct gpu_copy *copy);
 /* All copies of the job end soon. False: try again. */
 must_check bool gpu_link_cancel(struct gpu_link *link, uint32_t lent, uint64_t job);
 void gpu_link_status(const struct gpu_link *link, struct gpu_link_status *out_status);
+/* Another number when what there is to say in the log has changed: it opened, it failed. */
+uint32_t gpu_link_changes(const struct gpu_link *link);
 
 /* ---- the process ---- */
 

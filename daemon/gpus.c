@@ -20,7 +20,8 @@ struct gpu {
 	struct lent_memory *lents[GPU_LENTS_MAX];
 	uint64_t block_bytes[GPU_LENTS_MAX][LAYOUT_GROUPS_MAX];
 	struct gpu_counters counters;
-	bool was_ready;                    /* as far as it was logged */
+	uint32_t changes;                  /* as far as they were logged */
+	bool was_ready;                    /* the same */
 	char reason[WORKER_REASON_BYTES];  /* the same */
 };
 
@@ -148,6 +149,7 @@ static void changes_log(struct gpu *gpu)
 	struct gpu_link_status status;
 	char quoted[2 * WORKER_REASON_BYTES];
 
+	gpu->changes = gpu_link_changes(gpu->link);
 	gpu_link_status(gpu->link, &status);
 	if (status.is_ready && !gpu->was_ready)
 		log_line(LOG_INFO, "gpu_open", "gpu=%s:%s name=%s pid=%d restarts=%u",
@@ -176,10 +178,11 @@ bool gpus_step(struct daemon *daemon)
 	gpus->stepped_us = daemon->now_us;
 	gpus->is_busy = false;
 	for (unsigned n = 0; n < gpus->count; n++) {
-		if (!gpu_link_step(gpus->gpus[n].link, daemon->now_us))
-			continue;
-		gpus->is_busy = true;
-		changes_log(&gpus->gpus[n]);
+		struct gpu *gpu = &gpus->gpus[n];
+
+		gpus->is_busy = gpu_link_step(gpu->link, daemon->now_us) || gpus->is_busy;
+		if (gpu->changes != gpu_link_changes(gpu->link))
+			changes_log(gpu);
 	}
 	return gpus->is_busy;
 }

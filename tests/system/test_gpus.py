@@ -55,6 +55,10 @@ class Case(unittest.TestCase):
     def ready(self, cache):
         return node.until(lambda: (gpu := self.gpu(cache))['state'] == 'ready' and gpu, 20, 'the GPU is ready')
 
+    def logged(self, cache, words):
+        """The log is written by a thread of its own, later than the status says it."""
+        node.until(lambda: words in cache.log(), 10, f'{words} is in the log')
+
     def failed(self, cache):
         """Why it cannot be opened."""
         return node.until(lambda: self.gpu(cache)['reason'], 20, 'there is a reason')
@@ -69,7 +73,7 @@ class Gpus(Case):
         self.assertEqual(gpu['pinned_bytes'], 2 * (ARENA_HEAD + (4 << 20)))
         self.assertEqual(gpu['pinned_bytes'], gpu['arena_bytes'])
         self.assertNotEqual(gpu['name'], '')
-        self.assertIn('event=gpu_open', cache.log())
+        self.logged(cache, 'event=gpu_open')
         self.assertEqual(cache.metric(f'kvtier_gpu_state{{gpu="{GPU}",state="ready"}}'), 1)
         self.assertEqual(cache.metric(f'kvtier_gpu_pinned_bytes{{gpu="{GPU}"}}'), gpu['pinned_bytes'])
         cache.stop()
@@ -82,7 +86,7 @@ class Gpus(Case):
         second = node.until(lambda: (gpu := self.gpu(cache))['state'] == 'ready' and gpu['pid'] != first['pid'] and gpu,
                             20, 'it is open again')
         self.assertEqual((second['pinned_bytes'], second['restarts']), (first['pinned_bytes'], 1))
-        self.assertIn('killed by signal 9', cache.log())
+        self.logged(cache, 'killed by signal 9')
 
     def test_a_kvtierd_that_is_killed_takes_the_process_along(self):
         cache = self.node()
@@ -103,7 +107,7 @@ class Gpus(Case):
         cache = self.node(library='/nowhere/libcuda.so')
         cache.start()
         self.assertIn('/nowhere/libcuda.so', self.failed(cache))
-        self.assertIn('/nowhere/libcuda.so', cache.log())
+        self.logged(cache, '/nowhere/libcuda.so')
         with cache.engine('engine') as engine:
             hashes = [node.hash_of('gpus', i) for i in range(4)]
             self.assertEqual(set(engine.store(hashes, [node.payload_of(h, 4096) for h in hashes])), {0})
