@@ -8,6 +8,7 @@ import ctypes
 
 SCHEDULER, WORKER = 1, 2
 GROUP_KINDS = {'full': 0, 'window': 1, 'state': 2}
+REGION_HANDLE = 1
 DONE, FAILED, CANCELLED, EXPIRED = 1, 2, 3, 4
 HINT_END, HINT_RETAIN, HINT_PREFETCH, HINT_PIN, HINT_TOUCH = range(5)
 HASH_BYTES = 32
@@ -33,11 +34,24 @@ class Identity(ctypes.Structure):
     _fields_ = [(name, ctypes.c_char_p) for name in IDENTITY_FIELDS]
 
 
+class Region(ctypes.Structure):
+    _fields_ = [('address', ctypes.c_uint64), ('bytes', ctypes.c_uint64), ('kind', ctypes.c_int),
+                ('handle_offset', ctypes.c_uint64), ('handle', ctypes.c_char_p),
+                ('fds_count', ctypes.c_uint), ('fds', ctypes.POINTER(ctypes.c_int)),
+                ('fd_bytes', ctypes.POINTER(ctypes.c_uint64))]
+
+
+class Device(ctypes.Structure):
+    _fields_ = [('name', ctypes.c_char_p), ('regions_count', ctypes.c_uint),
+                ('regions', ctypes.POINTER(Region)), ('word_address', ctypes.c_uint64)]
+
+
 class Options(ctypes.Structure):
     _fields_ = [('socket', ctypes.c_char_p), ('engine', ctypes.c_char_p),
                 ('roles', ctypes.c_uint), ('shard', ctypes.c_uint), ('world', ctypes.c_uint),
                 ('identity', Identity), ('groups_count', ctypes.c_uint),
-                ('groups', ctypes.POINTER(Group)), ('connect_us_max', ctypes.c_uint64)]
+                ('groups', ctypes.POINTER(Group)), ('connect_us_max', ctypes.c_uint64),
+                ('device', ctypes.POINTER(Device))]
 
 
 class Keys(ctypes.Structure):
@@ -70,7 +84,8 @@ class Transfer(ctypes.Structure):
                 ('first_position', ctypes.c_uint32), ('count', ctypes.c_uint32),
                 ('blocks', ctypes.POINTER(Block)), ('parent', ctypes.c_char_p),
                 ('tag', ctypes.c_char_p), ('lease', ctypes.c_uint64),
-                ('deadline_us', ctypes.c_uint64), ('user', ctypes.c_void_p)]
+                ('deadline_us', ctypes.c_uint64), ('user', ctypes.c_void_p),
+                ('gate_value', ctypes.c_uint64)]
 
 
 class Completion(ctypes.Structure):
