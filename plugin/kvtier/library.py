@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from kvtier import header
+from kvtier.device import Region
 from kvtier.header import (GROUP_KINDS, HASH_BYTES, HINT_END, HINT_KEYS_MAX, HINT_RETAIN,
                            HINT_TOUCH, LOOKUP_KEYS_MAX, SCHEDULER, TAG_BYTES, WORKER, Found)
 
-__all__ = ['Client', 'Completion', 'Found', 'Group', 'HASH_BYTES', 'HINT_END', 'HINT_KEYS_MAX',
+__all__ = ['Client', 'Completion', 'Device', 'Found', 'Group', 'HASH_BYTES', 'HINT_END', 'HINT_KEYS_MAX',
            'HINT_RETAIN', 'HINT_TOUCH', 'LOOKUP_KEYS_MAX', 'LibraryError', 'Options', 'SCHEDULER',
            'SOCKET_DEFAULT', 'TAG_BYTES', 'UNDECIDED', 'WORKER', 'block_array', 'error_text', 'load_library',
            'route_keys', 'version']
@@ -42,6 +43,14 @@ class Group:
 
 
 @dataclass
+class Device:
+    """Memory of a device that is lent to the daemon; see struct kvtier_device."""
+    name: str
+    regions: Sequence[Region]
+    word_address: int = 0
+
+
+@dataclass
 class Options:
     """See struct kvtier_options. `identity` has keys of IDENTITY_FIELDS; missing ones are empty."""
     engine: str
@@ -52,6 +61,7 @@ class Options:
     shard: int = 0
     world: int = 1
     connect_us_max: int = 1_000_000
+    device: Device | None = None      # where the planes lie; None: in host memory
 
 
 @dataclass
@@ -121,6 +131,15 @@ def _groups_of(groups: Sequence[Group]) -> tuple[ctypes.Array, list]:
     return array, kept
 
 
+def _device_of(device: Device | None) -> header.Device | None:
+    if device is None:
+        return None
+    regions = (header.Region * len(device.regions))(
+        *[header.Region(one.address, one.size, header.REGION_HANDLE, one.handle_offset, one.handle)
+          for one in device.regions])
+    return header.Device(device.name.encode(), len(regions), regions, device.word_address)
+
+
 def _lookup_of(sections: Sequence[tuple[int, int, bytes]], space: int, tag: bytes | None,
                lease_us: int,
                cost: tuple[float, float, float]) -> tuple[header.Lookup, ctypes.Array]:
@@ -145,6 +164,9 @@ class Client:
                        roles=options.roles, shard=options.shard, world=options.world,
                        identity=identity, groups_count=len(groups), groups=groups,
                        connect_us_max=options.connect_us_max)
+        device = _device_of(options.device)
+        if device is not None:
+            own.device = ctypes.pointer(device)
         text = ctypes.create_string_buffer(_TEXT_BYTES)
         result = self._library.kvtier_open(ctypes.byref(self._client), ctypes.byref(own), text,
                                            _TEXT_BYTES)
@@ -207,24 +229,26 @@ class Client:
     def lease_release(self, lease: int) -> None:
         self._library.kvtier_lease_release(self._client, lease)
 
-    def _begin(self, call, blocks, space, group, first_position, parent, tag, lease, deadline_us):
+    def _begin(self, call, blocks, space, group, first_position, parent, tag, lease, deadline_us,
+               gate_value):
         array = ctypes.cast(blocks.ctypes.data, ctypes.POINTER(header.Block))
         transfer = header.Transfer(space, group, first_position, len(blocks), array, parent, tag,
-                                   lease, deadline_us, None)
+                                   lease, deadline_us, None, gate_value)
         job = ctypes.c_uint64()
         result = self._run(call, ctypes.byref(transfer), ctypes.byref(job))
         return result, job.value
 
     def store(self, blocks, *, space: int, group: int, first_position: int, parent: bytes | None,
-              deadline_us: int, tag: bytes | None = None) -> tuple[int, int]:
-        """(result, job). blocks: a numpy array as block_array() makes it; copied."""
+              deadline_us: int, tag: bytes | None = None, gate_value: int = 0) -> tuple[int, int]:
+        """(result, job). blocks: a numpy array as block_array() makes it; copied. gate_value: of a
+        client with a device, what its word reaches first; 0: nothing is waited for."""
         return self._begin(self._library.kvtier_store, blocks, space, group, first_position, parent,
-                           tag, 0, deadline_us)
+                           tag, 0, deadline_us, gate_value)
 
     def load(self, blocks, *, space: int, group: int, first_position: int, lease: int,
-             deadline_us: int, tag: bytes | None = None) -> tuple[int, int]:
+             deadline_us: int, tag: bytes | None = None, gate_value: int = 0) -> tuple[int, int]:
         return self._begin(self._library.kvtier_load, blocks, space, group, first_position, None,
-                           tag, lease, deadline_us)
+                           tag, lease, deadline_us, gate_value)
 
     def cancel(self, job: int) -> None:
         self._library.kvtier_cancel(self._client, job)

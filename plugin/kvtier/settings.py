@@ -7,7 +7,7 @@ from typing import Any
 REFUSALS = ('disable', 'fail')
 DECISIONS = ('auto', 'always')
 LOADS = ('auto', 'sync', 'async')
-TRANSFERS = ('auto', 'staging', 'direct')
+TRANSFERS = ('auto', 'pull', 'staging', 'direct')
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ TABLE = (
             '`sync`: the step waits, at most `sync_load_ms`; `auto`: sync where the estimate is '
             'shorter than a step and than `sync_load_ms`.'),
     Setting('transfer', TRANSFERS, 'auto', 'How blocks get to kvtierd. `direct`: from the engine\'s '
-            'memory, which must be host memory; `staging`: through a staging area of pinned host '
-            'memory; `auto`: direct on CPUs, staging on GPUs.'),
+            'memory, which must be host memory; `pull`: it lies on a GPU, and kvtierd copies itself; '
+            '`staging`: through a staging area of pinned host memory; `auto`: direct on CPUs; on '
+            'GPUs pull where it can be proven at start, else staging.'),
     Setting('staging_bytes', int, 1 << 30, 'Size of the staging area of each rank; half is for '
             'loads, half for stores. What finds no room in it waits.', least=1 << 16,
             most=1 << 40),

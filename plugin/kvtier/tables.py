@@ -7,6 +7,7 @@ COUNTER, GAUGE = 'counter', 'gauge'
 # name (without METRIC_PREFIX), kind, what it says
 METRICS = (
     ('enabled', GAUGE, '1: blocks are looked up and stored; 0: the log says why not'),
+    ('pull', GAUGE, '1: kvtierd copies blocks from and to the GPU itself'),
     ('staging_bytes', GAUGE, 'Host memory of each rank through which blocks are copied; 0: they '
      'are not'),
     ('lookups_total', COUNTER, 'Lookups sent to kvtierd'),

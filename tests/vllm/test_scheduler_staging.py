@@ -2,11 +2,17 @@
 import os
 import sys
 import unittest
+from types import SimpleNamespace
+from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import BLOCK, Case, cold_tokens, make_config, prompt   # noqa: E402
 from no_model import PAYLOAD_BYTES   # noqa: E402
 import frames   # noqa: E402
+from kvtier.device import DeviceError   # noqa: E402
+from kvtier.settings import Settings   # noqa: E402
+from kvtier.vllm import transfer   # noqa: E402
+from kvtier.vllm.identity import Refused   # noqa: E402
 
 ROWS = 8      # of the area; half of them for each direction
 
@@ -69,6 +75,26 @@ class Staging(Case):
                 self.assertGreaterEqual(engine.count('load_failed_blocks_total'), 1)
                 self.daemon.die()
                 self.daemon.come_back()
+
+    def test_on_a_gpu_kvtierd_copies_itself_where_that_is_proven_else_an_area_is_used(self):
+        layout = SimpleNamespace(device='cuda:0')
+
+        def chosen(setting, **proof):
+            with mock.patch.multiple(transfer, Area=mock.Mock(), module_of=mock.Mock(),
+                                     _prove=mock.Mock()), \
+                    mock.patch.multiple(transfer.lent, lending_of=mock.Mock(), Client=mock.Mock(),
+                                        prove=mock.Mock(**proof)):
+                return transfer.transfer_of(layout, {}, None, None, Settings({'transfer': setting}))
+        fails = {'side_effect': DeviceError('it has no handle')}
+        for setting, proof, is_pull in (('auto', {}, True), ('pull', {}, True),
+                                        ('auto', fails, False), ('staging', {}, False)):
+            with self.subTest(setting=setting, proof=proof):
+                own = chosen(setting, **proof)
+                self.assertEqual((own.is_pull, own.staging_bytes > 0), (is_pull, not is_pull))
+        for setting, reason in (('pull', 'it has no handle'), ('direct', 'lies on cuda:0')):
+            with self.assertRaises(Refused) as caught:
+                chosen(setting, **fails)
+            self.assertIn(reason, caught.exception.reason)
 
     def test_blocks_in_one_piece_are_asked_for_where_the_setting_says_so(self):
         try:

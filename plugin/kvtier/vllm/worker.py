@@ -23,7 +23,7 @@ from kvtier.vllm.layout import Layout, layout_of
 from kvtier.vllm.link import Link, options_of
 from kvtier.vllm.messages import Blocks, Load, Registration, StepMetadata, Store, WorkerReport
 from kvtier.vllm.statistics import ConnectorStats, taken
-from kvtier.vllm.transfer import prove, transfer_of
+from kvtier.vllm.transfer import transfer_of
 from kvtier.vllm.versions import WeightsVersion
 
 logger = init_logger('vllm.kvtier')
@@ -122,9 +122,9 @@ class WorkerSide:
                                 group.planes) for group in layout.groups]
         options = options_of(self._engine, library.WORKER, identity, groups,
                              self._settings.socket, shard, world)
-        transfer = transfer_of(layout, self._settings)
+        transfer = transfer_of(layout, kv_caches, self._kv_cache_config, options, self._settings)
         self.stats.add('staging_bytes', transfer.staging_bytes)
-        prove(layout, kv_caches, self._kv_cache_config, options, transfer)
+        self.stats.add('pull', int(transfer.is_pull))
         link = Link('worker', options, self._settings.on_refusal == 'fail', transfer.open)
         self._link = link
         self._payload_bytes = [group.payload_bytes for group in groups]
