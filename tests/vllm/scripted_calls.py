@@ -19,6 +19,8 @@ WINDOW_BYTES = 1 << 20
 UNITS_OFFSET = 4096
 CANARY_OFFSET = 64
 CANARY_BYTES = 64
+# struct frame_store, frame_store_item and frame_load of proto/frames.h
+STORE_HEAD_BYTES, STORE_ITEM_BYTES, LOAD_HEAD_BYTES = 104, 48, 72
 
 
 class Connection:
@@ -225,7 +227,7 @@ class Calls:
             '16sQQIIHHI32s')
         hashes, items = [], []
         for i in range(count):
-            name, route = struct.unpack_from('<32sQ', frame.body, 80 + 40 * i)
+            name, route = struct.unpack_from('<32sQ', frame.body, STORE_HEAD_BYTES + STORE_ITEM_BYTES * i)
             above = hashes[-1] if hashes else parent if has_parent else bytes(32)
             hashes.append(name)
             items.append((route, above, first + i))
@@ -305,7 +307,8 @@ class Calls:
 
     def _load(self, connection: Connection, frame: frames.Frame) -> None:
         _, number, _, _, space, group, count = frame.fields('16sQQQIHH')
-        hashes = [frame.body[48 + 32 * i:80 + 32 * i] for i in range(count)]
+        hashes = [frame.body[LOAD_HEAD_BYTES + 32 * i:LOAD_HEAD_BYTES + 32 * (i + 1)]
+                  for i in range(count)]
         batch = Batch(number, space, group, hashes, set(range(count)))
         connection.batches[number] = batch
         items = []
