@@ -35,7 +35,7 @@ enum slot_state {
 	SLOT_READY,   /* readable; may be held */
 	SLOT_LEAVING, /* a dirty victim on its way down; still found; a new hold returns it to READY
 		       */
-	SLOT_BAD,     /* quarantined until the extent is reassigned */
+	SLOT_BAD,     /* quarantined; used anew with its extent, or where nothing else is left */
 	SLOT_STATES
 };
 

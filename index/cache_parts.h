@@ -122,6 +122,7 @@ struct class
 	uint64_t slots[SLOT_STATES];
 	uint64_t slots_count, slots_listed; /* listed: FREE and not retired */
 	uint64_t slots_held;
+	uint64_t slots_renewable; /* BAD, and held by nobody */
 	uint64_t steal_bound;  /* no extent of another class was touched before it */
 	uint64_t window_frees; /* the area's `frees` when no run of `window_units` was found */
 	uint32_t window_units; /* 0: none was missed */

@@ -4,7 +4,7 @@
 
 struct tally {
 	uint64_t slots[SLOT_STATES];
-	uint64_t slots_count, listed, held, units, ordered;
+	uint64_t slots_count, listed, held, renewable, units, ordered;
 };
 
 static void check_slot(const struct cache *cache, enum tier_id tier, uint32_t slot,
@@ -24,6 +24,7 @@ static void check_slot(const struct cache *cache, enum tier_id tier, uint32_t sl
 	if (seen->state == SLOT_BAD) {
 		assert(slot_is_orphan(seen));
 		assert((seen->entry == ENTRY_NONE) == (seen->holds == 0));
+		tally->renewable += seen->holds == 0;
 		return;
 	}
 	assert(seen->entry < cache->entries_begun);
@@ -110,7 +111,7 @@ static void check_class(const struct cache *cache, const struct class *class)
 	for (unsigned state = 0; state < SLOT_STATES; state++)
 		assert(class->slots[state] == tally.slots[state]);
 	assert(class->slots_count == tally.slots_count && class->units_count == tally.units);
-	assert(class->slots_held == tally.held);
+	assert(class->slots_held == tally.held && class->slots_renewable == tally.renewable);
 	check_order(cache, class, &tally);
 	for (unsigned device = 0; device < CACHE_DEVICES_MAX; device++) {
 		uint32_t before = SLOT_NONE;

@@ -9,7 +9,7 @@ static const bool legal_move[SLOT_STATES][SLOT_STATES] = {
 	[SLOT_FILLING] = { [SLOT_READY] = true, [SLOT_FREE] = true, [SLOT_BAD] = true },
 	[SLOT_READY] = { [SLOT_LEAVING] = true, [SLOT_FREE] = true, [SLOT_BAD] = true },
 	[SLOT_LEAVING] = { [SLOT_READY] = true, [SLOT_FREE] = true },
-	[SLOT_BAD] = { [SLOT_FREE] = true }, /* only with its extent */
+	[SLOT_BAD] = { [SLOT_FREE] = true }, /* with its extent, or where there is nothing else */
 };
 
 void slot_become(struct cache *cache, enum tier_id tier, uint32_t slot, enum slot_state next)
@@ -22,6 +22,7 @@ void slot_become(struct cache *cache, enum tier_id tier, uint32_t slot, enum slo
 	       seen->holds == 0); /* a reader would see the bytes change under it */
 	extent->class->slots[seen->state]--;
 	extent->class->slots[next]++;
+	extent->class->slots_renewable -= seen->state == SLOT_BAD;
 	extent->slots_used += seen->state == SLOT_FREE;
 	extent->slots_used -= next == SLOT_FREE;
 	extent->pins += next == SLOT_FILLING;
@@ -270,6 +271,7 @@ static void orphan_end(struct cache *cache, enum tier_id tier, uint32_t slot)
 	cache->colds[entry].orphans--;
 	if (seen->state == SLOT_BAD) {
 		seen->entry = ENTRY_NONE;
+		slot_class(cache, tier, slot)->slots_renewable++;
 		extent_settle(cache, slot_extent(cache, tier, slot));
 	} else {
 		slot_free(cache, tier, slot);

@@ -304,40 +304,40 @@ static bool run_steal(struct cache *cache, const struct want *want, uint64_t tou
 	return false;
 }
 
-/* Whether all its slots are quarantined, and nobody holds one. */
-static bool extent_is_bad(const struct cache *cache, const struct extent *extent)
+/* Gives out anew the quarantined slots of an extent that nobody holds; false: it has none. */
+static bool extent_renew(struct cache *cache, const struct extent *extent)
 {
-	const struct slot_table *table = &cache->tables[extent->class->tier];
+	enum tier_id tier = extent->class->tier;
+	const struct slot_table *table = &cache->tables[tier];
+	bool is_renewed = false;
 
-	if (extent->pins > 0 || extent->is_retired)
-		return false;
 	for (uint32_t chunk = extent->first_chunk; chunk != CHUNK_NONE;
-	     chunk = table->chunks[chunk].next)
-		for (uint32_t i = 0; i < CHUNK_SLOTS; i++) {
-			if (table->chunks[chunk].first_ordinal + i >= extent->slots_count)
-				break;
-			if (table->slots[chunk * CHUNK_SLOTS + i].state != SLOT_BAD)
-				return false;
+	     chunk = table->chunks[chunk].next) {
+		uint32_t left = extent->slots_count - table->chunks[chunk].first_ordinal;
+		for (uint32_t i = 0; i < CHUNK_SLOTS && i < left; i++) {
+			uint32_t slot = chunk * CHUNK_SLOTS + i;
+			if (table->slots[slot].state != SLOT_BAD || table->slots[slot].holds > 0)
+				continue;
+			slot_free(cache, tier, slot);
+			is_renewed = true;
 		}
-	return true;
+	}
+	return is_renewed;
 }
 
-/* Where a share has nothing left but quarantined slots, an extent of them is given out anew: a sick
- * device is fenced for what it does to new blocks, and a sound one must not stay empty for ever. */
-static bool bad_extent_renew(struct cache *cache, struct class *class)
+/* Where a class has nothing to give up but quarantined slots, those of an extent are given out
+ * anew: a sick device is fenced for what it does to new blocks, and a sound one must not stay empty
+ * for ever. */
+static bool bad_slots_renew(struct cache *cache, struct class *class)
 {
 	const struct area *area = class->share->area;
 
-	for (uint32_t unit = 0; class->slots[SLOT_BAD] > 0 && unit < area->units_count; unit++) {
-		struct extent *extent = &area->extents[unit];
+	for (uint32_t unit = 0; class->slots_renewable > 0 && unit < area->units_count; unit++) {
+		const struct extent *extent = &area->extents[unit];
 
-		if (area->unit_extent[unit] != unit || extent->class != class ||
-		    !extent_is_bad(cache, extent))
-			continue;
-		uint32_t units_count = extent->units_count;
-		extent_give(cache, extent);
-		extent_assign(cache, class, unit, units_count);
-		return true;
+		if (area->unit_extent[unit] == unit && extent->class == class &&
+		    !extent->is_retired && extent_renew(cache, extent))
+			return true;
 	}
 	return false;
 }
@@ -356,7 +356,7 @@ int want_slot(struct cache *cache, struct want *want, uint32_t *out_slot)
 		bool is_starved = victim == SLOT_NONE;
 		if (!(is_starved && extent_take_free(cache, class, class_units_least(class))) &&
 		    !run_steal(cache, want, touched, is_starved) &&
-		    !(is_starved && bad_extent_renew(cache, class))) {
+		    !(is_starved && want->leaving == 0 && bad_slots_renew(cache, class))) {
 			if (victim == SLOT_NONE)
 				return is_parent && want->leaving == 0 ? -ECHILD : -EAGAIN;
 			uint32_t entry = slot_at(cache, class->tier, victim)->entry;

@@ -339,31 +339,6 @@ static void a_quarantined_slot_is_not_used_again(void **unused)
 	rig_finish(&rig);
 }
 
-/* As after a power cut, or when an old image of the disk came back. */
-static void a_share_of_quarantined_slots_alone_is_used_anew(void **unused)
-{
-	struct rig rig;
-
-	(void)unused;
-	rig_init(&rig, 1, 0, 2);
-	uint32_t bad[2];
-	for (unsigned i = 0; i < 2; i++) {
-		rig_store(&rig, 1 + i, 0);
-		bad[i] = rig_slot(&rig, 1 + i, TIER_CPU);
-		cache_slot_hold(rig.cache, TIER_CPU, bad[i]);
-		cache_slot_quarantine(rig.cache, TIER_CPU, bad[i]);
-	}
-	uint32_t generation = cache_slot(rig.cache, TIER_CPU, bad[0])->generation;
-	assert_int_equal(rig_admit(&rig, 3, 0), CACHE_REFUSED_FULL); /* both are held */
-	for (unsigned i = 0; i < 2; i++)
-		cache_slot_release(rig.cache, TIER_CPU, bad[i]);
-	rig_store(&rig, 4, 0);
-	rig_store(&rig, 5, 4);
-	assert_true(rig_has(&rig, 4) && rig_has(&rig, 5));
-	assert_false(cache_slot_is_current(rig.cache, TIER_CPU, bad[0], generation));
-	rig_finish(&rig);
-}
-
 static void forgotten_blocks_are_misses_for_ever(void **unused)
 {
 	struct rig rig;
@@ -488,7 +463,6 @@ int main(void)
 		cmocka_unit_test(a_block_dropped_while_it_is_filled_never_becomes_ready),
 		cmocka_unit_test(a_failed_shard_leaves_another_ones_store_alone),
 		cmocka_unit_test(a_quarantined_slot_is_not_used_again),
-		cmocka_unit_test(a_share_of_quarantined_slots_alone_is_used_anew),
 		cmocka_unit_test(forgotten_blocks_are_misses_for_ever),
 		cmocka_unit_test(a_tenants_floor_covers_all_its_spaces),
 		cmocka_unit_test(an_early_shard_is_forgotten_with_the_later_one),

@@ -1,5 +1,5 @@
-/* tests/index/test_extents.c: classes, the extents they take, whom they take them from, and fenced
- * devices. */
+/* tests/index/test_extents.c: classes, the extents they take, whom they take them from, what becomes
+ * of quarantined slots, and fenced devices. */
 #include "tests/index/rig.h"
 
 /* A block of any size behind no parent; READY. */
@@ -322,6 +322,51 @@ static void a_chain_takes_the_emptied_extent_of_another_class(void **unused)
 	rig_finish(&rig);
 }
 
+/* As after a power cut, or when an old image of the disk came back. */
+static void a_share_of_quarantined_slots_alone_is_used_anew(void **unused)
+{
+	struct rig rig;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 2);
+	uint32_t bad[2];
+	for (unsigned i = 0; i < 2; i++) {
+		rig_store(&rig, 1 + i, 0);
+		bad[i] = rig_slot(&rig, 1 + i, TIER_CPU);
+		cache_slot_hold(rig.cache, TIER_CPU, bad[i]);
+		cache_slot_quarantine(rig.cache, TIER_CPU, bad[i]);
+	}
+	uint32_t generation = cache_slot(rig.cache, TIER_CPU, bad[0])->generation;
+	assert_int_equal(rig_admit(&rig, 3, 0), CACHE_REFUSED_FULL); /* both are held */
+	for (unsigned i = 0; i < 2; i++)
+		cache_slot_release(rig.cache, TIER_CPU, bad[i]);
+	rig_store(&rig, 4, 0);
+	rig_store(&rig, 5, 4);
+	assert_true(rig_has(&rig, 4) && rig_has(&rig, 5));
+	assert_false(cache_slot_is_current(rig.cache, TIER_CPU, bad[0], generation));
+	rig_finish(&rig);
+}
+
+/* As after a power cut that tore some blocks: the others do not hold a whole chain. */
+static void a_chain_that_fills_all_other_slots_gets_the_quarantined_ones(void **unused)
+{
+	struct rig rig;
+
+	(void)unused;
+	rig_init(&rig, 1, 0, 4);
+	for (unsigned i = 1; i <= 2; i++) {
+		rig_store(&rig, i, 0);
+		cache_slot_quarantine(rig.cache, TIER_CPU, rig_slot(&rig, i, TIER_CPU));
+	}
+	for (unsigned i = 11; i <= 14; i++)
+		rig_store(&rig, i, i == 11 ? 0 : i - 1);
+	for (unsigned i = 11; i <= 14; i++)
+		assert_true(rig_has(&rig, i));
+	/* Then it is as long as the class. */
+	assert_int_equal(rig_admit(&rig, 15, 14), CACHE_REFUSED_PARENT);
+	rig_finish(&rig);
+}
+
 static void a_fenced_device_loses_its_blocks_and_gets_no_more(void **unused)
 {
 	struct rig rig;
@@ -398,6 +443,8 @@ int main(void)
 		cmocka_unit_test(free_units_that_lie_apart_make_shorter_extents),
 		cmocka_unit_test(older_units_that_lie_apart_make_shorter_extents),
 		cmocka_unit_test(a_chain_takes_the_emptied_extent_of_another_class),
+		cmocka_unit_test(a_share_of_quarantined_slots_alone_is_used_anew),
+		cmocka_unit_test(a_chain_that_fills_all_other_slots_gets_the_quarantined_ones),
 		cmocka_unit_test(a_fenced_device_loses_its_blocks_and_gets_no_more),
 		cmocka_unit_test(wrong_settings_are_refused),
 	};
