@@ -1,5 +1,5 @@
-/* tests/index/test_extents.c: classes, the extents they take, whom they take them from, what becomes
- * of quarantined slots, and fenced devices. */
+/* tests/index/test_extents.c: classes, the extents they take, whom they take them from, quarantined
+ * slots, and fenced devices. */
 #include "tests/index/rig.h"
 
 /* A block of any size behind no parent; READY. */
