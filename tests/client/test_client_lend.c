@@ -146,8 +146,8 @@ static const char *const sentences[WRONGS] = {
 	[FDS_WITH_OFFSET] =
 		"region 1: of this kind, no handle and no handle_offset are right",
 	[PLANE_OUTSIDE] = "group 0, plane 0: 0x7effffffffff lies in no region of the device",
-	[PLANE_ACROSS] = "group 0, plane 1: its 20480 bytes go beyond the end of region 1, at "
-			 "0x7f8000010000",
+	[PLANE_ACROSS] =
+		"group 0, plane 1: its 20480 bytes go beyond the end of region 1, at 0x7f8000010000",
 	[PLANES_OVERLAP] = "group 0",
 	[WORD_OUTSIDE] = "word_address: 0x7f8000010000 lies in no region",
 	[WORD_UNALIGNED] =

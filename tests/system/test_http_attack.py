@@ -18,6 +18,7 @@ import node     # noqa: E402
 
 CALLS = node.scaled(3000)
 SLOW_SECONDS = 1.0        # what fails the test; a loaded machine schedules late
+MADE_MIN = 20             # connections of each attack; a full backlog makes it wait a second for one
 LORIS, FLOOD, GIANT = '127.0.0.2', '127.0.0.3', '127.0.0.4'
 # Says how many connections it made when its input ends. Linux has all of 127.0.0.0/8 for itself.
 ATTACK = r'''
@@ -105,7 +106,7 @@ class HttpAttack(unittest.TestCase):
             node.figures_write('http_attack.json', figures)
             print(figures, file=sys.stderr)
             for kind, made in figures['connections'].items():
-                self.assertGreater(made, 50, kind)
+                self.assertGreater(made, MADE_MIN, kind)
             self.assertGreater(figures['counted']['crowded'], 0)
             self.assertGreater(figures['counted']['refused'], 50)
             for name, times in figures['during'].items():

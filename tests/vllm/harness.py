@@ -97,6 +97,11 @@ def make_config(folder: str, settings: dict[str, Any], *, policy: str = 'recompu
     return config
 
 
+def is_attached(link: Any) -> bool:
+    """Now: the link itself remembers for a while what it saw last."""
+    return link.is_connected() and link.client is not None and link.client.is_connected()
+
+
 class Engine:
     """An engine core with one worker. outputs: generated tokens; ended: why each request did."""
 

@@ -5,7 +5,7 @@ import unittest
 from unittest import mock
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import (BLOCK, Case, adapter_folder, kv_cache_utils, link_module,   # noqa: E402
+from harness import (BLOCK, Case, adapter_folder, is_attached, kv_cache_utils, link_module,   # noqa: E402
                      prompt)
 import frames   # noqa: E402
 from kvtier.vllm.requests import tag_of   # noqa: E402
@@ -125,7 +125,7 @@ class Weights(Case):
             engine.change_weights('v2')
             engine.run('refused', prompt(12, 40))
             self.daemon.accept()
-            engine.step_until(lambda: all(link.is_connected() for link in links),
+            engine.step_until(lambda: all(is_attached(link) for link in links),
                               'both sides are attached')
         versions = {fields.get(WEIGHTS_VERSION, b'') for fields in self.daemon.registers}
         self.assertEqual(len(versions), 1)

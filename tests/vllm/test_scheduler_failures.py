@@ -4,7 +4,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import BLOCK, Case, prompt   # noqa: E402
+from harness import BLOCK, Case, is_attached, prompt   # noqa: E402
 import frames   # noqa: E402
 
 STEPS_MAX = 12      # with work, of a request that takes 3 when nothing goes wrong
@@ -145,7 +145,7 @@ class Failures:
         engine.run('away', tokens, 2)
         engine.run('away too', other, 2)
         self.daemon.come_back()
-        engine.step_until(lambda: all(link.is_connected() for link in links),
+        engine.step_until(lambda: all(is_attached(link) for link in links),
                           'both sides are attached again')
         engine.scheduler.reset_prefix_cache()
         engine.run('stored', tokens, 2)
