@@ -105,15 +105,29 @@ static bool restored_is_sane(const struct cache *cache, const struct area *area,
 	       slot_class(cache, area->tier, slot)->tenant == cache->spaces[restored->space].tenant;
 }
 
+/* A block of one shard that was stored again while the device of its other copy was away: the
+ * header of only one of them has the entry's epoch, so only the newer is kept. */
+static bool is_of_two_lives(const struct entry *seen, const struct cache_restored *restored)
+{
+	return seen->shards_count == 1 && seen->epoch != restored->epoch;
+}
+
 /* The entry of what is restored, or ENTRY_NONE if it may not have this shard, or none is left. */
 static uint32_t restored_entry(struct cache *cache, enum tier_id tier,
 			       const struct cache_restored *restored)
 {
 	uint32_t entry = table_find(cache, restored->space, restored->group, restored->hash);
 
-	if (entry != ENTRY_NONE && entry_is_forgotten(cache, &cache->entries[entry])) {
-		cache_entry_drop(cache, entry);
-		entry = ENTRY_NONE;
+	if (entry != ENTRY_NONE) {
+		const struct entry *seen = &cache->entries[entry];
+		bool is_of_two = is_of_two_lives(seen, restored);
+
+		if (is_of_two && restored->epoch < seen->epoch)
+			return ENTRY_NONE;
+		if (is_of_two || entry_is_forgotten(cache, seen)) {
+			cache_entry_drop(cache, entry);
+			entry = ENTRY_NONE;
+		}
 	}
 	if (entry != ENTRY_NONE) {
 		struct entry *seen = &cache->entries[entry];

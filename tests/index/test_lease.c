@@ -421,6 +421,53 @@ static void a_restored_slot_must_fit_its_extent_to_the_byte(void **unused)
 	rig_finish(&rig);
 }
 
+/* Two copies, in either order: of the one with the older epoch nothing is to stay. */
+static void restore_two(uint32_t cpu_epoch, uint32_t nvme_epoch, enum tier_id first)
+{
+	const struct cache_extent extent = { 0, 0, 1, RIG_SLOT_BYTES, 3 };
+	const uint32_t epochs[] = { [TIER_CPU] = cpu_epoch, [TIER_NVME] = nvme_epoch };
+	enum tier_id newer = cpu_epoch > nvme_epoch ? TIER_CPU : TIER_NVME;
+	enum tier_id order[] = { first, first == TIER_CPU ? TIER_NVME : TIER_CPU };
+	struct rig_key key = rig_key(1);
+	struct rig rig;
+	uint32_t slot;
+
+	rig_init(&rig, 4, 4, 4);
+	for (unsigned i = 0; i < 2; i++) {
+		struct cache_restored copy = {
+			.slot_bytes = RIG_SLOT_BYTES,
+			.extent_generation = 3,
+			.slot_generation = 9,
+			.epoch = epochs[order[i]],
+			.shards_count = 1,
+			.hash = key.hash,
+		};
+		bool is_refused = i == 1 && order[i] != newer;
+
+		assert_int_equal(
+			cache_extent_restore(rig.cache, rig.area[order[i]], &extent), 0);
+		assert_int_equal(
+			cache_slot_restore(rig.cache, rig.area[order[i]], &copy, &slot),
+			is_refused ? -ESTALE : 0);
+		cache_check(rig.cache);
+	}
+	uint32_t entry = cache_find_any(rig.cache, rig.space, 0, key.hash);
+	assert_int_not_equal(entry, ENTRY_NONE);
+	assert_int_equal(cache_entry(rig.cache, entry)->epoch, epochs[newer]);
+	assert_true(cache_copy_is_whole(rig.cache, entry, newer));
+	assert_false(cache_copy_is_whole(rig.cache, entry, newer == TIER_CPU ? TIER_NVME : TIER_CPU));
+	rig_finish(&rig);
+}
+
+static void of_copies_from_two_lives_only_the_newer_is_restored(void **unused)
+{
+	(void)unused;
+	for (enum tier_id first = TIER_CPU; first < TIERS; first++) {
+		restore_two(7, 5, first);
+		restore_two(5, 7, first);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -437,6 +484,7 @@ int main(void)
 		cmocka_unit_test(a_leased_block_survives_what_would_evict_it),
 		cmocka_unit_test(an_impossible_extent_is_refused),
 		cmocka_unit_test(a_restored_slot_must_fit_its_extent_to_the_byte),
+		cmocka_unit_test(of_copies_from_two_lives_only_the_newer_is_restored),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
