@@ -214,7 +214,7 @@ class Node:
         if not self.is_counted:
             counted['daemon_deaths' if self.has_said_ready() else 'refused_starts'] += 1
             self.is_counted = True
-        return AssertionError(f'{what}\n{self.log()}')
+        return AssertionError(f'{what}\n{self.log()}\n{self.folder}: {sorted(os.listdir(self.folder))}')
 
     def is_ready(self):
         if self.process.poll() is not None:
