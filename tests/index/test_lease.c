@@ -427,6 +427,7 @@ static void restore_two(uint32_t cpu_epoch, uint32_t nvme_epoch, enum tier_id fi
 	const struct cache_extent extent = { 0, 0, 1, RIG_SLOT_BYTES, 3 };
 	const uint32_t epochs[] = { [TIER_CPU] = cpu_epoch, [TIER_NVME] = nvme_epoch };
 	enum tier_id newer = cpu_epoch > nvme_epoch ? TIER_CPU : TIER_NVME;
+	enum tier_id older = newer == TIER_CPU ? TIER_NVME : TIER_CPU;
 	enum tier_id order[] = { first, first == TIER_CPU ? TIER_NVME : TIER_CPU };
 	struct rig_key key = rig_key(1);
 	struct rig rig;
@@ -444,18 +445,16 @@ static void restore_two(uint32_t cpu_epoch, uint32_t nvme_epoch, enum tier_id fi
 		};
 		bool is_refused = i == 1 && order[i] != newer;
 
-		assert_int_equal(
-			cache_extent_restore(rig.cache, rig.area[order[i]], &extent), 0);
-		assert_int_equal(
-			cache_slot_restore(rig.cache, rig.area[order[i]], &copy, &slot),
-			is_refused ? -ESTALE : 0);
+		assert_int_equal(cache_extent_restore(rig.cache, rig.area[order[i]], &extent), 0);
+		assert_int_equal(cache_slot_restore(rig.cache, rig.area[order[i]], &copy, &slot),
+				 is_refused ? -ESTALE : 0);
 		cache_check(rig.cache);
 	}
 	uint32_t entry = cache_find_any(rig.cache, rig.space, 0, key.hash);
 	assert_int_not_equal(entry, ENTRY_NONE);
 	assert_int_equal(cache_entry(rig.cache, entry)->epoch, epochs[newer]);
 	assert_true(cache_copy_is_whole(rig.cache, entry, newer));
-	assert_false(cache_copy_is_whole(rig.cache, entry, newer == TIER_CPU ? TIER_NVME : TIER_CPU));
+	assert_false(cache_copy_is_whole(rig.cache, entry, older));
 	rig_finish(&rig);
 }
 
