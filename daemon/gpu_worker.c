@@ -24,6 +24,7 @@ struct gpu_worker {
 	struct device device;
 	struct cost_table costs;
 	struct gpu_server *server;
+	char costs_file[400]; /* of this device, kept from start to start */
 	_Alignas(8) uint8_t packet[WORKER_PACKET_BYTES_MAX];
 };
 
@@ -56,6 +57,8 @@ static int open_device(struct gpu_worker *worker, struct error *error)
 				 "id, a library and a folder",
 				 worker->side.argument);
 	config.library = strcmp(library, "-") == 0 ? NULL : library;
+	snprintf(worker->costs_file, sizeof(worker->costs_file), "%s/costs-%s-%s", folder, vendor,
+		 bus_id);
 	/* Drivers keep caches there. */
 	setenv("HOME", folder, 1);
 	result = sandbox_gpu_worker(config.library, folder, error);
@@ -65,7 +68,8 @@ static int open_device(struct gpu_worker *worker, struct error *error)
 	return result;
 }
 
-/* Without costs every copy goes by single calls, so what fails here costs speed alone; but a device
+/* As calibrate(), of the process's own scratch memory; but 1 as well where nothing was measured:
+ * without costs every copy goes by single calls, so what fails here costs speed alone. A device
  * that hangs or is lost (-ETIME, -EIO) is none. */
 static int costs_measure(struct gpu_worker *worker, struct error *error)
 {
@@ -81,7 +85,7 @@ static int costs_measure(struct gpu_worker *worker, struct error *error)
 	int result;
 
 	if (scratch == MAP_FAILED)
-		return 0;
+		return 1;
 	result = device_pin(&worker->device, scratch, CALIBRATE_SCRATCH_BYTES, error);
 	if (result == 0) {
 		result = calibrate(&worker->device, &config, &worker->costs, error);
@@ -90,10 +94,33 @@ static int costs_measure(struct gpu_worker *worker, struct error *error)
 		(void)device_unpin(&worker->device, scratch, CALIBRATE_SCRATCH_BYTES, error);
 	}
 	munmap(scratch, CALIBRATE_SCRATCH_BYTES);
-	if (result < 0)
+	if (result < 0 && result != -EIO) {
 		fprintf(stderr, "kvtierd: GPU worker: copies go by single calls: %s\n",
 			error->text);
-	return result == -EIO ? -EIO : 0;
+		return 1;
+	}
+	return result;
+}
+
+/* Those of an earlier start, or measured now and kept, unless time ran out. */
+static int costs_get(struct gpu_worker *worker, struct error *error)
+{
+	int result = calibrate_load(worker->costs_file, &worker->device, PATHS_ALLOWED,
+				    &worker->costs, error);
+
+	if (result == 0)
+		return 0;
+	if (result != -ENOENT)
+		fprintf(stderr, "kvtierd: GPU worker: copies are measured anew: %s\n", error->text);
+	result = costs_measure(worker, error);
+	if (result != 0)
+		return result < 0 ? result : 0;
+	result = calibrate_store(worker->costs_file, &worker->device, PATHS_ALLOWED, &worker->costs,
+				 error);
+	if (result < 0)
+		fprintf(stderr, "kvtierd: GPU worker: copies are measured at each start: %s\n",
+			error->text);
+	return 0;
 }
 
 static int server_open(struct gpu_worker *worker, struct error *error)
@@ -201,7 +228,7 @@ int gpu_worker_main(int arguments_count, char **arguments)
 		goto failed;
 	result = open_device(&worker, &error);
 	if (result == 0)
-		result = costs_measure(&worker, &error);
+		result = costs_get(&worker, &error);
 	if (result == 0)
 		result = server_open(&worker, &error);
 	say_ready(&worker, result, &error);
