@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""mutations.py [NAME...]: does a test miss each line of defence when it is taken out?
+"""Does a test miss each line of defence when it is taken out?
 
 Works in a copy of the tracked files and of build/test/unit: one line is changed, what it needs is built, and the test that
 docs/SECURITY.md names for it must fail. A mutation that no test notices, or that fits no line any more, is a failure.
-`mutations.py --list` prints the table of docs/SECURITY.md. Takes some seconds each, and root for those of the sandbox.
+Takes some seconds each, and root for those of the sandbox.
 """
+import argparse
 import os
 import shutil
 import subprocess
@@ -197,11 +198,23 @@ def missing_rows():
     return [f'not in docs/SECURITY.md: {row}' for row in table() if row not in text]
 
 
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('names', nargs='*', metavar='NAME', help='only these; --list names them')
+    parser.add_argument('--list', action='store_true', help='print the table of docs/SECURITY.md')
+    found = parser.parse_args()
+    unknown = [name for name in found.names if name not in MUTATIONS]
+    if unknown:
+        parser.error(f'no mutation {unknown[0]}; there are: {", ".join(MUTATIONS)}')
+    return found
+
+
 def main():
-    if sys.argv[1:] == ['--list']:
+    asked = arguments()
+    if asked.list:
         print('\n'.join(table()))
         return 0
-    names = sys.argv[1:] or list(MUTATIONS)
+    names = asked.names or list(MUTATIONS)
     failures = missing_rows()
     with tempfile.TemporaryDirectory(prefix='kvtier-mutations-') as folder:
         os.chmod(folder, 0o755)   # daemons of other users are started from it
