@@ -11,8 +11,9 @@ import threading
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import browser   # noqa: E402
-import node      # noqa: E402
+import browser     # noqa: E402
+import node        # noqa: E402
+import test_gpus   # noqa: E402
 
 PAGE_BYTES_MAX = 50000
 WIDTHS = {'phone': 360, 'desk': 1280}
@@ -54,8 +55,10 @@ class Load(threading.Thread):
         self.join()
 
 
-def start(failpoint=None, **options):
+def start(failpoint=None, prepare=None, **options):
     daemon = node.Node(http_listen='127.0.0.1:0', **options)
+    if prepare:
+        prepare(daemon)
     daemon.start(failpoint)
     daemon.port = int(re.search(r'event=http_listen .*port=(\d+)', daemon.log()).group(1))
     daemon.url = f'http://127.0.0.1:{daemon.port}/'
@@ -120,6 +123,20 @@ class Page(unittest.TestCase):
             self.assertIn('No engine is connected.', self.text('#health'))
             self.assertIn('no disks', self.text('#disks'))
             self.assertNotIn('NaN', self.text('body'))
+
+    def test_gpus_are_drawn_where_there_are_any_and_what_they_lack_is_said(self):
+        test_gpus.skip_unless_there()
+        with start(nvme_mib=0) as daemon:
+            self.look(daemon, 'no_gpus', 'samples.length >= 1', schemes=('light',))
+            self.assertFalse(self.browser.value('document.getElementById("gpus-part").checkVisibility()'))
+        with start(prepare=test_gpus.machine_make, nvme_mib=0, gpus=f'"{test_gpus.GPU}, cuda:0000:99:00.0"',
+                   gpu_library=test_gpus.LIBRARY) as daemon:
+            self.look(daemon, 'gpus', 'document.querySelectorAll("#gpus tbody tr").length === 2 && '
+                                      '/ready[^]*100/.test(document.getElementById("gpus").innerText)')
+            self.assertIn('GPU cuda:0000:99:00.0 is not open: ', self.text('#health'))
+            self.assertIn('Fake GPU 0', self.text('#gpus'))
+            self.assertNotIn('NaN', self.text('body'))
+            self.assertNotIn('undefined', self.text('body'))
 
     def test_sixteen_tenants_and_256_spaces_fit(self):
         tenants = [f'tenant-with-a-name-{i:02}' for i in range(16)]
