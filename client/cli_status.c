@@ -114,6 +114,16 @@ static void devices_print(struct cli *cli, const json_t *stats)
 	}
 }
 
+static void gpu_speed_print(struct cli *cli, const char *what, const json_t *copies)
+{
+	char a[CLI_UNIT_BYTES], b[CLI_UNIT_BYTES], c[CLI_UNIT_BYTES];
+
+	cli_line(cli, CLI_PLAIN, "  %-6s at %s/s after %s; %s wait", what,
+		 cli_bytes(cli_number(copies, "bytes_per_second"), a),
+		 cli_duration((uint64_t)cli_number(copies, "latency_us"), b),
+		 cli_bytes(cli_number(copies, "waiting_bytes"), c));
+}
+
 static void gpus_print(struct cli *cli, const json_t *stats)
 {
 	size_t i;
@@ -137,6 +147,8 @@ static void gpus_print(struct cli *cli, const json_t *stats)
 			 cli_bytes(cli_number(cli_get(copies, "store"), "bytes"), b),
 			 cli_bytes(cli_number(cli_get(copies, "load"), "bytes"), c),
 			 cli_number(gpu, "restarts"), cli_string(gpu, "name"));
+		gpu_speed_print(cli, "stores", cli_get(copies, "store"));
+		gpu_speed_print(cli, "loads", cli_get(copies, "load"));
 	}
 }
 

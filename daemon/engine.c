@@ -70,6 +70,7 @@ static void engine_begin(struct engine *engine, struct session *session,
 	memset(engine, 0, sizeof(*engine));
 	memcpy(engine->name, frame->engine, sizeof(engine->name));
 	memcpy(engine->fingerprint, fingerprint, SPACE_ID_BYTES);
+	list_init(&engine->lenders);
 	engine->tenant = session->tenant;
 	engine->space = space;
 	engine->world = frame->world;

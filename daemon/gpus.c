@@ -20,6 +20,7 @@ struct gpu {
 	struct lent_memory *lents[GPU_LENTS_MAX];
 	uint64_t block_bytes[GPU_LENTS_MAX][LAYOUT_GROUPS_MAX];
 	struct gpu_counters counters;
+	struct pull_speed speeds[COPY_DIRECTIONS];
 	uint32_t changes;                  /* as far as they were logged */
 	bool was_ready;                    /* the same */
 	char reason[WORKER_REASON_BYTES];  /* the same */
@@ -112,6 +113,8 @@ int gpus_create(struct daemon *daemon, struct error *error)
 		struct gpu *gpu = &daemon->gpus->gpus[daemon->gpus->count];
 
 		gpu->name = names[daemon->gpus->count++];
+		for (unsigned way = 0; way < COPY_DIRECTIONS; way++)
+			pull_speed_init(&gpu->speeds[way]);
 		result = gpu_open(daemon, gpu, error);
 	}
 	if (result == 0)
@@ -278,6 +281,7 @@ static int gpu_lend(struct daemon *daemon, struct lent_memory *lent, const void 
 	gpu->lents[lent->number] = lent;
 	groups_measure(&view, gpu->block_bytes[lent->number]);
 	lent->gpu = gpu;
+	lent->speeds = gpu->speeds;
 	lent->has_word = view.head->word_region != LEND_NO_WORD;
 	return 0;
 }
@@ -335,6 +339,7 @@ void gpus_figures(const struct daemon *daemon, unsigned number, struct gpu_figur
 	assert(number < gpus_count(daemon));
 	out_figures->name = gpu->name;
 	out_figures->counters = gpu->counters;
+	memcpy(out_figures->speeds, gpu->speeds, sizeof(out_figures->speeds));
 	gpu_link_status(gpu->link, link);
 	if (link->is_ready)
 		out_figures->state = link->is_pinning ? GPU_PINNING : GPU_OPEN;

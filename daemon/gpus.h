@@ -31,6 +31,7 @@ struct gpu_figures {
 	struct gpu_link_status link;
 	enum gpu_state state;
 	struct gpu_counters counters;
+	struct pull_speed speeds[COPY_DIRECTIONS];
 };
 
 extern const struct pull_ops pull_ops_gpus;

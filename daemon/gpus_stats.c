@@ -5,13 +5,19 @@
 
 #include <stdio.h>
 
-static void copies_write(const struct gpu_counters *counters, enum copy_direction direction,
+static void copies_write(const struct gpu_figures *figures, enum copy_direction direction,
 			 struct json_text *json)
 {
+	const struct gpu_counters *counters = &figures->counters;
+	const struct pull_speed *speed = &figures->speeds[direction];
+
 	json_text_object_begin(json, gpu_direction_name(direction));
 	json_text_unsigned(json, "done", counters->done[direction]);
 	json_text_unsigned(json, "failed", counters->failed[direction]);
 	json_text_unsigned(json, "bytes", counters->bytes[direction]);
+	json_text_unsigned(json, "waiting_bytes", speed->waiting_bytes);
+	json_text_unsigned(json, "bytes_per_second", (uint64_t)(speed->bytes_us * 1e6));
+	json_text_unsigned(json, "latency_us", (uint64_t)speed->latency_us);
 	json_text_object_end(json);
 }
 
@@ -35,8 +41,8 @@ static void gpu_write(const struct gpu_figures *figures, const char *library,
 	json_text_unsigned(json, "lent_memories", link->lents);
 	json_text_unsigned(json, "copies_under_way", link->copies);
 	json_text_object_begin(json, "copies");
-	copies_write(&figures->counters, COPY_STORE, json);
-	copies_write(&figures->counters, COPY_LOAD, json);
+	copies_write(figures, COPY_STORE, json);
+	copies_write(figures, COPY_LOAD, json);
 	json_text_object_end(json);
 	json_text_object_end(json);
 }

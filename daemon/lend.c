@@ -29,6 +29,10 @@ static const bool legal_move[LEND_STATES][LEND_STATES] = {
 static void lend_become(struct session *session, enum lend_state next)
 {
 	assert(legal_move[session->lend_state][next]);
+	if (session->lend_state == LEND_LENT)
+		list_remove(&session->engine->lenders, &session->lender);
+	if (next == LEND_LENT)
+		list_append(&session->engine->lenders, &session->lender);
 	session->lend_state = next;
 }
 

@@ -88,6 +88,7 @@ static bool item_pull(struct batch *batch, struct batch_item *item)
 	struct session *session = batch->session;
 	struct pull_order order = {
 		.lent = &session->lent,
+		.bytes = session->engine->groups[batch->group].payload_bytes,
 		.gate = batch->pull,
 		.group = batch->group,
 		.block = item->engine_block,

@@ -108,18 +108,43 @@ static void runs_make(const struct engine *engine, const struct lookup *lookup,
 	}
 }
 
-static uint32_t restore_us(const struct daemon *daemon, const struct worth_run *run, uint64_t bytes)
+/* What the copy to devices adds, where the engine lends their memory: its ranks load at once, so
+ * the slowest counts. */
+static uint32_t device_us(const struct session *session, uint64_t bytes, bool is_first)
 {
+	const struct list *lenders = &session->engine->lenders;
+	uint32_t us_max = 0;
+
+	for (struct list_node *node = lenders->head.next; node != &lenders->head;
+	     node = node->next) {
+		struct session *lender = list_item(node, struct session, lender);
+		struct pull_speed *speed = &lender->lent.speeds[COPY_LOAD];
+
+		pull_speed_settle(speed, session->daemon->now_us);
+		uint32_t us = pull_speed_us(speed, bytes, is_first);
+		us_max = us > us_max ? us : us_max;
+	}
+	return us_max;
+}
+
+/* Of the first `bytes` of a run. */
+static uint32_t restore_us(const struct session *session, const struct answer *answer,
+			   const struct worth_run *run, uint64_t bytes)
+{
+	const struct daemon *daemon = session->daemon;
 	const struct tier_speed *speed = &daemon->speeds[run->tier];
 	double queued_bytes = run->tier != TIER_NVME || daemon->nvme == NULL
 				      ? 0.0
 				      : (double)daemon->nvme->in_flight * NVME_OP_BYTES;
 
-	return worth_restore_us(bytes, speed->latency_us, speed->bytes_us, queued_bytes);
+	uint64_t us = worth_restore_us(bytes, speed->latency_us, speed->bytes_us, queued_bytes);
+
+	us += device_us(session, bytes, run == answer->runs);
+	return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
 /* How long everything before the token `point` takes, run by run. */
-static uint64_t restore_until_us(const struct daemon *daemon, const struct answer *answer,
+static uint64_t restore_until_us(const struct session *session, const struct answer *answer,
 				 uint32_t point)
 {
 	uint64_t us = 0;
@@ -131,7 +156,8 @@ static uint64_t restore_until_us(const struct daemon *daemon, const struct answe
 		if (point >= end || point == answer->usable_tokens)
 			us += run->restore_us;
 		else
-			us += restore_us(daemon, run, run->bytes * (point - begin) / (end - begin));
+			us += restore_us(session, answer, run,
+					 run->bytes * (point - begin) / (end - begin));
 	}
 	return us;
 }
@@ -145,7 +171,7 @@ static void steps_make(const struct session *session, const struct lookup *looku
 	const struct engine *engine = session->engine;
 	bool is_plain = engine->groups_count == 1 && engine->groups[0].kind == FRAME_GROUP_FULL;
 	uint32_t from = usable_of(session, lookup, nothing, answer->usable_tokens);
-	uint64_t from_us = restore_until_us(session->daemon, answer, from);
+	uint64_t from_us = restore_until_us(session, answer, from);
 
 	for (uint32_t i = 0; i < answer->runs_count; i++) {
 		uint32_t point = answer->usable_tokens;
@@ -156,7 +182,7 @@ static void steps_make(const struct session *session, const struct lookup *looku
 						     (uint32_t)answer->ends[i]);
 		if (point < from)
 			point = from;
-		uint64_t us = restore_until_us(session->daemon, answer, point);
+		uint64_t us = restore_until_us(session, answer, point);
 		uint64_t step_us = us > from_us ? us - from_us : 0;
 		out_steps[i] = (struct worth_run){
 			.tokens = point - from,
@@ -176,7 +202,7 @@ void answer_weigh(const struct session *session, const struct lookup *lookup,
 	runs_make(session->engine, lookup, answer);
 	for (uint32_t i = 0; i < answer->runs_count; i++)
 		answer->runs[i].restore_us =
-			restore_us(session->daemon, &answer->runs[i], answer->runs[i].bytes);
+			restore_us(session, answer, &answer->runs[i], answer->runs[i].bytes);
 	answer->worth_tokens = answer->usable_tokens;
 	if (cost.a == 0 && cost.b == 0 && cost.c == 0)
 		return;

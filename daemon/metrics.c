@@ -211,9 +211,18 @@ static void gpu_copies_metrics(const struct gpu_figures *figures, const char *gp
 
 	for (unsigned direction = 0; direction < COPY_DIRECTIONS; direction++) {
 		const char *way = gpu_direction_name(direction);
+		const struct pull_speed *speed = &figures->speeds[direction];
 
 		if (metric == METRIC_gpu_copied_bytes_total) {
 			LABELLED(gpu_copied_bytes_total, counters->bytes[direction], gpu, way);
+		} else if (metric == METRIC_gpu_waiting_bytes) {
+			LABELLED(gpu_waiting_bytes, speed->waiting_bytes, gpu, way);
+		} else if (metric == METRIC_gpu_speed_bytes_per_second) {
+			LABELLED(gpu_speed_bytes_per_second, (uint64_t)(speed->bytes_us * 1e6), gpu,
+				 way);
+		} else if (metric == METRIC_gpu_latency_seconds) {
+			metrics_real(page, METRIC_gpu_latency_seconds, METRIC_LABELS(gpu, way),
+				     speed->latency_us / 1e6);
 		} else {
 			LABELLED(gpu_copies_total, counters->done[direction], gpu, way, "done");
 			LABELLED(gpu_copies_total, counters->failed[direction], gpu, way, "failed");

@@ -73,6 +73,9 @@
 	row(gpu_lent_memories, GAUGE, "gpu", "Engines' memories that are lent now.") \
 	row(gpu_restarts_total, COUNTER, "gpu", "Times that the GPU's process was started again.") \
 	row(gpu_copies_total, COUNTER, "gpu,direction,result", "Copies of blocks: store (from the GPU), load (to it); done, failed.") \
+	row(gpu_waiting_bytes, GAUGE, "gpu,direction", "Payload bytes of copies that wait or are under way.") \
+	row(gpu_speed_bytes_per_second, GAUGE, "gpu,direction", "How fast copies are, as measured; at first assumed.") \
+	row(gpu_latency_seconds, GAUGE, "gpu,direction", "What a copy takes before its bytes; at first assumed.") \
 	row(gpu_copied_bytes_total, COUNTER, "gpu,direction", "Payload bytes copied: store, load.") \
 	row(probe_late, GAUGE, "part", "1 while a canary did not come back from the part within stall_max.") \
 	row(probe_seconds, GAUGE, "part", "Time of the last canary through the part, once it came back.") \

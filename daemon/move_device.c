@@ -34,6 +34,19 @@ void move_pulled_count(struct move *move)
 
 /* ---- to the device and back ---- */
 
+/* From the queue on: what waits before the device waits for it, too. */
+static void copy_waits(struct move *move)
+{
+	pull_speed_begin(move->speed, move->copy_bytes, move->copy.gate_value > 0,
+			 move->daemon->now_us);
+}
+
+static void copy_ended(struct move *move, bool is_copied)
+{
+	pull_speed_end(move->speed, move->copy_bytes, move->copy.gate_value > 0, is_copied,
+		       move->daemon->now_us);
+}
+
 static void out_ended(struct move *move, int result)
 {
 	struct daemon *daemon = move->daemon;
@@ -102,6 +115,7 @@ static void copy_done(struct gpu_copy *copy, int result)
 	struct move *move = move_of_copy(copy);
 
 	assert(move->state == MOVE_DEVICE && result <= 0);
+	copy_ended(move, result == 0);
 	if (move->kind == MOVE_OUT)
 		out_copied(move, result);
 	else
@@ -129,6 +143,7 @@ static void pull_queue(struct move *move)
 {
 	move->copy.offset = (uint64_t)((uint8_t *)move->memory - move->tenant->arena.start) +
 			    SLOT_HEADER_BYTES;
+	copy_waits(move);
 	move_become(move, MOVE_QUEUED);
 }
 
@@ -159,6 +174,8 @@ void move_pull_prepare(struct move *move, const struct pull_order *order)
 	bool is_store = move->kind == MOVE_STORE;
 
 	move->lent = order->lent;
+	move->speed = &order->lent->speeds[is_store ? COPY_STORE : COPY_LOAD];
+	move->copy_bytes = order->bytes;
 	move->copied = order->copied;
 	move->copy = (struct gpu_copy){
 		.group = order->group,
@@ -228,6 +245,8 @@ void mover_pull_stop(struct move *move, int result)
 		move_slotless_end(move, result);
 		return;
 	case MOVE_QUEUED:
+		copy_ended(move, false);
+		/* fall through */
 	case MOVE_COPIED:
 		if (move->kind == MOVE_OUT)
 			out_ended(move, result);

@@ -33,6 +33,7 @@ struct move;
 /* Where a pulled block lies, or is to lie; copied. */
 struct pull_order {
 	struct lent_memory *lent;         /* not given back before the waiter was told */
+	uint32_t bytes;                   /* of the block */
 	struct frame_pull gate;
 	uint32_t group, block;            /* the engine's */
 	uint64_t deadline_us;

@@ -57,6 +57,8 @@ struct move {
 	struct slot_identity identity;
 	/* pulled store, out */
 	struct lent_memory *lent;
+	struct pull_speed *speed;               /* of its device and direction */
+	uint32_t copy_bytes;
 	struct gpu_copy copy;
 	void (*copied)(struct waiter *waiter);
 	int stopped;                            /* 0, or how a store ends once it was copied */

@@ -8,6 +8,7 @@
 
 #include "daemon/daemon.h"
 #include "daemon/gpu_link.h"
+#include "daemon/pull_speed.h"
 
 struct gpu;
 
@@ -18,6 +19,8 @@ struct lent_memory {
 	/* After give_back(), or as the process died: nothing of it is mapped any more. Once. */
 	void (*returned)(struct lent_memory *lent);
 	bool has_word;   /* once answered: copies may wait for a gate value */
+	/* of its device, by direction; set by lend(), there as long as the ops are */
+	struct pull_speed *speeds;
 	/* the ops' own */
 	struct gpu *gpu;
 	uint32_t number;

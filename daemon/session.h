@@ -48,6 +48,7 @@ struct engine {
 	uint64_t ranks;                 /* a bit a shard that is registered as a worker */
 	uint32_t sessions;              /* that refer to it */
 	struct frame_group groups[FRAME_GROUPS_MAX];
+	struct list lenders;            /* sessions that are LENT */
 	uint32_t adapters[ENGINE_ADAPTERS_MAX]; /* spaces */
 	uint32_t adapters_count;
 };
@@ -102,6 +103,7 @@ struct session {
 	unsigned batches_count;
 	enum lend_state lend_state;     /* lend.c alone writes it */
 	struct lent_memory lent;
+	struct list_node lender;        /* LENT: of the engine */
 	uint64_t lend_request;          /* ASKED: its number */
 	uint32_t lent_blocks[FRAME_GROUPS_MAX];   /* LENT: engine blocks of each group */
 	/* moves and mill ops that read the window or will answer here; lent memory */

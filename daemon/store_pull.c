@@ -45,6 +45,7 @@ static bool item_begin(struct batch *batch, struct batch_item *item)
 	struct slot_identity identity;
 	const struct pull_order pull = {
 		.lent = &session->lent,
+		.bytes = session->engine->groups[batch->group].payload_bytes,
 		.gate = batch->pull,
 		.group = batch->group,
 		.block = item->engine_block,

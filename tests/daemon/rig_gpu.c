@@ -19,6 +19,8 @@ static struct rig_gpu *the_gpu;
 void rig_gpu_init(struct rig_gpu *gpu)
 {
 	memset(gpu, 0, sizeof(*gpu));
+	for (unsigned way = 0; way < COPY_DIRECTIONS; way++)
+		pull_speed_init(&gpu->speeds[way]);
 	gpu->process_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	assert(gpu->process_fd >= 0);
 }
@@ -185,6 +187,7 @@ static int fake_lend(struct daemon *daemon, struct lent_memory *memory, const vo
 		lent->plane_offset[i / 2][i % 2] = view.planes[i].offset;
 		lent->plane_bytes[i / 2][i % 2] = view.planes[i].bytes;
 	}
+	memory->speeds = the_gpu->speeds;
 	memory->has_word = view.head->word_region != LEND_NO_WORD;
 	the_gpu->lents_ever++;
 	return 0;

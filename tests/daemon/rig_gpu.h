@@ -29,6 +29,7 @@ struct rig_gpu {
 	unsigned lents_ever, cancels, copies_ever;
 	bool is_gate_seen;
 	/* its own */
+	struct pull_speed speeds[COPY_DIRECTIONS];
 	int process_fd;
 	struct rig_gpu_lent {
 		struct lent_memory *memory; /* NULL: free */

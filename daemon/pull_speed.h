@@ -1,0 +1,39 @@
+/*
+ * daemon/pull_speed.h: how fast a device copies blocks in one direction, as measured on the copies
+ * themselves, and what waits there; for the estimate of a load.
+ *
+ * Copies overlap, so what is measured is the direction, not a copy: while any is under way, windows
+ * of at least PULL_WINDOW_US each say how many bytes ended in how long. A window that began with an
+ * idle device has one latency in it: it teaches whichever of the two should have taken longer.
+ * Windows with copies that waited for an engine's word, or failed, teach nothing.
+ * Runs on: the loop thread; O(1), no memory.
+ */
+#ifndef KVTIER_DAEMON_PULL_SPEED_H
+#define KVTIER_DAEMON_PULL_SPEED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define PULL_WINDOW_US 1000u
+
+struct pull_speed {
+	double latency_us, bytes_us;
+	uint64_t waiting_bytes; /* queued, or being copied */
+	/* the window */
+	uint64_t begin_us, end_us, ended_bytes; /* end: of its last copy so far */
+	uint32_t copies, gated; /* now; gated: wait for an engine's word */
+	bool has_ended, began_idle, is_void;
+};
+
+/* What is assumed until something was copied. */
+void pull_speed_init(struct pull_speed *speed);
+void pull_speed_begin(struct pull_speed *speed, uint64_t bytes, bool is_gated, uint64_t now_us);
+/* Once for each begin; is_copied: the bytes did go over. */
+void pull_speed_end(struct pull_speed *speed, uint64_t bytes, bool is_gated, bool is_copied,
+		    uint64_t now_us);
+/* Takes in what ended before now: copies that are noticed at once end at once. */
+void pull_speed_settle(struct pull_speed *speed, uint64_t now_us);
+/* Until the device has copied so many bytes more; is_first: behind all that waits. */
+uint32_t pull_speed_us(const struct pull_speed *speed, uint64_t bytes, bool is_first);
+
+#endif
