@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define NVME_OP_BYTES (1u << 20)   /* what an operation in the queue is taken for */
+#define NVME_OP_BYTES (1u << 20) /* what an operation in the queue is taken for */
 
 /* What the answer is made from; one lookup at a time, on the loop. A byte a key: it is there; a
  * clipped lease holds it; none. */
@@ -66,8 +66,8 @@ static unsigned covering_group(const struct engine *engine)
 static void runs_add(struct answer *answer, const struct frame_group *group, enum tier_id tier,
 		     uint64_t first, uint64_t end)
 {
-	struct worth_run *run =
-		answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1] : NULL;
+	struct worth_run *run = answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1]
+						       : NULL;
 
 	if (run == NULL || (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
 		answer->starts[answer->runs_count] = first * group->tokens_per_block;
@@ -108,7 +108,7 @@ static void runs_make(const struct engine *engine, const struct lookup *lookup,
 	}
 }
 
-/* What the copy to devices adds, where the engine lends their memory: its ranks load at once, so
+/* What the copy to devices takes, where the engine lends their memory: its ranks load at once, so
  * the slowest counts. */
 static uint32_t device_us(const struct session *session, uint64_t bytes, bool is_first)
 {
@@ -127,20 +127,27 @@ static uint32_t device_us(const struct session *session, uint64_t bytes, bool is
 	return us_max;
 }
 
-/* Of the first `bytes` of a run. */
-static uint32_t restore_us(const struct session *session, const struct answer *answer,
-			   const struct worth_run *run, uint64_t bytes)
+static uint32_t tier_us(const struct daemon *daemon, enum tier_id tier, uint64_t bytes)
 {
-	const struct daemon *daemon = session->daemon;
-	const struct tier_speed *speed = &daemon->speeds[run->tier];
-	double queued_bytes = run->tier != TIER_NVME || daemon->nvme == NULL
+	const struct tier_speed *speed = &daemon->speeds[tier];
+	double queued_bytes = tier != TIER_NVME || daemon->nvme == NULL
 				      ? 0.0
 				      : (double)daemon->nvme->in_flight * NVME_OP_BYTES;
 
-	uint64_t us = worth_restore_us(bytes, speed->latency_us, speed->bytes_us, queued_bytes);
+	return worth_restore_us(bytes, speed->latency_us, speed->bytes_us, queued_bytes);
+}
 
-	us += device_us(session, bytes, run == answer->runs);
-	return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+/* Of the first `bytes` of a run. To lent memory no processor copies, and blocks of nvme go through
+ * tier and device one behind the other, so the slower of the two counts. */
+static uint32_t restore_us(const struct session *session, const struct answer *answer,
+			   const struct worth_run *run, uint64_t bytes)
+{
+	uint32_t of_device_us = device_us(session, bytes, run == answer->runs);
+
+	if (!list_is_empty(&session->engine->lenders) && run->tier != TIER_NVME)
+		return of_device_us;
+	uint32_t of_tier_us = tier_us(session->daemon, (enum tier_id)run->tier, bytes);
+	return of_tier_us > of_device_us ? of_tier_us : of_device_us;
 }
 
 /* How long everything before the token `point` takes, run by run. */
@@ -201,8 +208,8 @@ void answer_weigh(const struct session *session, const struct lookup *lookup,
 
 	runs_make(session->engine, lookup, answer);
 	for (uint32_t i = 0; i < answer->runs_count; i++)
-		answer->runs[i].restore_us =
-			restore_us(session, answer, &answer->runs[i], answer->runs[i].bytes);
+		answer->runs[i].restore_us = restore_us(session, answer, &answer->runs[i],
+							answer->runs[i].bytes);
 	answer->worth_tokens = answer->usable_tokens;
 	if (cost.a == 0 && cost.b == 0 && cost.c == 0)
 		return;

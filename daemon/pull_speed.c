@@ -21,7 +21,7 @@ static void window_begin(struct pull_speed *speed, bool began_idle, uint64_t now
 	speed->ended_bytes = 0;
 	speed->has_ended = false;
 	speed->began_idle = began_idle;
-	speed->is_void = speed->gated > 0;
+	speed->is_void = began_idle && speed->gated > 0;
 }
 
 static void window_learn(struct pull_speed *speed, double took_us)
@@ -51,6 +51,10 @@ void pull_speed_settle(struct pull_speed *speed, uint64_t now_us)
 {
 	uint64_t took_us = speed->end_us - speed->begin_us;
 
+	if (speed->copies == 0 && now_us > speed->end_us && now_us - speed->end_us > PULL_OLD_US) {
+		pull_speed_init(speed);
+		return;
+	}
 	if (!speed->has_ended || now_us <= speed->end_us)
 		return;
 	if (speed->copies > 0 && took_us < PULL_WINDOW_US)
@@ -65,7 +69,7 @@ void pull_speed_begin(struct pull_speed *speed, uint64_t bytes, bool is_gated, u
 	speed->gated += is_gated;
 	if (speed->copies++ == 0 && !speed->has_ended)
 		window_begin(speed, true, now_us);
-	speed->is_void = speed->is_void || is_gated;
+	speed->is_void = speed->is_void || (is_gated && speed->began_idle);
 	speed->waiting_bytes += bytes;
 }
 

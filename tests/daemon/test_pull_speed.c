@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 #define BLOCKS 8u
-#define BLOCK  100000u
+#define BLOCK 100000u
 
 /* ---- the measure ---- */
 
@@ -73,7 +73,7 @@ static void a_lone_small_copy_teaches_the_latency(void **unused)
 	assert_true(speed.bytes_us == before);
 }
 
-static void copies_that_waited_for_an_engine_or_failed_teach_nothing(void **unused)
+static void what_waited_for_an_engine_first_or_failed_teaches_nothing(void **unused)
 {
 	struct pull_speed speed;
 	uint64_t now_us = 1000;
@@ -90,6 +90,45 @@ static void copies_that_waited_for_an_engine_or_failed_teach_nothing(void **unus
 	}
 	assert_true(speed.bytes_us == before.bytes_us && speed.latency_us == before.latency_us);
 	assert_int_equal(speed.waiting_bytes, 0);
+}
+
+/* As connectors do: every copy waits for the engine's step, and all of a job for the same. */
+static void copies_behind_those_that_waited_for_an_engine_teach_the_bandwidth(void **unused)
+{
+	struct pull_speed speed;
+	uint64_t now_us = 1000;
+
+	(void)unused;
+	pull_speed_init(&speed);
+	for (unsigned job = 0; job < 10; job++) {
+		for (unsigned i = 0; i < 100; i++)
+			pull_speed_begin(&speed, BLOCK, true, now_us);
+		now_us += 30000;
+		for (unsigned i = 0; i < 100; i++)
+			pull_speed_end(&speed, BLOCK, true, true, now_us += 1000);
+		pull_speed_settle(&speed, ++now_us);
+	}
+	assert_in_range((uint64_t)speed.bytes_us, 95, 105);
+}
+
+static void what_is_old_counts_no_more_but_only_while_nothing_is_under_way(void **unused)
+{
+	struct pull_speed speed, fresh;
+	uint64_t now_us = 1000;
+
+	(void)unused;
+	pull_speed_init(&speed);
+	fresh = speed;
+	now_us = copies_run(&speed, 1000, 1000, now_us);
+	double slow = speed.bytes_us;
+	pull_speed_settle(&speed, now_us + PULL_OLD_US - 10);
+	assert_true(speed.bytes_us == slow);
+	pull_speed_begin(&speed, BLOCK, false, now_us);
+	pull_speed_settle(&speed, now_us + 2 * PULL_OLD_US);
+	assert_true(speed.bytes_us == slow);
+	pull_speed_end(&speed, BLOCK, false, false, now_us);
+	pull_speed_settle(&speed, now_us + 2 * PULL_OLD_US);
+	assert_true(speed.bytes_us == fresh.bytes_us && speed.latency_us == fresh.latency_us);
 }
 
 /* ---- what LOOKUP makes of it ---- */
@@ -159,6 +198,11 @@ static void a_slow_device_is_offered_nothing_until_it_is_fast_again(void **unuse
 	for (unsigned i = 0; i < 200; i++)
 		load_taking(client, 10);
 	assert_int_equal(worth(client), all);
+	for (unsigned i = 0; i < 30; i++)
+		load_taking(client, 200000);
+	assert_int_equal(worth(client), 0);
+	rig_pass_time(&rig, PULL_OLD_US + RIG_SECOND);
+	assert_int_equal(worth(client), all);
 }
 
 static void a_busy_queue_makes_loading_not_worth_it_until_it_is_empty(void **unused)
@@ -169,6 +213,7 @@ static void a_busy_queue_makes_loading_not_worth_it_until_it_is_empty(void **unu
 	assert_int_equal(rig_store(client, &blocks), BLOCKS);
 	uint32_t all = worth(client);
 	gpu.speeds[COPY_LOAD].bytes_us = 20; /* 8 ms, of 12.8 */
+	gpu.speeds[COPY_LOAD].end_us = rig.daemon->now_us;
 	gpu.holds_copies = true;
 	struct rig_batch *batch = rig_load_begin(client, &blocks);
 	rig_settle(&rig);
@@ -189,7 +234,9 @@ int main(void)
 		cmocka_unit_test(bandwidth_follows_what_copies_take_in_both_directions_of_change),
 		cmocka_unit_test(copies_that_are_noticed_at_once_are_not_infinitely_fast),
 		cmocka_unit_test(a_lone_small_copy_teaches_the_latency),
-		cmocka_unit_test(copies_that_waited_for_an_engine_or_failed_teach_nothing),
+		cmocka_unit_test(what_waited_for_an_engine_first_or_failed_teaches_nothing),
+		cmocka_unit_test(copies_behind_those_that_waited_for_an_engine_teach_the_bandwidth),
+		cmocka_unit_test(what_is_old_counts_no_more_but_only_while_nothing_is_under_way),
 		CASE(a_slow_device_is_offered_nothing_until_it_is_fast_again),
 		CASE(a_busy_queue_makes_loading_not_worth_it_until_it_is_empty),
 	};
