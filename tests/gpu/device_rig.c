@@ -3,6 +3,7 @@
 #include "tests/gpu/fake/fake.h"
 
 #include <fcntl.h>
+#include <glob.h>
 #include <libgen.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -68,11 +69,26 @@ int rig_machine_open(void **state)
 	return rig_machine_again();
 }
 
+/* What GPUs' processes have kept for their next start. */
+static void costs_remove(void)
+{
+	char pattern[128];
+	glob_t found;
+
+	snprintf(pattern, sizeof(pattern), "%s/costs-*", folder);
+	if (glob(pattern, 0, NULL, &found) != 0)
+		return;
+	for (size_t n = 0; n < found.gl_pathc; n++)
+		unlink(found.gl_pathv[n]);
+	globfree(&found);
+}
+
 int rig_machine_close(void **state)
 {
 	char path[128];
 
 	(void)state;
+	costs_remove();
 	snprintf(path, sizeof(path), "%s/" FAKE_CONTROL_FILE, folder);
 	unlink(path);
 	munmap(rig_control, sizeof(*rig_control));
