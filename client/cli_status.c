@@ -118,7 +118,7 @@ static void gpu_speed_print(struct cli *cli, const char *what, const json_t *cop
 {
 	char a[CLI_UNIT_BYTES], b[CLI_UNIT_BYTES], c[CLI_UNIT_BYTES];
 
-	cli_line(cli, CLI_PLAIN, "  %-6s at %s/s after %s; %s wait", what,
+	cli_line(cli, CLI_PLAIN, "  %-6s %s/s, latency %s, %s waiting", what,
 		 cli_bytes(cli_number(copies, "bytes_per_second"), a),
 		 cli_duration((uint64_t)cli_number(copies, "latency_us"), b),
 		 cli_bytes(cli_number(copies, "waiting_bytes"), c));

@@ -340,6 +340,8 @@ void gpus_figures(const struct daemon *daemon, unsigned number, struct gpu_figur
 	out_figures->name = gpu->name;
 	out_figures->counters = gpu->counters;
 	memcpy(out_figures->speeds, gpu->speeds, sizeof(out_figures->speeds));
+	for (unsigned way = 0; way < COPY_DIRECTIONS; way++)
+		pull_speed_settle(&out_figures->speeds[way], daemon->now_us);
 	gpu_link_status(gpu->link, link);
 	if (link->is_ready)
 		out_figures->state = link->is_pinning ? GPU_PINNING : GPU_OPEN;
