@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define NVME_OP_BYTES (1u << 20) /* what an operation in the queue is taken for */
+#define NVME_OP_BYTES (1u << 20)   /* what an operation in the queue is taken for */
 
 /* What the answer is made from; one lookup at a time, on the loop. A byte a key: it is there; a
  * clipped lease holds it; none. */
@@ -66,8 +66,8 @@ static unsigned covering_group(const struct engine *engine)
 static void runs_add(struct answer *answer, const struct frame_group *group, enum tier_id tier,
 		     uint64_t first, uint64_t end)
 {
-	struct worth_run *run = answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1]
-						       : NULL;
+	struct worth_run *run =
+		answer->runs_count > 0 ? &answer->runs[answer->runs_count - 1] : NULL;
 
 	if (run == NULL || (run->tier != tier && answer->runs_count < FRAME_RUNS_MAX)) {
 		answer->starts[answer->runs_count] = first * group->tokens_per_block;

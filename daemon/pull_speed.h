@@ -8,7 +8,9 @@
  * What ends first after idleness may have waited for an engine's word: with such copies under way
  * that window teaches nothing, nor does one in which a copy failed. What was learned longer ago
  * than PULL_OLD_US counts no more: who is told that a device is slow asks no more of it, and would
- * not see it mend. Runs on: the loop thread; O(1), no memory.
+ * not see it mend.
+ *
+ * Runs on: the loop thread; O(1), no memory.
  */
 #ifndef KVTIER_DAEMON_PULL_SPEED_H
 #define KVTIER_DAEMON_PULL_SPEED_H
