@@ -21,6 +21,7 @@
 #include "daemon/pins.h"
 #include "daemon/sandbox.h"
 #include "daemon/settings.h"
+#include "daemon/tier_speed.h"
 #include "index/budget.h"
 #include "index/cache.h"
 #include "proto/frames.h"
@@ -71,12 +72,6 @@ struct counters {
 	uint64_t restored[TIERS], restore_refused;
 	uint64_t spaces_given_back;
 	uint64_t pulled_blocks[COPY_DIRECTIONS], pulled_bytes[COPY_DIRECTIONS];
-};
-
-/* How fast a tier gives bytes, as measured; for the estimate of a restore. */
-struct tier_speed {
-	double latency_us;
-	double bytes_us;
 };
 
 /* The same of one tenant, for `kvtier top`. */

@@ -11,8 +11,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define SPEED_WEIGHT 0.05   /* of the newest sample in the running means */
-
 static void check_work(struct mill_op *op)
 {
 	struct move *move = move_of_mill(op);
@@ -62,18 +60,6 @@ static void check_done(struct mill_op *op)
 	up_ended(move, -ENOENT);
 }
 
-static void speed_learned(struct daemon *daemon, const struct tier_op *op)
-{
-	struct tier_speed *speed = &daemon->speeds[TIER_NVME];
-	double took_us = op->finished_us > op->submitted_us
-				 ? (double)(op->finished_us - op->submitted_us)
-				 : 1.0;
-	double bytes_us = (double)op->memory_bytes / took_us * (daemon->nvme->in_flight + 1);
-
-	speed->bytes_us += SPEED_WEIGHT * (bytes_us - speed->bytes_us);
-	speed->latency_us += SPEED_WEIGHT * (took_us - speed->latency_us);
-}
-
 void move_up_done(struct tier_op *op)
 {
 	struct move *move = move_of_io(op);
@@ -87,7 +73,7 @@ void move_up_done(struct tier_op *op)
 		up_ended(move, -ENOENT);
 		return;
 	}
-	speed_learned(move->daemon, op);
+	tier_speed_learn(&move->daemon->speeds[TIER_NVME], op, move->daemon->nvme->in_flight);
 	move_mill(move, check_work, check_done);
 }
 

@@ -220,10 +220,12 @@ static void piece_read(struct tier_op *op)
 	struct scrub *scrub = list_item(op, struct scrub, io);
 
 	assert(scrub->state == SCRUB_READING);
-	if (op->result == 0)
-		piece_mill(scrub);
-	else
+	if (op->result != 0) {
 		piece_ended(scrub, -EIO);
+		return;
+	}
+	tier_speed_mend(&scrub->daemon->speeds[TIER_NVME], op);
+	piece_mill(scrub);
 }
 
 static int piece_submit(struct scrub *scrub, const struct slot_stream *stream)

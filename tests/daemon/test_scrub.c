@@ -84,6 +84,29 @@ static void a_round_checks_every_block_of_both_tiers_once(void **unused)
 	rig_finish_idle(&rig);
 }
 
+static void a_disk_that_was_slow_is_seen_to_have_mended(void **unused)
+{
+	const struct tier_speed slow = { .latency_us = 1e6, .bytes_us = 1e-3 };
+	const struct tier_speed fast = { .latency_us = 1e-3, .bytes_us = 1e9 };
+	struct rig rig;
+
+	(void)unused;
+	(void)begin(&rig, &scrubbed);
+	struct tier_speed *speed = &rig.daemon->speeds[TIER_NVME];
+	*speed = slow;
+	round_run(&rig);
+	assert_true(speed->latency_us < slow.latency_us / 2);
+	assert_true(speed->bytes_us > 100 * slow.bytes_us);
+	*speed = fast;
+	round_run(&rig);
+	assert_memory_equal(speed, &fast, sizeof(fast));
+	*speed = slow;
+	speed->learned_us = rig.daemon->now_us + INTERVAL_US; /* a load knows better */
+	round_run(&rig);
+	assert_true(speed->latency_us == slow.latency_us && speed->bytes_us == slow.bytes_us);
+	rig_finish_idle(&rig);
+}
+
 static void damage_is_found_though_nobody_asks(void **unused)
 {
 	struct rig rig;
@@ -391,6 +414,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_round_checks_every_block_of_both_tiers_once),
+		cmocka_unit_test(a_disk_that_was_slow_is_seen_to_have_mended),
 		cmocka_unit_test(damage_is_found_though_nobody_asks),
 		cmocka_unit_test(a_block_that_is_wrong_below_is_written_again_from_above),
 		cmocka_unit_test(another_blocks_bytes_in_the_place_are_dropped_as_stale),
