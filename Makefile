@@ -154,6 +154,12 @@ demo: deps-build
 bench: deps-build
 	@$(MAKE) --no-print-directory all
 	bench/core.sh $(BUILD)
+gpu-suite: deps-build
+	@$(MAKE) --no-print-directory all
+	tests/gpu/suite.py --build $(BUILD) --json $(BUILD)/gpu-suite.json
+gpu-bundle: deps-build
+	@$(MAKE) --no-print-directory all
+	tests/gpu/bundle.py --build $(BUILD) --output $(BUILD)/gpu-suite
 bench-rivals: deps-build
 	@$(MAKE) --no-print-directory all
 	bench/rivals/run.sh $(BUILD)
@@ -274,6 +280,7 @@ help:
 	@echo 'make vllm-env   build/vllm/VLLM, from PyPI; VLLM=0.32.0, 0.29.0 or 0.22.1'
 	@echo 'make vllm-sources   the newest vLLM, not built      make clean      all of build/, build/vllm too'
 	@echo 'make ptx        NVIDIA'"'"'s kernels, by clang-19; they are committed'
+	@echo 'make gpu-suite  what needs a GPU, on this machine    make gpu-bundle  the same as a folder, to run elsewhere'
 	@echo 'make sbom       BUILD/kvtier.spdx.json              make mutations  does a test miss each line of defence?'
 	@echo 'tests/run SUITE...   tests/run --help lists the suites'
 
@@ -300,6 +307,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
+.PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm gpu-suite gpu-bundle docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .PRECIOUS: $(BUILD)/%.o
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(fake_gpu_objects:.o=.d) $(BUILD)/tests/gpu/rocm/rocm.d $(describe).d
