@@ -33,6 +33,12 @@ void rig_gpu_finish(struct rig_gpu *gpu)
 	close(gpu->process_fd);
 }
 
+void rig_finish_with_gpu(struct rig *rig, struct rig_gpu *gpu)
+{
+	rig_finish_idle(rig);
+	rig_gpu_finish(gpu);
+}
+
 /* ---- the device ---- */
 
 static void pieces_copy(const struct rig_gpu_copy *job)

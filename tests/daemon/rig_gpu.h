@@ -51,6 +51,8 @@ struct rig_gpu {
 void rig_gpu_init(struct rig_gpu *gpu);
 /* Nothing is lent, nothing is copied any more. */
 void rig_gpu_finish(struct rig_gpu *gpu);
+/* Of both, the rig first: rig_finish_idle(). */
+void rig_finish_with_gpu(struct rig *rig, struct rig_gpu *gpu);
 /* NULL gives NULL. From now on this is the rig's. */
 const struct pull_ops *rig_gpu_ops(struct rig_gpu *gpu);
 bool rig_gpu_step(struct rig_gpu *gpu);

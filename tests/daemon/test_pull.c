@@ -35,8 +35,7 @@ static int begin(void **unused)
 static int end(void **unused)
 {
 	(void)unused;
-	rig_finish_idle(&rig);
-	rig_gpu_finish(&gpu);
+	rig_finish_with_gpu(&rig, &gpu);
 	return 0;
 }
 
