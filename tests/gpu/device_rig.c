@@ -91,6 +91,8 @@ int rig_machine_close(void **state)
 	costs_remove();
 	snprintf(path, sizeof(path), "%s/" FAKE_CONTROL_FILE, folder);
 	unlink(path);
+	snprintf(path, sizeof(path), "%s/" FAKE_PROCESSES_FILE, folder);
+	unlink(path);
 	munmap(rig_control, sizeof(*rig_control));
 	return rmdir(folder); /* all of the driver's memory has gone from it */
 }

@@ -133,7 +133,7 @@ class Pull(test_gpus.Case):
     def test_a_daemon_that_is_killed_amid_copies_leaves_the_engine_quiescent_and_no_wrong_block(self):
         cache, driver = self.begin()
         with Lender(cache.socket(), driver) as client:
-            for life, verb in enumerate(('store', 'load')):
+            for life, verb in enumerate(3 * ('store', 'load')):
                 client.connect(20)
                 self.bytes_go_and_come(driver, client, f'life {life}')
                 hashes = [node.hash_of(f'life {life}', i) for i in range(12)] if verb == 'load' else \

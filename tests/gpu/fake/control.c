@@ -36,7 +36,7 @@ int fake_control_open(void)
 		return GPU_NO_DEVICE;
 	memory = mmap(NULL, sizeof(*fake_control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	close(fd);
-	if (memory == MAP_FAILED)
+	if (memory == MAP_FAILED || !fake_table_enter())
 		return GPU_NO_DEVICE;
 	fake_control = memory;
 	return 0;

@@ -12,6 +12,7 @@
 
 #define FAKE_ENVIRONMENT "KVTIER_FAKE_GPU"
 #define FAKE_CONTROL_FILE "control"
+#define FAKE_PROCESSES_FILE "processes" /* who lives holds a lock on the byte of its number */
 #define FAKE_DEVICES 2
 #define FAKE_BUS_ID_0 "0000:17:00.0"
 #define FAKE_BUS_ID_1 "0000:65:00.0"

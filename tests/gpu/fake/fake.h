@@ -90,6 +90,8 @@ unsigned fake_memory_end(void);
 
 /* ---- table.c: who uses which allocation, over all processes ---- */
 
+/* This process lives, from now on. False: it cannot be told to others. */
+bool fake_table_enter(void);
 uint64_t fake_table_new(uint64_t bytes); /* 0: no room */
 bool fake_table_hold(uint64_t id);       /* false: it has gone */
 /* True: nobody has it any more. */

@@ -4,18 +4,39 @@
  */
 #include "tests/gpu/fake/fake.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <unistd.h>
 
-/* By a name, as a process in its sandbox may not even ask by a signal. */
+static int processes_fd = -1;
+
+static struct flock byte_of(pid_t process)
+{
+	return (struct flock){ .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = process,
+			       .l_len = 1 };
+}
+
+bool fake_table_enter(void)
+{
+	struct flock mine = byte_of(getpid());
+	char path[256];
+
+	fake_path(path, sizeof(path), FAKE_PROCESSES_FILE);
+	/* It stays open: the lock goes with the process. */
+	processes_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	return processes_fd >= 0 && fcntl(processes_fd, F_SETLK, &mine) == 0;
+}
+
+/* By a lock, which a process loses as it dies: its number stands in /proc until whoever inherited
+ * it waits for it, and one in a sandbox can neither look there nor ask by a signal. */
 static bool has_ended(pid_t process)
 {
-	char path[32];
+	struct flock lock = byte_of(process);
 
-	snprintf(path, sizeof(path), "/proc/%d", (int)process);
-	return access(path, F_OK) < 0 && errno == ENOENT;
+	/* One's own locks are in nobody's way. */
+	return process != getpid() && fcntl(processes_fd, F_GETLK, &lock) == 0 &&
+	       lock.l_type == F_UNLCK;
 }
 
 /* Held for a few stores, by processes that a test may kill at any time; taken over from the
