@@ -42,6 +42,7 @@ endef
 $(eval $(call optional,liburing >= 2.3,HAVE_IO_URING,tiers/nvme/block_io_uring.c))
 $(eval $(call optional,rocksdb,HAVE_ROCKSDB,tiers/nvme/catalog_rocksdb.c))
 $(eval $(call optional,libseccomp,HAVE_SECCOMP,daemon/sandbox_seccomp.c))
+$(eval $(call optional,numa,HAVE_NUMA,))
 LDLIBS  += -lyaml -lcrypto -lz -ljansson -lm
 
 objects  := $(sources:%.c=$(BUILD)/%.o)
@@ -130,7 +131,7 @@ reliability:
 	@$(MAKE) --no-print-directory -s BUILD=build/test/sim WERROR=1 SMALL=1 sim
 	tests/reliability.py --minutes $(MINUTES) $(if $(PARTS),--parts $(PARTS))
 
-# Fuzzers need clang: make fuzz SECONDS=60. Their own runs are tests/run's.
+# Fuzzers need clang: make fuzz SECONDS=60 ONLY=frames,journal. Their own runs are tests/run's.
 SECONDS ?= 60
 fuzzers := $(fuzz_sources:%.c=$(BUILD)/%)
 $(fuzzers):
@@ -139,7 +140,7 @@ fuzzers: $(fuzzers)
 print-fuzzers:
 	@echo $(fuzzers)
 fuzz:
-	KVTIER_FUZZ_SECONDS=$(SECONDS) tests/run fuzz
+	KVTIER_FUZZ_SECONDS=$(SECONDS) KVTIER_FUZZ_ONLY=$(ONLY) tests/run fuzz
 
 test: deps
 	tests/run

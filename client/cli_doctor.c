@@ -196,18 +196,6 @@ static void check_clock(struct doctor *doctor)
 		    "clock source: %s", source);
 }
 
-static void check_numa(struct doctor *doctor)
-{
-	char nodes[64] = "0";
-	bool is_one;
-
-	(void)doctor_read("/sys/devices/system/node/online", nodes, sizeof(nodes));
-	is_one = strpbrk(nodes, ",-") == NULL;
-	finding_add(doctor, "numa", is_one ? FINDING_OK : FINDING_WARN,
-		    "run kvtierd on the node of the engines and the disks: numactl --cpunodebind=N --membind=N kvtierd ...",
-		    is_one ? "one NUMA node" : "NUMA nodes %s", nodes);
-}
-
 static void (*const checks[])(struct doctor *doctor) = {
 	check_socket, check_parts,	check_versions, check_kernel,	check_io_uring,
 	check_limits, check_memory,	check_huge_pages, check_disks,	check_encryption,

@@ -38,6 +38,9 @@ void check_versions(struct doctor *doctor);
 /* cli_doctor_gpu.c: this machine's GPUs, and what the daemon has of them. */
 void check_gpus(struct doctor *doctor);
 
+/* cli_doctor_numa.c: on which NUMA nodes memory, GPUs and the daemon are. */
+void check_numa(struct doctor *doctor);
+
 /* cli_doctor_state.c: what the running daemon says of itself. */
 void check_encryption(struct doctor *doctor);
 void check_parts(struct doctor *doctor);

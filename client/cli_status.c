@@ -63,6 +63,31 @@ static void tenants_print(struct cli *cli, const json_t *stats)
 	cli_line(cli, CLI_PLAIN, "since the start; HITS: share of the looked-up tokens that were there");
 }
 
+/* Where nodes were asked for. */
+static void nodes_print(struct cli *cli, const json_t *stats)
+{
+	size_t i;
+	json_t *tenant;
+
+	json_array_foreach(cli_get(stats, "tenants"), i, tenant)
+	{
+		const json_t *numa = cli_get(tenant, "cpu_numa");
+		const char *asked = cli_string(numa, "asked"), *reason = cli_string(numa, "reason");
+		double looked = cli_number(numa, "looked_pages");
+
+		if (asked[0] == '\0')
+			continue;
+		if (reason[0] != '\0')
+			cli_line(cli, CLI_YELLOW, "memory of %s is not placed on NUMA node %s: %s",
+				 cli_string(tenant, "name"), asked, reason);
+		else
+			cli_line(cli, CLI_PLAIN, "memory of %s: %.0f %% on NUMA node %s",
+				 cli_string(tenant, "name"),
+				 looked > 0 ? 100 * cli_number(numa, "near_pages") / looked : 0.0,
+				 asked);
+	}
+}
+
 static void engines_print(struct cli *cli, const json_t *stats)
 {
 	size_t i;
@@ -164,6 +189,7 @@ static void status_print(struct cli *cli, const json_t *stats)
 	cli_line(cli, CLI_PLAIN, "%s", "");
 	tiers_print(cli, stats);
 	tenants_print(cli, stats);
+	nodes_print(cli, stats);
 	engines_print(cli, stats);
 	devices_print(cli, stats);
 	gpus_print(cli, stats);

@@ -2,6 +2,7 @@
 #include "daemon/gpus.h"
 
 #include "base/log.h"
+#include "base/numa.h"
 #include "base/trusted_path.h"
 #include "daemon/server.h"
 
@@ -16,6 +17,7 @@
 
 struct gpu {
 	struct gpu_name name;
+	int numa_node;
 	struct gpu_link *link;
 	struct lent_memory *lents[GPU_LENTS_MAX];
 	uint64_t block_bytes[GPU_LENTS_MAX][LAYOUT_GROUPS_MAX];
@@ -113,6 +115,7 @@ int gpus_create(struct daemon *daemon, struct error *error)
 		struct gpu *gpu = &daemon->gpus->gpus[daemon->gpus->count];
 
 		gpu->name = names[daemon->gpus->count++];
+		gpu->numa_node = numa_node_of_pci(GPU_PCI_FOLDER, gpu->name.bus_id);
 		for (unsigned way = 0; way < COPY_DIRECTIONS; way++)
 			pull_speed_init(&gpu->speeds[way]);
 		result = gpu_open(daemon, gpu, error);
@@ -120,6 +123,16 @@ int gpus_create(struct daemon *daemon, struct error *error)
 	if (result == 0)
 		daemon->pull_ops = &pull_ops_gpus;
 	return result;
+}
+
+uint64_t gpus_numa_nodes(const struct daemon *daemon)
+{
+	uint64_t nodes = 0;
+
+	for (unsigned n = 0; n < gpus_count(daemon); n++)
+		if (daemon->gpus->gpus[n].numa_node >= 0)
+			nodes |= UINT64_C(1) << daemon->gpus->gpus[n].numa_node;
+	return nodes;
 }
 
 int gpus_open(struct daemon *daemon, struct error *error)
@@ -338,6 +351,7 @@ void gpus_figures(const struct daemon *daemon, unsigned number, struct gpu_figur
 
 	assert(number < gpus_count(daemon));
 	out_figures->name = gpu->name;
+	out_figures->numa_node = gpu->numa_node;
 	out_figures->counters = gpu->counters;
 	memcpy(out_figures->speeds, gpu->speeds, sizeof(out_figures->speeds));
 	for (unsigned way = 0; way < COPY_DIRECTIONS; way++)

@@ -28,6 +28,7 @@ struct json_text;
 
 struct gpu_figures {
 	struct gpu_name name;
+	int numa_node; /* -1: not known, or there is but one */
 	struct gpu_link_status link;
 	enum gpu_state state;
 	struct gpu_counters counters;
@@ -39,6 +40,8 @@ extern const struct pull_ops pull_ops_gpus;
 /* Those that the setting means, before arenas are opened: they are made so that another process
  * can map them. Without GPUs nothing is made. */
 must_check int gpus_create(struct daemon *daemon, struct error *error);
+/* The NUMA nodes of those, as far as they are known: a mask. */
+uint64_t gpus_numa_nodes(const struct daemon *daemon);
 /* Every tenant's arena goes to every GPU's process; the loop is woken by them. After the server. */
 must_check int gpus_open(struct daemon *daemon, struct error *error);
 /* Kills the processes, and sees their end: copies and lent memory come back. */

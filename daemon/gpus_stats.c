@@ -32,6 +32,8 @@ static void gpu_write(const struct gpu_figures *figures, const char *library,
 	json_text_string(json, "library", library);
 	json_text_string(json, "name", link->device);
 	json_text_string(json, "uuid", link->uuid);
+	if (figures->numa_node >= 0)
+		json_text_unsigned(json, "numa_node", (uint64_t)figures->numa_node);
 	json_text_string(json, "state", gpu_state_name(figures->state));
 	json_text_string(json, "reason", link->reason);
 	json_text_unsigned(json, "pid", (uint64_t)link->pid);

@@ -5,6 +5,7 @@
 #include "base/crypto.h"
 #include "base/failpoint.h"
 #include "base/log.h"
+#include "base/numa.h"
 #include "daemon/admin.h"
 #include "daemon/gpu_link.h"
 #include "daemon/gpus.h"
@@ -100,6 +101,7 @@ static void version(void)
 	printf("gpus: cuda, rocm (by the driver that is there), peers: none\n");
 	gpu_images_describe(kernels, sizeof(kernels));
 	printf("gpu kernels: %s\n", kernels);
+	printf("numa: %s\n", numa_is_built_in() ? "libnuma" : "not built in (memory lies where the kernel takes it)");
 	printf("sandbox: %s\n", sandbox);
 	printf("failpoints: %s\n", KVTIER_FAILPOINTS ? "built in" : "none (release)");
 }

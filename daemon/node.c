@@ -19,6 +19,7 @@
 #include "daemon/scrub.h"
 #include "daemon/server.h"
 #include "daemon/spaces.h"
+#include "daemon/tenants.h"
 
 #include "base/copy.h"
 #include "base/failpoint.h"
@@ -41,37 +42,6 @@
 /* Believed until measured: a plain disk, and one core that copies and checks. */
 #define SPEED_NVME_START { .latency_us = 500.0, .bytes_us = 1000.0 }
 #define SPEED_CPU_START  { .latency_us = 50.0, .bytes_us = 5000.0 }
-
-static int tenants_open(struct daemon *daemon, struct error *error)
-{
-	const struct settings *settings = &daemon->settings;
-
-	for (unsigned i = 0; i < settings->tenants_count; i++) {
-		struct tenant *tenant = &daemon->tenants[i];
-		struct arena_config config = {
-			.file = settings->tenants[i].cpu_file,
-			.bytes = settings->tenants[i].cpu_bytes,
-			.unit_bytes = settings->extent_bytes,
-			.huge_pages = settings->huge_pages,
-			.lock_wait_us_max = settings->restart_wait_us,
-			.tenant_digest = tenant->digest,
-			.is_shared = gpus_count(daemon) > 0,
-		};
-		int result;
-
-		memcpy(tenant->name, settings->tenants[i].name, sizeof(tenant->name));
-		fingerprint_tenant(tenant->name, tenant->digest);
-		list_init(&tenant->slotless);
-		result = arena_open(&tenant->arena, &config, error);
-		if (result < 0)
-			return result;
-		daemon->tenants_count++;
-		log_line(LOG_INFO, "arena_open", "tenant=%s bytes=%llu pages=\"%s\" warm=%d",
-			 tenant->name, (unsigned long long)tenant->arena.bytes, tenant->arena.pages,
-			 tenant->arena.is_warm);
-	}
-	return 0;
-}
 
 /* The cache's listener. */
 

@@ -53,6 +53,7 @@ struct settings {
 	char log_level[16];
 	uint64_t extent_bytes;       /* unit of extents; 64 MiB */
 	char huge_pages[16];         /* auto, always, never */
+	char numa[64];               /* auto, off, or nodes */
 	char io[16];                 /* auto, io_uring, psync */
 	uint32_t queue_depth;        /* of each device; 32 */
 	uint32_t mills;              /* threads for checksums and copies; 0: chosen from the CPUs */

@@ -45,6 +45,9 @@ const struct setting settings_rows[] = {
 	{ "huge_pages", SETTING_CHOICE, FIELD(settings, huge_pages), .choices = "auto always never",
 	  .initial = "auto",
 	  .help = "Huge pages for the cpu tier; `always` refuses to start without them." },
+	{ "numa", SETTING_TEXT, CHECK_NUMA, FIELD(settings, numa), .initial = "auto",
+	  .help = "NUMA nodes on which the cpu tier's memory lies while they have room: `auto` those of the GPUs in "
+		  "use, none without; `off` wherever the kernel takes it; else nodes, as 0,2-3." },
 	{ "io", SETTING_CHOICE, FIELD(settings, io), .choices = "auto io_uring psync",
 	  .initial = "auto",
 	  .help = "How devices are spoken to; `auto` takes io_uring where the kernel allows it." },

@@ -25,7 +25,8 @@ enum setting_check {
 	CHECK_PATH_OR_NONE,
 	CHECK_NAME,  /* letters, digits, '-', '_', '.' */
 	CHECK_LISTEN, /* address:port, or nothing */
-	CHECK_GPUS    /* auto, off, or names of GPUs */
+	CHECK_GPUS,   /* auto, off, or names of GPUs */
+	CHECK_NUMA    /* auto, off, or NUMA nodes */
 };
 
 struct setting {

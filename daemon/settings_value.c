@@ -2,6 +2,7 @@
 #include "daemon/settings_table.h"
 
 #include "base/nearest.h"
+#include "base/numa.h"
 #include "transfer/gpu_names.h"
 
 #include <arpa/inet.h>
@@ -185,6 +186,8 @@ static const char name_letters[] =
 /* NULL when right, or what would be. */
 static const char *text_complaint(enum setting_check check, const char *text)
 {
+	uint64_t nodes;
+
 	if (!is_printable(text))
 		return "has control characters";
 	switch (check) {
@@ -206,6 +209,11 @@ static const char *text_complaint(enum setting_check check, const char *text)
 		return gpu_names_are_right(text)
 			       ? NULL
 			       : "is neither auto nor off nor GPUs, each once, as in " GPU_NAMES_EXAMPLE;
+	case CHECK_NUMA:
+		return strcmp(text, "auto") == 0 || strcmp(text, "off") == 0 ||
+				       numa_nodes_read(text, &nodes) == 0
+			       ? NULL
+			       : "is neither auto nor off nor NUMA nodes below 64, as in 0,2-3";
 	case CHECK_NOTHING:
 		break;
 	}

@@ -9,6 +9,7 @@
 #include "daemon/restore.h"
 #include "daemon/scrub.h"
 #include "daemon/server.h"
+#include "base/numa.h"
 #include "proto/json_text.h"
 
 #include <assert.h>
@@ -80,6 +81,20 @@ static void keys_write(const struct daemon *daemon, const struct tenant *tenant,
 	json_text_string(json, "keys_state", encryption_keys_state(daemon));
 }
 
+/* Where the tenant's memory lies; nodes that were not asked for are not looked at. */
+static void nodes_write(const struct arena_nodes *nodes, struct json_text *json)
+{
+	char text[NUMA_NODES_BYTES];
+
+	json_text_object_begin(json, "cpu_numa");
+	json_text_string(json, "asked", numa_nodes_write(nodes->asked, text));
+	json_text_string(json, "found", numa_nodes_write(nodes->found, text));
+	json_text_unsigned(json, "near_pages", nodes->near);
+	json_text_unsigned(json, "looked_pages", nodes->looked);
+	json_text_string(json, "reason", nodes->result < 0 ? numa_strerror(nodes->result) : "");
+	json_text_object_end(json);
+}
+
 static void tenant_write(struct daemon *daemon, const struct tenant *tenant, struct json_text *json)
 {
 	json_text_object_begin(json, NULL);
@@ -96,6 +111,7 @@ static void tenant_write(struct daemon *daemon, const struct tenant *tenant, str
 	share_write(daemon, tenant, TIER_NVME, json);
 	json_text_object_end(json);
 	json_text_string(json, "cpu_pages", tenant->arena.pages);
+	nodes_write(&tenant->arena.nodes, json);
 	tenant_counters_write(&tenant->counters, json);
 	json_text_object_end(json);
 }

@@ -200,6 +200,7 @@ static void other_value(const struct setting *row, char *text, size_t text_bytes
 			 row->check == CHECK_LISTEN ? "[::1]:0"
 			 : row->check == CHECK_NAME ? "other-name"
 			 : row->check == CHECK_GPUS ? "rocm:0001:C1:00.0, cuda:00000000:17:00.0"
+			 : row->check == CHECK_NUMA ? "0,2-3"
 						    : "/other \"path\" # \\ :");
 	else if (row->type == SETTING_CHOICE)
 		snprintf(text, text_bytes, "%s", strrchr(row->choices, ' ') + 1);

@@ -20,7 +20,8 @@ NUMBERS = {'io_uring_setup': 425, 'io_uring_enter': 426, 'io_uring_register': 42
            'faccessat2': 439}
 # (x86-64, arm64), where they differ; in that order.
 OLDER = {'memfd_create': (319, 279), 'statx': (332, 291), 'renameat2': (316, 276), 'getrandom': (318, 278),
-         'fallocate': (285, 47), 'madvise': (28, 233), 'fcntl': (72, 25), 'mlock2': (325, 284)}
+         'fallocate': (285, 47), 'madvise': (28, 233), 'fcntl': (72, 25), 'mlock2': (325, 284),
+         'mbind': (237, 235), 'move_pages': (279, 239)}
 NUMBERS_5_0 = 424   # where those of later kernels begin
 MADV_POPULATE_WRITE, MADV_COLLAPSE, F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 23, 25, 1033, 0x10
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, PR_SET_THP_DISABLE = 38, 22, 2, 41

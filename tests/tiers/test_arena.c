@@ -1,6 +1,8 @@
 /* tests/tiers/test_arena.c: what clients cannot do to an arena, and what survives a restart. */
 #include "tiers/cpu/arena.h"
 
+#include "base/numa.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -338,6 +340,44 @@ static void what_is_no_arena_of_ours_is_never_removed(void **unused)
 	rig_finish(&rig);
 }
 
+/* Far memory is no reason not to start. */
+static void pages_lie_on_the_nodes_that_are_asked_for(void **unused)
+{
+	uint64_t there = numa_nodes_with_memory(NUMA_NODE_FOLDER);
+
+	(void)unused;
+	if (!numa_is_built_in() || there == 0)
+		skip();
+	for (unsigned is_file = 0; is_file < 2; is_file++) {
+		struct rig rig;
+
+		rig_init(&rig);
+		rig.config.file = is_file ? rig.path : NULL;
+		assert_int_equal(rig_open(&rig), 0);
+		assert_int_equal(rig.arena.nodes.asked, 0);
+		assert_int_equal(rig.arena.nodes.looked, 0);
+		arena_close(&rig.arena);
+		unlink(rig.path);
+		rig.config.nodes = there;
+		assert_int_equal(rig_open(&rig), 0);
+		assert_int_equal(rig.arena.nodes.asked, there);
+		if (rig.arena.nodes.result == 0) {
+			assert_true(rig.arena.nodes.looked > 0);
+			assert_int_equal(rig.arena.nodes.near, rig.arena.nodes.looked);
+			assert_int_equal(rig.arena.nodes.found & ~there, 0);
+		} else {
+			assert_true(rig.arena.nodes.result == -EPERM ||
+				    rig.arena.nodes.result == -ENOSYS);
+		}
+		arena_close(&rig.arena);
+		unlink(rig.path);
+		rig.config.nodes = UINT64_C(1) << 63;
+		assert_int_equal(rig_open(&rig), 0);
+		assert_true(rig.arena.nodes.result < 0);
+		rig_finish(&rig);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -350,6 +390,7 @@ int main(void)
 		cmocka_unit_test(an_arena_in_use_is_refused_with_words),
 		cmocka_unit_test(impossible_settings_are_refused_with_words),
 		cmocka_unit_test(what_is_no_arena_of_ours_is_never_removed),
+		cmocka_unit_test(pages_lie_on_the_nodes_that_are_asked_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,7 @@
 
 #include "base/checksum.h"
 #include "base/map.h"
+#include "base/numa.h"
 #include "base/random.h"
 #include "tiers/nvme/extent_table.h"
 
@@ -25,6 +26,7 @@
 /* Collapsing copies and searches for free memory: past this the rest stays in small pages. */
 #define COLLAPSE_US_MAX (UINT64_C(5) * 1000000)
 #define COLLAPSE_PIECE (UINT64_C(64) << 20)
+#define LOOK_SAMPLES 4096u
 
 /* Newer than the C library's headers; a kernel without them says EINVAL. */
 #ifndef MADV_POPULATE_WRITE
@@ -81,7 +83,7 @@ static int config_check(const struct arena_config *config, struct error *error)
 	return 0;
 }
 
-int arena_map(struct arena *arena, struct error *error)
+int arena_map(struct arena *arena, const struct arena_config *config, struct error *error)
 {
 	uint64_t bytes = arena_mapping_bytes(arena);
 	uint8_t *start = map_shared_aligned(arena->fd, bytes, PROT_READ | PROT_WRITE);
@@ -92,7 +94,33 @@ int arena_map(struct arena *arena, struct error *error)
 				 error_advice(-errno));
 	arena->start = start;
 	arena->units = start + ARENA_HEAD_BYTES;
+	arena->nodes.asked = config->nodes;
+	if (config->nodes != 0)
+		arena->nodes.result = numa_prefer(start, bytes, config->nodes);
 	return 0;
+}
+
+/* Far memory is slower, not wrong: what fails here is said, and no reason not to start. */
+static void nodes_look(struct arena *arena)
+{
+	struct arena_nodes *nodes = &arena->nodes;
+	unsigned counts[NUMA_NODES_MAX];
+	int looked;
+
+	if (nodes->asked == 0 || nodes->result < 0)
+		return;
+	looked = numa_look(arena->start, arena_mapping_bytes(arena), LOOK_SAMPLES, counts);
+	if (looked < 0) {
+		nodes->result = looked;
+		return;
+	}
+	nodes->looked = (unsigned)looked;
+	for (unsigned node = 0; node < NUMA_NODES_MAX; node++) {
+		if (counts[node] > 0)
+			nodes->found |= UINT64_C(1) << node;
+		if ((nodes->asked >> node & 1) != 0)
+			nodes->near += counts[node];
+	}
 }
 
 void arena_unmap(struct arena *arena)
@@ -209,7 +237,8 @@ static int memfd_size(int fd, uint64_t bytes)
 	return 0;
 }
 
-static int memfd_make(struct arena *arena, unsigned flags, struct error *error)
+static int memfd_make(struct arena *arena, const struct arena_config *config, unsigned flags,
+		      struct error *error)
 {
 	int result;
 
@@ -225,7 +254,7 @@ static int memfd_make(struct arena *arena, unsigned flags, struct error *error)
 			  (unsigned long long)(arena_mapping_bytes(arena) >> 20),
 			  strerror(-result));
 	else
-		result = arena_map(arena, error);
+		result = arena_map(arena, config, error);
 	if (result < 0) {
 		close(arena->fd);
 		arena->fd = -1;
@@ -254,11 +283,11 @@ static int memfd_open(struct arena *arena, const struct arena_config *config, st
 	int result = -EINVAL;
 
 	if (may_be_huge)
-		result = memfd_make(arena, MFD_HUGETLB | MFD_HUGE_2MB, NULL);
+		result = memfd_make(arena, config, MFD_HUGETLB | MFD_HUGE_2MB, NULL);
 	if (result == 0)
 		pages = "2 MiB pages (hugetlb)";
 	else
-		result = memfd_make(arena, 0, error);
+		result = memfd_make(arena, config, 0, error);
 	if (result < 0)
 		return result;
 	result = arena_touch(arena, config->huge_pages, pages, error);
@@ -320,6 +349,7 @@ int arena_open(struct arena *arena, const struct arena_config *config, struct er
 		arena_close(arena);
 		return result;
 	}
+	nodes_look(arena);
 	canary_write(arena);
 	chosen = table_choose(arena);
 	arena->sequence = chosen < 0 ? 0 : extent_table_sequence(table_at(arena, (unsigned)chosen));

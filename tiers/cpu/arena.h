@@ -37,6 +37,16 @@ struct arena_config {
 	const uint8_t *tenant_digest; /* 16 bytes; a file of another tenant is started anew */
 	/* Processes that are handed `fd` map it writable, too: those that have a GPU. */
 	bool is_shared;
+	/* NUMA nodes for the pages, while they have room; 0: wherever the kernel takes them. */
+	uint64_t nodes;
+};
+
+/* Where the pages lie, as seen at the start, where nodes were asked for. What a warm file's earlier
+ * life has placed stays there. */
+struct arena_nodes {
+	uint64_t asked, found; /* masks; asked 0: nothing was asked, and all the rest is 0 */
+	unsigned looked, near; /* samples of pages, and how many of them lie on what was asked */
+	int result;            /* negative errno: not placed, or not known where */
 };
 
 struct arena {
@@ -52,6 +62,7 @@ struct arena {
 	const char *pages; /* for people: "4 KiB pages", "2 MiB pages (hugetlb)", "2 MiB pages
 			      (collapsed)" */
 	uint64_t sequence; /* of the extent table copy written last */
+	struct arena_nodes nodes;
 };
 
 /*

@@ -141,13 +141,9 @@ static const char *file_unfit(struct arena *arena, const struct arena_config *co
 	return NULL;
 }
 
-/* Takes the space before anything is mapped: a full tmpfs is an error here, and SIGBUS later. */
-static int file_allocate(struct arena *arena, const struct arena_config *config,
-			 struct error *error)
+static int too_large(const struct arena *arena, const struct arena_config *config,
+		     struct error *error)
 {
-	if (ftruncate(arena->fd, (off_t)arena_mapping_bytes(arena)) == 0 &&
-	    fallocate(arena->fd, 0, 0, (off_t)arena_mapping_bytes(arena)) == 0)
-		return 0;
 	return error_set(error, -errno, "cpu_file: %s cannot have %llu MiB: %s%s", config->file,
 			 (unsigned long long)(arena_mapping_bytes(arena) >> 20), strerror(errno),
 			 error_advice(-errno));
@@ -184,14 +180,20 @@ static int file_renew(struct arena *arena, const struct arena_config *config, co
 static int file_fill(struct arena *arena, const struct arena_config *config, const char *pages,
 		     struct error *error)
 {
-	/* Of a warm file too: it may have holes that only a fault would fill. */
-	int result = file_allocate(arena, config, error);
+	int result;
 
-	if (result == 0)
-		result = arena_map(arena, error);
+	if (ftruncate(arena->fd, (off_t)arena_mapping_bytes(arena)) < 0)
+		return too_large(arena, config, error);
+	/* Mapped first, as that is when nodes are chosen. */
+	result = arena_map(arena, config, error);
 	if (result < 0)
 		return result;
-	result = arena_touch(arena, config->huge_pages, pages, error);
+	/* Takes the space before anything is touched: a full tmpfs is an error here, and SIGBUS
+	 * there. Of a warm file too: it may have holes that only a fault would fill. */
+	if (fallocate(arena->fd, 0, 0, (off_t)arena_mapping_bytes(arena)) < 0)
+		result = too_large(arena, config, error);
+	else
+		result = arena_touch(arena, config->huge_pages, pages, error);
 	if (result < 0)
 		arena_unmap(arena);
 	return result;

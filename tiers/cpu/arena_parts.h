@@ -33,7 +33,9 @@ uint32_t arena_superblock_crc(const struct arena_superblock *superblock);
 /* A new id, and an empty head. */
 void arena_superblock_write(struct arena *arena, const uint8_t *tenant_digest);
 
-must_check int arena_map(struct arena *arena, struct error *error);
+/* Nothing is touched yet; what will be lies on the nodes that are asked for. */
+must_check int arena_map(struct arena *arena, const struct arena_config *config,
+			 struct error *error);
 void arena_unmap(struct arena *arena);
 /* `pages`: what they are known to be, or NULL. */
 must_check int arena_touch(struct arena *arena, const char *huge_pages, const char *pages,
