@@ -35,6 +35,7 @@ struct gpu_link {
 	char device[96];
 	char uuid[48];
 	char reason[WORKER_REASON_BYTES];
+	struct cost_speed speeds[COPY_DIRECTIONS];
 	struct link_arena arenas[GPU_ARENAS_MAX];
 	enum lent_state lents[GPU_LENTS_MAX];
 	uint64_t looked_us;
@@ -130,6 +131,7 @@ static void ready(struct gpu_link *link, const struct gpu_message *message)
 	snprintf(link->device, sizeof(link->device), "%.*s", (int)length, message->text);
 	snprintf(link->uuid, sizeof(link->uuid), "%.47s",
 		 message->text + length + (message->text[length] != '\0'));
+	memcpy(link->speeds, message->speeds, sizeof(link->speeds));
 }
 
 static bool pinned(struct gpu_link *link, const struct gpu_message *message)
@@ -373,6 +375,7 @@ void gpu_link_status(const struct gpu_link *link, struct gpu_link_status *out_st
 	snprintf(out_status->device, sizeof(out_status->device), "%s", link->device);
 	snprintf(out_status->uuid, sizeof(out_status->uuid), "%s", link->uuid);
 	snprintf(out_status->reason, sizeof(out_status->reason), "%s", link->reason);
+	memcpy(out_status->speeds, link->speeds, sizeof(out_status->speeds));
 	for (unsigned n = 0; n < GPU_ARENAS_MAX; n++) {
 		out_status->pinned_bytes += link->arenas[n].pinned;
 		out_status->arenas_bytes += link->arenas[n].bytes;

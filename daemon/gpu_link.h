@@ -67,6 +67,7 @@ struct gpu_link_status {
 	uint32_t lents, copies;
 	uint32_t restarts;
 	pid_t pid;           /* 0: none */
+	struct cost_speed speeds[COPY_DIRECTIONS]; /* as measured; bytes_us 0: not */
 };
 
 struct gpu_link;

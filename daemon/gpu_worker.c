@@ -142,6 +142,8 @@ static void say_ready(struct gpu_worker *worker, int result, const struct error 
 {
 	struct gpu_message message = { .verb = GPU_READY, .result = result };
 
+	for (enum copy_direction way = 0; result == 0 && way < COPY_DIRECTIONS; way++)
+		message.speeds[way] = cost_speed(&worker->costs, PATHS_ALLOWED, way);
 	if (result == 0)
 		snprintf(message.text, sizeof(message.text), "%s\n%s", worker->device.about.name,
 			 worker->device.about.uuid);

@@ -167,6 +167,9 @@ static void changes_log(struct gpu *gpu)
 
 	gpu->changes = gpu_link_changes(gpu->link);
 	gpu_link_status(gpu->link, &status);
+	for (unsigned way = 0; status.is_ready && !gpu->was_ready && way < COPY_DIRECTIONS; way++)
+		pull_speed_calibrated(&gpu->speeds[way], status.speeds[way].latency_us,
+				      status.speeds[way].bytes_us);
 	if (status.is_ready && !gpu->was_ready)
 		log_line(LOG_INFO, "gpu_open", "gpu=%s:%s name=%s pid=%d restarts=%u",
 			 gpu->name.vendor, gpu->name.bus_id,

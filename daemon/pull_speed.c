@@ -4,15 +4,34 @@
 #include "index/worth.h"
 
 #include <assert.h>
+#include <math.h>
 
-#define START_LATENCY_US 50.0
+#define START_LATENCY_US 50.0    /* of the way to the device's process and back */
 #define START_BYTES_US   10000.0 /* PCIe 4.0 x16, half of it */
 #define WEIGHT           0.125   /* of a new window */
 #define BYTES_US_MIN     1.0
 
 void pull_speed_init(struct pull_speed *speed)
 {
-	*speed = (struct pull_speed){ .latency_us = START_LATENCY_US, .bytes_us = START_BYTES_US };
+	*speed = (struct pull_speed){ .latency_us = START_LATENCY_US, .bytes_us = START_BYTES_US,
+				      .start_latency_us = START_LATENCY_US,
+				      .start_bytes_us = START_BYTES_US };
+}
+
+static void start_again(struct pull_speed *speed)
+{
+	speed->latency_us = speed->start_latency_us;
+	speed->bytes_us = speed->start_bytes_us;
+}
+
+void pull_speed_calibrated(struct pull_speed *speed, double latency_us, double bytes_us)
+{
+	if (!isfinite(latency_us) || !isfinite(bytes_us) || latency_us < 0 ||
+	    bytes_us < BYTES_US_MIN)
+		return;
+	speed->start_latency_us = START_LATENCY_US + latency_us;
+	speed->start_bytes_us = bytes_us;
+	start_again(speed);
 }
 
 static void window_begin(struct pull_speed *speed, bool began_idle, uint64_t now_us)
@@ -52,7 +71,8 @@ void pull_speed_settle(struct pull_speed *speed, uint64_t now_us)
 	uint64_t took_us = speed->end_us - speed->begin_us;
 
 	if (speed->copies == 0 && now_us > speed->end_us && now_us - speed->end_us > PULL_OLD_US) {
-		pull_speed_init(speed);
+		start_again(speed);
+		speed->has_ended = false;
 		return;
 	}
 	if (!speed->has_ended || now_us <= speed->end_us)

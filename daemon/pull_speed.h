@@ -23,7 +23,8 @@
 
 struct pull_speed {
 	double latency_us, bytes_us;
-	uint64_t waiting_bytes; /* queued, or being copied */
+	double start_latency_us, start_bytes_us; /* where nothing newer is known */
+	uint64_t waiting_bytes;                  /* queued, or being copied */
 	/* the window */
 	uint64_t begin_us, end_us, ended_bytes; /* end: of its last copy so far */
 	uint32_t copies, gated;                 /* now; gated: wait for an engine's word */
@@ -32,6 +33,9 @@ struct pull_speed {
 
 /* What is assumed until something was copied. */
 void pull_speed_init(struct pull_speed *speed);
+/* What the device was measured to take, without the way there, before anything else was copied:
+ * what is assumed from now on, in place of that. bytes_us that is no speed: nothing changes. */
+void pull_speed_calibrated(struct pull_speed *speed, double latency_us, double bytes_us);
 void pull_speed_begin(struct pull_speed *speed, uint64_t bytes, bool is_gated, uint64_t now_us);
 /* Once for each begin; is_copied: the bytes did go over. */
 void pull_speed_end(struct pull_speed *speed, uint64_t bytes, bool is_gated, bool is_copied,

@@ -136,6 +136,24 @@ enum copy_path cost_choose(const struct cost_table *table, unsigned allowed,
 	return best;
 }
 
+struct cost_speed cost_speed(const struct cost_table *table, unsigned allowed,
+			     enum copy_direction direction)
+{
+	double one_ns, many_ns;
+	struct cost_shape shape = { .direction = direction, .rectangles = 1, .runs = 1,
+				    .run_bytes = COST_SPEED_RUN_BYTES };
+
+	one_ns = cost_estimate(table, cost_choose(table, allowed, &shape), &shape);
+	shape.runs = COST_MANY;
+	many_ns = cost_estimate(table, cost_choose(table, allowed, &shape), &shape);
+	if (!isfinite(one_ns) || !isfinite(many_ns) || many_ns <= one_ns)
+		return (struct cost_speed){ 0 };
+	double byte_ns = (many_ns - one_ns) / ((COST_MANY - 1) * (double)COST_SPEED_RUN_BYTES);
+	double latency_ns = one_ns - byte_ns * (double)COST_SPEED_RUN_BYTES;
+	return (struct cost_speed){ .latency_us = latency_ns > 0 ? latency_ns / 1000 : 0,
+				    .bytes_us = 1000 / byte_ns };
+}
+
 /* ---- as text ---- */
 
 const char *cost_path_name(enum copy_path path)

@@ -68,6 +68,17 @@ double cost_estimate(const struct cost_table *table, enum copy_path path,
 enum copy_path cost_choose(const struct cost_table *table, unsigned allowed,
 			   const struct cost_shape *shape);
 
+/* What a direction gives by the cheapest of the paths in `allowed`. */
+struct cost_speed {
+	double latency_us; /* of a lone run, without the time of its bytes */
+	double bytes_us;   /* 0: nothing was measured */
+};
+
+#define COST_SPEED_RUN_BYTES (UINT64_C(64) << 10)
+
+struct cost_speed cost_speed(const struct cost_table *table, unsigned allowed,
+			     enum copy_direction direction);
+
 /* "batch", ...: a word for people and files. */
 const char *cost_path_name(enum copy_path path);
 

@@ -2,6 +2,7 @@
  * of it. */
 #include "tests/daemon/rig_gpu.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 
@@ -54,6 +55,29 @@ static void copies_that_are_noticed_at_once_are_not_infinitely_fast(void **unuse
 		pull_speed_settle(&speed, ++now_us);
 	}
 	assert_in_range((uint64_t)speed.bytes_us, 95, 105);
+}
+
+static void what_was_calibrated_is_believed_until_copies_tell_otherwise(void **unused)
+{
+	struct pull_speed speed;
+	uint64_t now_us = 1000;
+
+	(void)unused;
+	pull_speed_init(&speed);
+	double latency_us = speed.latency_us;
+	pull_speed_calibrated(&speed, 12, 50000);
+	assert_int_equal((uint64_t)speed.latency_us, (uint64_t)latency_us + 12);
+	assert_int_equal((uint64_t)speed.bytes_us, 50000);
+	now_us = copies_run(&speed, 1000, 1000, now_us);
+	assert_in_range((uint64_t)speed.bytes_us, 95, 106);
+	pull_speed_settle(&speed, now_us + 2 * PULL_OLD_US);
+	assert_int_equal((uint64_t)speed.bytes_us, 50000);
+	assert_int_equal((uint64_t)speed.latency_us, (uint64_t)latency_us + 12);
+	pull_speed_calibrated(&speed, 1, 0);
+	pull_speed_calibrated(&speed, -1, 9);
+	pull_speed_calibrated(&speed, NAN, 9);
+	pull_speed_calibrated(&speed, 1, INFINITY);
+	assert_int_equal((uint64_t)speed.bytes_us, 50000);
 }
 
 static void a_lone_small_copy_teaches_the_latency(void **unused)
@@ -232,6 +256,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bandwidth_follows_what_copies_take_in_both_directions_of_change),
 		cmocka_unit_test(copies_that_are_noticed_at_once_are_not_infinitely_fast),
+		cmocka_unit_test(what_was_calibrated_is_believed_until_copies_tell_otherwise),
 		cmocka_unit_test(a_lone_small_copy_teaches_the_latency),
 		cmocka_unit_test(what_waited_for_an_engine_first_or_failed_teaches_nothing),
 		cmocka_unit_test(copies_behind_those_that_waited_for_an_engine_teach_the_bandwidth),

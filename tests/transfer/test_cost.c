@@ -231,6 +231,24 @@ static void text_of_another_device_or_damaged_text_is_refused(void **unused)
 	assert_int_equal(cost_read("", OF, &again, &error), -EINVAL);
 }
 
+static void a_direction_is_as_fast_as_its_cheapest_paths(void **unused)
+{
+	struct cost_table table;
+	const unsigned all = (1u << COPY_PATHS) - 1;
+
+	(void)unused;
+	measure(h100, &table);
+	struct cost_speed speed = cost_speed(&table, all, COPY_LOAD);
+	/* 2D for many, whose rows cost the link's time and a gap of 60 ns; a call for one. */
+	assert_in_range((uint64_t)speed.bytes_us, 51000, 53000);
+	assert_true(speed.latency_us > 0.5 && speed.latency_us < 2);
+	speed = cost_speed(&table, 1u << COPY_KERNEL, COPY_STORE);
+	assert_in_range((uint64_t)speed.bytes_us, 46000, 48000);
+	assert_true(speed.latency_us > 8.5 && speed.latency_us < 9.5);
+	memset(&table, 0, sizeof(table));
+	assert_true(cost_speed(&table, all, COPY_LOAD).bytes_us == 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -240,6 +258,7 @@ int main(void)
 		cmocka_unit_test(noise_makes_no_line_that_falls),
 		cmocka_unit_test(however_many_runs_were_measured_the_line_is_the_same),
 		cmocka_unit_test(what_is_filled_in_is_never_less_than_the_truth),
+		cmocka_unit_test(a_direction_is_as_fast_as_its_cheapest_paths),
 		cmocka_unit_test(costs_survive_as_text),
 		cmocka_unit_test(text_of_another_device_or_damaged_text_is_refused),
 	};

@@ -6,6 +6,7 @@
 #ifndef KVTIER_TIERS_GPU_GPU_MESSAGES_H
 #define KVTIER_TIERS_GPU_GPU_MESSAGES_H
 
+#include "transfer/cost.h"
 #include "transfer/device.h"
 #include "transfer/lend.h"
 
@@ -26,7 +27,7 @@ enum gpu_verb {
 	GPU_RETURN,
 	/* Up. */
 	/* The device is open; text: its name, and behind a newline its uuid, or nothing where the
-	 * vendor's do not tell devices apart. Or result, text. */
+	 * vendor's do not tell devices apart; speeds. Or result, text. */
 	GPU_READY,
 	GPU_PINNED,   /* arena `number`: the first `offset` bytes can be copied; or result, text */
 	GPU_LENT,     /* memory `number` is imported; or result, text */
@@ -50,6 +51,7 @@ struct gpu_message {
 	uint64_t job;         /* of the client: see transfer/job_words.h */
 	uint32_t job_place;
 	uint32_t reserved;
+	struct cost_speed speeds[COPY_DIRECTIONS]; /* as measured before anything else was copied */
 	char text[GPU_TEXT_BYTES];
 };
 
