@@ -8,6 +8,8 @@
 
 #include "tensor.h"
 
+#include <stdio.h>
+
 #define ERA_LAYERS 3u
 #define ERA_BLOCKS 8u
 #define ERA_TENSORS_MAX (2 * ERA_LAYERS)
@@ -54,5 +56,8 @@ extern const unsigned era_overlays_count;
 
 /* The tensors of all layers; returns how many. */
 unsigned era_tensors(const struct era *era, struct tensor out_tensors[ERA_TENSORS_MAX]);
+/* Each layout as a line of JSON: its name, and of each group the planes [region, offset, stride,
+ * bytes] and the runs [region, offset, bytes] of each block. Overlays come last. */
+void eras_print(FILE *file);
 
 #endif

@@ -330,7 +330,7 @@ static void any_planes_are_copied_byte_for_byte(void **unused)
 	}
 }
 
-int main(void)
+int main(int arguments_count, char **arguments)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_layout_of_vllm_is_copied_in_as_few_pieces_as_it_has),
@@ -339,5 +339,9 @@ int main(void)
 		cmocka_unit_test(any_planes_are_copied_byte_for_byte),
 	};
 
+	if (arguments_count == 2 && strcmp(arguments[1], "--print") == 0) {
+		eras_print(stdout);
+		return 0;
+	}
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
