@@ -91,14 +91,15 @@ class Client:
     def get(self, block):
         return self.memory[block * self.payload_bytes:(block + 1) * self.payload_bytes]
 
-    def begin(self, verb, hashes, deadline_us, lease=0, parent=None, blocks=None, gate_value=0):
+    def begin(self, verb, hashes, deadline_us, lease=0, parent=None, blocks=None, gate_value=0,
+              group=0):
         """Starts a store or load of `hashes` to engine blocks 0.. (or `blocks`). (result, job number)."""
         items = (Block * len(hashes))()
         for i, name in enumerate(hashes):
             items[i].hash[:] = name
             items[i].engine_block = i if blocks is None else blocks[i]
-        transfer = Transfer(count=len(hashes), blocks=items, deadline_us=deadline_us, lease=lease, parent=parent,
-                            gate_value=gate_value)
+        transfer = Transfer(group=group, count=len(hashes), blocks=items, deadline_us=deadline_us, lease=lease,
+                            parent=parent, gate_value=gate_value)
         number = c.c_uint64()
         call = self.library.kvtier_store if verb == 'store' else self.library.kvtier_load
         return call(self.client, c.byref(transfer), c.byref(number)), number.value

@@ -29,16 +29,20 @@ class Driver:
     """Device memory of BLOCKS blocks, as an engine has it. The library remembers its machine, so each test has its own."""
 
     def __init__(self, folder):
-        self.calls = c.CDLL(shutil.copy(test_gpus.LIBRARY, folder))
-        context, self.stream, self.address, self.handle = c.c_void_p(), c.c_void_p(), c.c_uint64(), Handle()
-        self.must('cuInit', c.c_uint(0))
-        self.must('cuDevicePrimaryCtxRetain', c.byref(context), c.c_int(0))
-        self.must('cuCtxSetCurrent', context)
-        self.must('cuStreamCreateWithPriority', c.byref(self.stream), c.c_uint(1), c.c_int(0))
+        self.open(folder)
+        self.address, self.handle = c.c_uint64(), Handle()
         self.must('cuMemAlloc_v2', c.byref(self.address), c.c_size_t(LENT_BYTES))
         self.word = self.address.value + PAYLOAD * BLOCKS
         self.write(self.word, bytes(8))
         self.must('cuIpcGetMemHandle', c.byref(self.handle), self.address)
+
+    def open(self, folder):
+        self.calls = c.CDLL(shutil.copy(test_gpus.LIBRARY, folder))
+        context, self.stream = c.c_void_p(), c.c_void_p()
+        self.must('cuInit', c.c_uint(0))
+        self.must('cuDevicePrimaryCtxRetain', c.byref(context), c.c_int(0))
+        self.must('cuCtxSetCurrent', context)
+        self.must('cuStreamCreateWithPriority', c.byref(self.stream), c.c_uint(1), c.c_int(0))
 
     def must(self, name, *arguments):
         result = getattr(self.calls, name)(*arguments)
