@@ -228,8 +228,8 @@ struct kvtier_completion {
 	/* loads: delivered and proven; stores: now in the cache (also by others) */
 	uint32_t good_count;
 	/* A result a block: 0; loads: -ENOENT a miss, -EBADMSG a wrong checksum (a miss); stores: 1
-	 * was there already, -ENOSPC refused; -ETIME, -ECANCELED, -ENOTCONN. Owned by the library
-	 * until the next kvtier_poll() or close. */
+	 * was there already, -ENOSPC refused, with a device -EIO and -ENODEV not copied; -ETIME,
+	 * -ECANCELED, -ENOTCONN. Owned by the library until the next kvtier_poll() or close. */
 	const int *results;
 };
 

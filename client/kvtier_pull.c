@@ -89,7 +89,9 @@ bool lent_is_quiet(struct lent *lent, uint32_t place, uint64_t job)
 	struct job_word *word = &lent->words->words[place];
 
 	assert(place < JOB_WORDS && job > 0);
+#ifndef KVTIER_PLANT_QUIET
 	job_word_stop(word, job);
+#endif
 	return job_word_is_quiet(word) || process_has_ended(lent->process_fd);
 }
 

@@ -241,7 +241,9 @@ static void catalog_drain(struct daemon *daemon)
 	catalog_link_flush(daemon->catalog);
 	while (!catalog_link_is_idle(daemon->catalog) && clock_now_us(daemon->clock) < until_us &&
 	       catalog_link_state(daemon->catalog) != CATALOG_LINK_ABSENT)
-		if (!catalog_link_step(daemon->catalog, clock_now_us(daemon->clock)))
+		/* What GPUs' processes still say is heard too: unheard, it would end each wait. */
+		if (!catalog_link_step(daemon->catalog, clock_now_us(daemon->clock)) &&
+		    !gpus_step(daemon))
 			daemon_wait(daemon, 1000);
 }
 

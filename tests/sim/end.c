@@ -25,6 +25,7 @@ static void faults_end(void)
 		visitor_kill(&sim.visitors[i]);
 	settings_file_mend(&sim.node);
 	sim.node.shape.failpoint_percent = 0;
+	sim.node.gpu.shape.fail_permille = sim.node.gpu.shape.refuse_permille = 0;
 	node_failpoint_disarm();
 	for (unsigned i = 0; i < PROCESSES_MAX; i++)
 		kernel.processes[i].stalled_until_us = 0;

@@ -12,8 +12,8 @@
 #define COMPLETIONS_MAX 8u
 /* The copy thread may be in the middle of connecting. */
 #define CLOSE_US (UINT64_C(1100) * 1000)
-#define QUIET 0x5a
-#define QUIET_BYTES 16u
+/* And the daemon's copies may not be over. */
+#define CLOSE_LENT_US (CLOSE_US + 2 * SECOND_US)
 
 void call_begin(struct caller *caller, const char *name, uint64_t wait_us)
 {
@@ -54,39 +54,7 @@ struct identity engine_identity(const struct engine *engine, unsigned adapter)
 				  .adapter = (uint16_t)adapter };
 }
 
-/* ---- blocks of the engine's memory ---- */
-
-static uint8_t *block_at(const struct engine *engine, unsigned group, unsigned block,
-			 unsigned plane)
-{
-	return engine->memory[group][plane] +
-	       block * engine->shape.groups[group].planes[plane].stride;
-}
-
-/* Nobody touches a block that no job has. */
-static void block_check_quiet(const struct engine *engine, unsigned group, unsigned block)
-{
-	for (unsigned plane = 0; plane < engine->shape.groups[group].planes_count; plane++) {
-		const uint8_t *at = block_at(engine, group, block, plane);
-		uint64_t bytes = engine->shape.plane_bytes[group][plane];
-
-		for (unsigned i = 0; i < QUIET_BYTES; i++)
-			if (at[i] != QUIET || at[bytes - 1 - i] != QUIET)
-				sim_fail("%s: a block was touched after its job was quiescent",
-					 engine->shape.name);
-	}
-}
-
-static void block_make_quiet(const struct engine *engine, unsigned group, unsigned block)
-{
-	for (unsigned plane = 0; plane < engine->shape.groups[group].planes_count; plane++) {
-		uint8_t *at = block_at(engine, group, block, plane);
-
-		memset(at, QUIET, QUIET_BYTES);
-		memset(at + engine->shape.plane_bytes[group][plane] - QUIET_BYTES, QUIET,
-		       QUIET_BYTES);
-	}
-}
+/* ---- jobs ---- */
 
 struct engine_job *job_take(struct engine *engine, const struct stretch *at)
 {
@@ -104,13 +72,14 @@ struct engine_job *job_take(struct engine *engine, const struct stretch *at)
 		return NULL;
 	for (unsigned i = 0; i < count; i++) {
 		engine->block_is_used[at->group][job->blocks[i]] = true;
-		block_check_quiet(engine, at->group, job->blocks[i]);
+		engine_block_check(engine, at->group, job->blocks[i]);
 	}
 	job->is_used = true;
 	job->is_over = false;
 	job->engine = engine;
 	job->at = *at;
 	job->version = 0;
+	job->is_filling = job->is_quiet = false;
 	job->id = job->lease = 0;
 	return job;
 }
@@ -120,7 +89,7 @@ void job_give(struct engine_job *job)
 	struct engine *engine = job->engine;
 
 	for (unsigned i = 0; i < job->at.count; i++) {
-		block_make_quiet(engine, job->at.group, job->blocks[i]);
+		engine_block_quiet(engine, job->at.group, job->blocks[i]);
 		engine->block_is_used[job->at.group][job->blocks[i]] = false;
 	}
 	job->is_used = false;
@@ -135,16 +104,11 @@ static void block_check_loaded(struct engine_job *job, unsigned index)
 	struct engine *engine = job->engine;
 	uint64_t bytes = engine->shape.groups[job->at.group].payload_bytes;
 	struct stretch at = job->at;
-	unsigned preemption = kernel.preemption_percent;
 	uint32_t version;
 	const char *reason;
 
 	at.first = (uint16_t)(at.first + index);
-	/* One buffer for all: nobody else runs meanwhile. */
-	kernel.preemption_percent = 0;
-	if (kvtier_block_read(engine->client, at.group, job->blocks[index], payload, bytes) < 0)
-		sim_fail("kvtier_block_read() failed");
-	kernel.preemption_percent = preemption;
+	engine_gather(engine, at.group, job->blocks[index], payload);
 	version = model_version_of(payload);
 	reason = model_refuses(version, &job->identity, &at, job->began);
 	if (reason == NULL) {
@@ -173,6 +137,7 @@ static bool result_is_known(bool is_store, int result)
 	case -EAGAIN:
 	case -EIO:
 	case -EINVAL:
+	case -ENODEV:
 		return is_store;
 	default:
 		return false;
@@ -231,7 +196,9 @@ static void completion_take(struct engine *engine, const struct kvtier_completio
 	/* Given back by whoever polls, as an engine's scheduler would: no answer is waited for. */
 	if (job->lease != 0 && engine->lease == 0)
 		engine->lease = job->lease;
-	job_give(job);
+	job->is_quiet = true;
+	if (!job->is_filling)
+		job_give(job);
 }
 
 static void jobs_check(struct engine *engine)
@@ -266,24 +233,6 @@ static void engine_poll(struct engine *engine, struct caller *poller)
 
 /* ---- lives ---- */
 
-static void memory_make(struct engine *engine)
-{
-	for (unsigned group = 0; group < engine->shape.groups_count; group++) {
-		struct kvtier_group *shape = &engine->shape.groups[group];
-
-		for (unsigned plane = 0; plane < shape->planes_count; plane++) {
-			struct kvtier_plane *planes = (struct kvtier_plane *)(uintptr_t)
-							      shape->planes;
-
-			engine->memory[group][plane] = malloc(ENGINE_BLOCKS *
-							      planes[plane].stride);
-			planes[plane].base = engine->memory[group][plane];
-		}
-		for (unsigned block = 0; block < ENGINE_BLOCKS; block++)
-			block_make_quiet(engine, group, block);
-	}
-}
-
 static int engine_open(struct engine *engine, struct caller *poller)
 {
 	char model_name[16], text[200];
@@ -298,10 +247,19 @@ static int engine_open(struct engine *engine, struct caller *poller)
 		.groups = engine->shape.groups,
 		.connect_us_max = OPEN_US,
 	};
+	struct kvtier_region region;
+	struct kvtier_device device = { .name = "gpu", .regions_count = 1, .regions = &region };
 	int result;
 
 	snprintf(model_name, sizeof(model_name), "model-%u", engine->shape.model);
-	memory_make(engine);
+	engine_memory_make(engine);
+	region = (struct kvtier_region){ .address = (uint64_t)(uintptr_t)engine->region,
+					 .bytes = engine->region_bytes,
+					 .kind = KVTIER_REGION_HANDLE,
+					 .handle = &engine->handle };
+	device.word_address = region.address;
+	if (engine->shape.is_lender)
+		options.device = &device;
 	engine->process->pieces_before = engine->process->pieces;
 	call_begin(poller, "kvtier_open", OPEN_US);
 	result = kvtier_open(&engine->client, &options, text, sizeof(text));
@@ -361,7 +319,7 @@ static void *engine_live(void *argument)
 		engine_poll(engine, poller);
 	engine->is_open = false;
 	(void)task_wait(callers_are_idle, engine, NEVER);
-	call_begin(poller, "kvtier_close", CLOSE_US);
+	call_begin(poller, "kvtier_close", engine->shape.is_lender ? CLOSE_LENT_US : CLOSE_US);
 	kvtier_close(engine->client);
 	call_end(poller, 0);
 	process_check_empty(engine->process);
@@ -380,6 +338,7 @@ void engine_start(struct engine *engine)
 	engine->client = NULL;
 	engine->is_open = engine->must_close = false;
 	engine->lease = 0;
+	engine->gates = 0;
 	engine->lives++;
 	engine->stalled_us = 0;
 	engine->process = process_start(engine->shape.name, engine_live, engine);
@@ -411,6 +370,9 @@ void engine_kill(struct engine *engine)
 {
 	process_release(engine->process);
 	engine->process = NULL;
+	if (engine->device != NULL)
+		gpu_sim_free(&engine->node->gpu, engine->device);
+	engine->device = NULL;
 	engine->is_open = false;
 }
 

@@ -48,12 +48,14 @@ struct order {
 struct engine_shape {
 	char name[16];
 	uint16_t tenant, model, shard, world, groups_count;
+	bool is_lender; /* its blocks lie on the GPU */
 	struct kvtier_group groups[GROUPS_MAX];
 	uint64_t plane_bytes[GROUPS_MAX][2];
 };
 
 struct engine_job {
 	bool is_used, is_over, is_store;
+	bool is_filling, is_quiet; /* is_filling: its blocks are still computed, and its own */
 	struct engine *engine;
 	uint32_t version;
 	uint64_t id, began, lease;
@@ -68,6 +70,7 @@ struct caller {
 	struct engine *engine;
 	bool is_busy; /* an order was given, and is not done */
 	struct order order;
+	uint64_t gate;    /* whose blocks it computes now; 0: none */
 	const char *call; /* what it is inside of; NULL: nothing */
 	uint64_t call_until_us;
 };
@@ -82,6 +85,11 @@ struct engine {
 	struct caller callers[CALLERS + 1]; /* the last: the poller, and open and close */
 	struct engine_job jobs[ENGINE_JOBS_MAX];
 	uint8_t *memory[GROUPS_MAX][2];
+	struct memory *device; /* of a lender: all of that, behind the word */
+	struct gpu_ipc_handle handle;
+	uint8_t *region;
+	uint64_t region_bytes;
+	uint64_t gates; /* how far it has counted; the word follows */
 	bool block_is_used[GROUPS_MAX][ENGINE_BLOCKS];
 	uint32_t spaces[ADAPTERS_MAX]; /* the client's number + 1; 0: not opened yet */
 	uint64_t lease;

@@ -29,7 +29,7 @@ static bool space_find(struct caller *caller, unsigned adapter, uint32_t *out_sp
 	return true;
 }
 
-static void job_start(struct caller *caller, struct engine_job *job, uint32_t space)
+static int job_start(struct caller *caller, struct engine_job *job, uint32_t space, uint64_t gate)
 {
 	struct engine *engine = caller->engine;
 	struct kvtier_block blocks[KEYS_MAX];
@@ -44,6 +44,7 @@ static void job_start(struct caller *caller, struct engine_job *job, uint32_t sp
 		.lease = job->lease,
 		.deadline_us = caller->order.deadline_us,
 		.user = job,
+		.gate_value = gate,
 	};
 	int result;
 
@@ -59,20 +60,54 @@ static void job_start(struct caller *caller, struct engine_job *job, uint32_t sp
 	result = job->is_store ? kvtier_store(engine->client, &transfer, &job->id)
 			       : kvtier_load(engine->client, &transfer, &job->id);
 	call_end(caller, result);
+	/* Its GPU cannot wait for words. */
+	if (result == -ENOTSUP && gate > 0)
+		return result;
 	if (result == 0)
-		return;
+		return 0;
 	if (result != -EAGAIN && result != -ENOTCONN && result != -EINVAL && result != -EPERM)
 		sim_fail("%s: a job was refused with %d", engine->shape.name, result);
 	job_give(job);
+	return result;
+}
+
+static void job_fill(struct engine *engine, const struct engine_job *job)
+{
+	static uint8_t payload[PAYLOAD_BYTES_MAX];
+	uint64_t bytes = engine->shape.groups[job->at.group].payload_bytes;
+
+	for (unsigned i = 0; i < job->at.count; i++) {
+		model_payload(job->version, job->at.first + i, payload, bytes);
+		engine_scatter(engine, job->at.group, job->blocks[i], payload);
+	}
+}
+
+/* As vLLM does: the store is asked for first, and waits for the stream's word. */
+static void store_late(struct caller *caller, struct engine_job *job, uint32_t space)
+{
+	struct engine *engine = caller->engine;
+	int result;
+
+	caller->gate = ++engine->gates;
+	job->is_filling = true;
+	result = job_start(caller, job, space, caller->gate);
+	if (result == 0 || result == -ENOTSUP) {
+		task_preempt();
+		job_fill(engine, job);
+	}
+	job->is_filling = false;
+	if (result == 0 && job->is_quiet)
+		job_give(job);
+	caller->gate = 0;
+	engine_word_set(engine);
+	if (result == -ENOTSUP)
+		(void)job_start(caller, job, space, 0);
 }
 
 static void carry_out_store(struct caller *caller)
 {
-	static uint8_t payload[PAYLOAD_BYTES_MAX];
 	struct engine *engine = caller->engine;
 	const struct order *order = &caller->order;
-	uint64_t bytes = engine->shape.groups[order->at.group].payload_bytes;
-	unsigned preemption = kernel.preemption_percent;
 	struct engine_job *job;
 	uint32_t space;
 
@@ -89,15 +124,12 @@ static void carry_out_store(struct caller *caller)
 		job_give(job);
 		return;
 	}
-	kernel.preemption_percent = 0;
-	for (unsigned i = 0; i < order->at.count; i++) {
-		model_payload(job->version, order->at.first + i, payload, bytes);
-		if (kvtier_block_write(engine->client, order->at.group, job->blocks[i], payload,
-				       bytes) < 0)
-			sim_fail("kvtier_block_write() failed");
+	if (engine->shape.is_lender && order->choice % 2 == 0) {
+		store_late(caller, job, space);
+		return;
 	}
-	kernel.preemption_percent = preemption;
-	job_start(caller, job, space);
+	job_fill(engine, job);
+	(void)job_start(caller, job, space, 0);
 }
 
 static void load_begin(struct caller *caller, const struct stretch *at, uint64_t lease)
@@ -114,7 +146,7 @@ static void load_begin(struct caller *caller, const struct stretch *at, uint64_t
 	job->identity = engine_identity(caller->engine, caller->order.adapter);
 	job->began = model_now();
 	job->lease = lease;
-	job_start(caller, job, space);
+	(void)job_start(caller, job, space, 0);
 }
 
 /* Every block that the usable tokens promise may be there, of every rank. */

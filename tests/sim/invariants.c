@@ -140,6 +140,8 @@ const char *node_is_held(const struct node *node)
 		return "a connection is left";
 	if (fds_count_of(node->process) != node->fds_at_start)
 		return "it has not as many descriptors as when it began";
+	if (gpu_sim_lents(&node->gpu) != 0)
+		return "memory of a GPU is still lent";
 	if (index_holds_space(daemon->cache))
 		return "a space is held";
 	return NULL;

@@ -162,6 +162,8 @@ short fd_events(int fd)
 	switch (object->kind) {
 	case OBJECT_EVENT:
 		return object->count > 0 ? POLLIN | POLLOUT : POLLOUT;
+	case OBJECT_PROCESS:
+		return object->count > 0 ? POLLIN : 0;
 	case OBJECT_TIMER:
 		return object->at_us != 0 && object->at_us <= kernel.now_us ? POLLIN : 0;
 	case OBJECT_EPOLL:

@@ -19,7 +19,8 @@ enum object_kind {
 	OBJECT_EPOLL,
 	OBJECT_SOCKET,
 	OBJECT_FILE,
-	OBJECT_FOLDER
+	OBJECT_FOLDER,
+	OBJECT_PROCESS /* a pidfd */
 };
 
 struct file;
@@ -29,7 +30,7 @@ struct object {
 	enum object_kind kind;
 	unsigned refs;
 	union {
-		uint64_t count; /* EVENT */
+		uint64_t count; /* EVENT; PROCESS: 1: it has ended */
 		uint64_t at_us; /* TIMER; 0: not armed */
 		struct epoll *epoll;
 		struct sock *sock;

@@ -111,6 +111,8 @@ void *__wrap_map_shared_aligned(int fd, uint64_t bytes, int protection)
 
 void *__wrap_mmap(void *at, size_t bytes, int protection, int flags, int fd, off_t offset)
 {
+	if (kernel.process != NULL && fd_is_ours(fd))
+		return __wrap_map_shared_aligned(fd, bytes, protection);
 	if (kernel.process == NULL || fd >= 0)
 		return __real_mmap(at, bytes, protection, flags, fd, offset);
 	return process_allocate(kernel.process,

@@ -1,5 +1,5 @@
 /* tests/sim/kernel_rest.c: clocks, chance, threads, and what of kvtier needs a real machine. */
-#include "tests/sim/kernel.h"
+#include "tests/sim/kernel_fds.h"
 #include "tests/sim/kernel_wraps.h"
 
 #include <assert.h>
@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #define CIPHERS_MAX 256u
 
@@ -49,6 +50,14 @@ void __wrap_random_system(void *memory, size_t bytes)
 	}
 	for (size_t i = 0; i < bytes; i++)
 		target[i] = (uint8_t)random_next(&kernel.random);
+}
+
+/* Only asked whether a descriptor is a pidfd. */
+long __wrap_syscall(long number, long a, long b, long c, long d, long e, long f)
+{
+	if (number != SYS_pidfd_send_signal || !fd_is_ours((int)a))
+		return __real_syscall(number, a, b, c, d, e, f);
+	return object_of((int)a, OBJECT_PROCESS) != NULL ? 0 : fail(EBADF);
 }
 
 /* ---- threads ---- */

@@ -89,6 +89,7 @@ WRAPPED(int, flock, int fd, int verb)
 WRAPPED(int, fsync, int fd)
 WRAPPED(int, fdatasync, int fd)
 
+WRAPPED(long, syscall, long number, long a, long b, long c, long d, long e, long f)
 WRAPPED(int, clock_gettime, clockid_t clock, struct timespec *out_now)
 WRAPPED(int, nanosleep, const struct timespec *wait, struct timespec *out_left)
 WRAPPED(void, random_system, void *memory, size_t bytes)

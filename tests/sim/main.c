@@ -269,13 +269,15 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 
 	printf("sim: %llu seeds in %.1f s: %llu operations, %llu blocks stored, %llu loads proven, "
 	       "%llu missed; %llu lives of the daemon (%llu killed, %llu power cuts), %llu of "
-	       "engines, %llu disk faults, %llu settings changed, %llu pages, %u of %u failpoints failed "
+	       "engines, %llu of GPU processes, %llu copies of a GPU, %llu disk faults, "
+	       "%llu settings changed, %llu pages, %u of %u failpoints failed "
 	       "or died at, %.0f s of its own time\n",
 	       (unsigned long long)figures->seeds, seconds,
 	       (unsigned long long)figures->operations, (unsigned long long)figures->stored,
 	       (unsigned long long)figures->served, (unsigned long long)figures->missed,
 	       (unsigned long long)figures->lives, (unsigned long long)figures->kills,
 	       (unsigned long long)figures->power_cuts, (unsigned long long)figures->engine_lives,
+	       (unsigned long long)figures->gpu_lives, (unsigned long long)figures->gpu_copies,
 	       (unsigned long long)figures->faults, (unsigned long long)figures->reloads,
 	       (unsigned long long)figures->pages,
 	       failpoints_write(figures, NULL), 2 * FAILPOINTS, (double)figures->virtual_us / 1e6);
@@ -287,6 +289,7 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		"{\"seeds\": %llu, \"seconds\": %.3f, \"operations\": %llu, \"stored\": %llu, "
 		"\"served\": %llu, \"missed\": %llu, \"lives\": %llu, \"kills\": %llu, "
 		"\"power_cuts\": %llu, \"stops\": %llu, \"engine_lives\": %llu, "
+		"\"gpu_lives\": %llu, \"gpu_copies\": %llu, "
 		"\"disk_faults\": %llu, \"settings_changed\": %llu, \"pages\": %llu, "
 		"\"virtual_seconds\": %.3f, \"histories\": \"%016llx\", \"failpoints\": {",
 		(unsigned long long)figures->seeds, seconds,
@@ -294,7 +297,8 @@ static int figures_write(const struct command_line *line, const struct sim_figur
 		(unsigned long long)figures->served, (unsigned long long)figures->missed,
 		(unsigned long long)figures->lives, (unsigned long long)figures->kills,
 		(unsigned long long)figures->power_cuts, (unsigned long long)figures->stops,
-		(unsigned long long)figures->engine_lives, (unsigned long long)figures->faults,
+		(unsigned long long)figures->engine_lives, (unsigned long long)figures->gpu_lives,
+		(unsigned long long)figures->gpu_copies, (unsigned long long)figures->faults,
 		(unsigned long long)figures->reloads, (unsigned long long)figures->pages,
 		(double)figures->virtual_us / 1e6, (unsigned long long)figures->histories);
 	(void)failpoints_write(figures, file);

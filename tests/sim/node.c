@@ -81,6 +81,7 @@ void node_create(struct node *node, const struct node_shape *shape, const char *
 {
 	memset(node, 0, sizeof(*node));
 	node->shape = *shape;
+	node->gpu.shape = shape->gpu;
 	snprintf(node->folder, sizeof(node->folder), "%s", folder);
 	settings_set_all(node);
 	snprintf(node->catalog_path, sizeof(node->catalog_path), "%.40s/catalog/db",
@@ -108,6 +109,7 @@ static bool node_turn(struct node *node)
 	while (!daemon_is_drained(daemon)) {
 		bool did_work = daemon_step(daemon);
 
+		did_work = gpu_sim_step(&node->gpu) || did_work;
 		daemon_wait(daemon, did_work ? 0 : UINT64_MAX);
 		if (node->must_stop && stop_us == 0) {
 			node->state = NODE_STOPPING;
@@ -134,7 +136,7 @@ static void node_drain_catalog(struct node *node)
 	catalog_link_flush(daemon->catalog);
 	while (!catalog_link_is_idle(daemon->catalog) && kernel.now_us < until_us &&
 	       catalog_link_state(daemon->catalog) != CATALOG_LINK_ABSENT)
-		if (!catalog_link_step(daemon->catalog, kernel.now_us))
+		if (!catalog_link_step(daemon->catalog, kernel.now_us) && !gpu_sim_step(&node->gpu))
 			daemon_wait(daemon, 1000);
 }
 
@@ -152,7 +154,8 @@ static _Noreturn void node_leave(struct node *node)
  * may ask for. */
 static int node_open(struct node *node, struct daemon **out_daemon, struct error *error)
 {
-	struct daemon_seams seams = { .io_ops = &disk_ops, .catalog_ops = &node_catalog_ops };
+	struct daemon_seams seams = { .io_ops = &disk_ops, .catalog_ops = &node_catalog_ops,
+				      .pull_ops = node->gpu.shape.is_there ? &gpu_sim_ops : NULL };
 	struct settings *settings = malloc(2 * sizeof(*settings));
 	int result = settings_load(&settings[1], &node->sources, error);
 
@@ -184,6 +187,7 @@ static void *node_live(void *argument)
 		node_leave(node);
 	}
 	node->refused[0] = '\0';
+	gpu_sim_attach(&node->gpu, daemon);
 	node->daemon = daemon;
 	node->state = NODE_SERVING;
 	node->fds_at_start = fds_count_of(node->process);
@@ -194,6 +198,7 @@ static void *node_live(void *argument)
 	node_check(node);
 	node_life_is_over(node);
 	node->daemon = NULL;
+	gpu_sim_detach(&node->gpu);
 	daemon_destroy(daemon);
 	process_check_empty(node->process);
 	node->stops++;
@@ -227,6 +232,9 @@ static void node_is_down(struct node *node, bool is_power_cut)
 {
 	node->state = NODE_DOWN;
 	node->daemon = NULL;
+	gpu_sim_orphan(&node->gpu);
+	if (is_power_cut)
+		gpu_sim_kill(&node->gpu);
 	process_release(node->process);
 	node->process = NULL;
 	catalog_kill(node->catalog_path, is_power_cut);
@@ -239,6 +247,7 @@ static void node_is_down(struct node *node, bool is_power_cut)
 
 void node_look(struct node *node)
 {
+	gpu_sim_look(&node->gpu);
 	settings_file_look(node);
 	if (node->state == NODE_DOWN || node->process->is_alive)
 		return;
@@ -304,6 +313,8 @@ const char *node_unrest(struct node *node)
 		return "a lease is left";
 	if (!list_is_empty(&daemon->forgettings))
 		return "a FORGET is left";
+	if (node->gpu.copies_count != 0)
+		return "a copy to or from the GPU is left";
 	if (purge_is_under_way(daemon))
 		return "a purge is under way";
 	if (node->must_reload || reload_is_busy(daemon))

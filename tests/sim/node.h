@@ -9,6 +9,7 @@
 #include "daemon/daemon.h"
 #include "daemon/threads.h"
 #include "tests/sim/disk.h"
+#include "tests/sim/gpu.h"
 #include "tests/sim/model.h"
 #include "tests/sim/settings_file.h"
 
@@ -40,6 +41,7 @@ struct node_shape {
 	uint64_t scrub_bytes_second, scrub_interval_us;
 	unsigned readback_every;
 	unsigned failpoint_percent; /* of the lives: one is armed */
+	struct gpu_shape gpu;
 };
 
 struct node {
@@ -53,6 +55,7 @@ struct node {
 	struct daemon *daemon; /* while it is SERVING or STOPPING */
 	struct threads threads;
 	struct disk *disks[NVME_DEVICES_MAX];
+	struct gpu_sim gpu;
 	char folder[32], catalog_path[64];
 	bool must_stop, must_reload;
 	bool was_in_clear; /* in some life */

@@ -51,6 +51,8 @@ const char *const operation_names[OPERATIONS] = {
 	[OP_JOURNAL_DAMAGE] = "journal-damage",
 	[OP_CATALOG_FAULT] = "catalog-fault",
 	[OP_CATALOG_LOSS] = "catalog-loss",
+	[OP_GPU_KILL] = "gpu-kill",
+	[OP_GPU_STALL] = "gpu-stall",
 };
 
 /* How often, where a seed has them at all. */
@@ -64,6 +66,7 @@ static const unsigned weights_usual[OPERATIONS] = {
 	[OP_FILE_FAULT] = 2,  [OP_CATALOG_FAULT] = 2, [OP_CATALOG_LOSS] = 1,
 	[OP_JOURNAL_DAMAGE] = 1, [OP_DRAIN] = 2,     [OP_PURGE] = 3,	     [OP_PIN] = 3,
 	[OP_LOOK] = 3,	      [OP_RELOAD] = 3,	     [OP_SIGHUP] = 2,	     [OP_VISIT] = 3,
+	[OP_GPU_KILL] = 3,    [OP_GPU_STALL] = 2,
 };
 
 static uint64_t below(uint64_t limit)
@@ -196,11 +199,31 @@ static void engines_draw(void)
 /* Each kind of fault is there, or not, at a rate of its own. */
 static void weights_draw(void)
 {
-	for (unsigned i = 0; i < OPERATIONS; i++) {
+	for (unsigned i = 0; i < OP_GPU_KILL; i++) {
 		bool is_there = i <= OP_LOOKUP || i == OP_FETCH || i == OP_WAIT || below(2) == 0;
 
 		weights[i] = is_there ? weights_usual[i] * (unsigned)between(1, 4) : 0;
 	}
+}
+
+/* A machine with a GPU, and who lends its memory. */
+static void gpu_draw(struct gpu_shape *shape)
+{
+	static const unsigned rates[] = { 0, 0, 5, 50 };
+
+	*shape = (struct gpu_shape){ .is_there = below(3) == 0,
+				     .has_words = below(4) != 0,
+				     .fail_permille = rates[below(4)],
+				     .refuse_permille = rates[below(4)] * 4,
+				     .latency_us = below(3) == 0 ? between(1, 20)
+								 : between(1, 3000),
+				     .import_us = between(1, 2000) };
+	for (unsigned i = 0; i < plan.engines_count; i++)
+		plan.engines[i].is_lender = shape->is_there && below(3) != 0;
+	for (unsigned i = OP_GPU_KILL; i < OPERATIONS; i++)
+		weights[i] = shape->is_there && below(2) == 0
+				     ? weights_usual[i] * (unsigned)between(1, 4)
+				     : 0;
 }
 
 static enum operation_kind kind_draw(void)
@@ -288,6 +311,8 @@ void plan_make(uint64_t seed, unsigned operations_count)
 	plan.speed_us = (unsigned)between(1, 8);
 	plan.socket_bytes = below(2) == 0 ? 1u << 18 : 1u << between(13, 17);
 	plan.latency_us = below(4) == 0 ? 0 : below(2000);
+	random_init(&dice, seed ^ UINT64_C(0x69b));
+	gpu_draw(&plan.node.gpu);
 	plan.operations_count = operations_count;
 	for (unsigned i = 0; i < operations_count; i++) {
 		random_init(&dice, seed * UINT64_C(0x9e3779b97f4a7c15) + i);

@@ -48,6 +48,8 @@ enum operation_kind {
 	OP_JOURNAL_DAMAGE, /* while the daemon is down */
 	OP_CATALOG_FAULT,
 	OP_CATALOG_LOSS,
+	OP_GPU_KILL, /* of machines with one */
+	OP_GPU_STALL,
 	OPERATIONS
 };
 

@@ -1,6 +1,7 @@
 /* tests/sim/sim.c: one seed: boot, operations, and the end in which everything works again. */
 #include "tests/sim/sim.h"
 
+#include "daemon/mover.h"
 #include "tests/sim/sim_parts.h"
 
 #include <assert.h>
@@ -117,7 +118,9 @@ static void memory_rot(const struct operation *operation)
 	struct daemon *daemon = sim.node.daemon;
 	struct arena *arena;
 
-	if (daemon == NULL)
+	/* What came from a GPU has its checksum from when it was there: until then nobody could
+	 * tell. */
+	if (daemon == NULL || (sim.node.gpu.shape.is_there && mover_moves_count(daemon) > 0))
 		return;
 	arena = &daemon->tenants[operation->choice % daemon->tenants_count].arena;
 	arena->units[operation->amount % arena->bytes] ^= (uint8_t)(1u << operation->choice % 8);
@@ -225,6 +228,14 @@ static void operation_on_node(const struct operation *operation)
 	case OP_CATALOG_FAULT:
 		catalogs_set_fault(operation->choice % 2 == 0 ? 0 : 200);
 		break;
+	case OP_GPU_KILL:
+		sim.node.gpu.must_die = sim.node.gpu.process != NULL;
+		break;
+	case OP_GPU_STALL:
+		if (sim.node.gpu.process != NULL)
+			sim.node.gpu.process->stalled_until_us =
+				kernel.now_us + operation->amount % (8 * SECOND_US);
+		break;
 	default:
 		assert(operation->kind == OP_CATALOG_LOSS);
 		if (sim.node.state != NODE_DOWN)
@@ -319,6 +330,8 @@ static void figures_add(struct sim_figures *figures, uint64_t began_us)
 		for (unsigned is_kill = 0; is_kill < 2; is_kill++)
 			figures->failpoint_hits[i][is_kill] +=
 				sim.node.failpoint_hits[i][is_kill];
+	figures->gpu_copies += sim.node.gpu.copies_ever;
+	figures->gpu_lives += sim.node.gpu.lives;
 	figures->reloads += sim.node.file.reloads;
 	figures->pages += sim.node.pages;
 	figures->resumes += kernel.resumes;

@@ -20,6 +20,7 @@ struct sim_figures {
 	uint64_t seeds, operations, stored, served, missed;
 	uint64_t lives, kills, power_cuts, stops, starts_failed, engine_lives;
 	uint64_t resumes, virtual_us, faults, reloads, pages;
+	uint64_t gpu_copies, gpu_lives;
 	uint64_t failpoint_hits[FAILPOINTS][2]; /* error, kill */
 	uint64_t histories; /* the sum of their digests */
 	uint64_t digest;    /* of the last history */
