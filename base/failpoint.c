@@ -5,11 +5,13 @@
 #include <stdlib.h>
 
 #define VARIABLE "KVTIER_FAILPOINT"
+#define ONCE_VARIABLE "KVTIER_FAILPOINT_ONCE"
 
 #if KVTIER_FAILPOINTS
 #include "base/nearest.h"
 
 #include <assert.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <unistd.h>
@@ -132,6 +134,21 @@ int failpoint_arm_from_environment(struct error *error)
 	return failpoint_arm(text, error);
 }
 
+/* Whether no other process was first. Where that cannot be told nothing happens: a test that waits
+ * for it fails. */
+static bool is_first(void)
+{
+	const char *path = getenv(ONCE_VARIABLE);
+	int fd;
+
+	if (path == NULL || path[0] == '\0')
+		return true;
+	fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0;
+}
+
 bool failpoint_pass(enum failpoint point)
 {
 	unsigned long left = atomic_load(&passes_left);
@@ -142,7 +159,7 @@ bool failpoint_pass(enum failpoint point)
 		if (left == 0)
 			return false;
 	} while (!atomic_compare_exchange_weak(&passes_left, &left, left - 1));
-	if (left > 1)
+	if (left > 1 || !is_first())
 		return false;
 	atomic_store(&was_hit, true);
 	/* The others leave no trace of their own that a test could wait for. */

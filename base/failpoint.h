@@ -5,8 +5,10 @@
  *
  * KVTIER_FAILPOINT=name[:nth]=kill|error|stop|hang in the environment arms one: at its nth pass
  * (default 1) the process kills itself with SIGKILL, the place reports failure, the process stops
- * itself with SIGSTOP, or the thread stays there for ever. All names stand in base/failpoint.c, one
- * table; `kvtierd --list-failpoints` prints them.
+ * itself with SIGSTOP, or the thread stays there for ever. KVTIER_FAILPOINT_ONCE=path beside it:
+ * only the process that can create this file acts, so the next life of a worker, which has the same
+ * environment, goes on. All names stand in one table, below; `kvtierd --list-failpoints` prints
+ * them.
  */
 #ifndef KVTIER_BASE_FAILPOINT_H
 #define KVTIER_BASE_FAILPOINT_H
@@ -48,7 +50,22 @@
 	row(restore_done,          "all slots were restored, nobody is served yet") \
 	row(register_answered,     "a registration was answered") \
 	row(mill_took,             "a mill took an op and is about to work on it") \
-	row(device_took,           "a device's thread took an op, nothing was submitted")
+	row(device_took,           "a device's thread took an op, nothing was submitted") \
+	row(lend_received,         "a client lends device memory, the GPU's process was not told") \
+	row(lend_passed,           "lent memory was passed to the GPU's process") \
+	row(lend_registered,       "memory is lent, the client was not told") \
+	row(lend_returned,         "lent memory was given back or has gone, nobody was told") \
+	row(pull_store_submitted,  "a copy out of lent memory was passed to the GPU's process") \
+	row(pull_store_copied,     "a block was pulled into its slot, not yet committed") \
+	row(pull_load_submitted,   "a copy into lent memory was passed to the GPU's process") \
+	row(pull_load_copied,      "a block was copied into lent memory, not yet proven right") \
+	row(gpu_costs_written,     "a GPU's process wrote what copies cost, it is not READY") \
+	row(gpu_imported,          "a GPU's process imported lent memory and did not say so") \
+	row(gpu_store_submitted,   "a GPU's process submitted copies out of lent memory") \
+	row(gpu_store_copied,      "a GPU's process copied a block out and did not say so") \
+	row(gpu_load_submitted,    "a GPU's process submitted copies into lent memory") \
+	row(gpu_load_copied,       "a GPU's process copied a block in and did not say so") \
+	row(gpu_closed,            "a GPU's process closed lent memory and did not say so")
 
 enum failpoint {
 #define FAILPOINT_ENUM(name, help) FAILPOINT_##name,

@@ -1,5 +1,6 @@
 /* daemon/gpu_worker.c: the process that has a GPU: packets and messages in, answers out, a beat
  * between. */
+#include "base/failpoint.h"
 #include "daemon/gpu_link.h"
 #include "daemon/sandbox.h"
 #include "tiers/gpu/gpu_server.h"
@@ -120,6 +121,8 @@ static int costs_get(struct gpu_worker *worker, struct error *error)
 	if (result < 0)
 		fprintf(stderr, "kvtierd: GPU worker: copies are measured at each start: %s\n",
 			error->text);
+	else
+		(void)failpoint(gpu_costs_written);
 	return 0;
 }
 

@@ -2,6 +2,7 @@
  * the moment when nothing of it is mapped any more. */
 #include "daemon/server.h"
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "transfer/gate.h"
 #include "transfer/job_words.h"
@@ -59,6 +60,7 @@ static void on_answered(struct lent_memory *lent, int result, const char *text)
 		return;
 	}
 	lend_become(session, LEND_LENT);
+	(void)failpoint(lend_registered);
 	fd = session->daemon->pull_ops->process_fd(session->daemon, lent);
 	if (fd < 0) {
 		session_refuse(session, session->lend_request, -ECONNRESET,
@@ -76,6 +78,7 @@ static void on_returned(struct lent_memory *lent)
 	struct session *session = list_item(lent, struct session, lent);
 	bool was_asked = session->lend_state == LEND_ASKED;
 
+	(void)failpoint(lend_returned);
 	lend_become(session, LEND_GONE);
 	session_unuse(session);
 	if (session->state != SESSION_CLOSING)
@@ -155,6 +158,8 @@ void lend_frame(struct session *session, const struct frame_lend *frame)
 				   "the daemon has no GPU switched on: setting gpus");
 	else
 		result = packet_check(session, frame + 1, bytes, &error);
+	if (result == 0 && failpoint(lend_received))
+		result = error_set(&error, -EAGAIN, "LEND: failpoint");
 	if (result == 0) {
 		memset(&session->lent, 0, sizeof(session->lent));
 		session->lent.answered = on_answered;
@@ -164,8 +169,10 @@ void lend_frame(struct session *session, const struct frame_lend *frame)
 		session->users++;
 		result = daemon->pull_ops->lend(daemon, &session->lent, frame + 1, bytes, fds->fds,
 						fds->count, &error);
-		if (result == 0)
+		if (result == 0) {
+			(void)failpoint(lend_passed);
 			return;
+		}
 		lend_become(session, LEND_NONE);
 		session_unuse(session);
 	}

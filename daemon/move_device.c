@@ -1,6 +1,7 @@
 /* daemon/move_device.c: the device memory that an engine lent <-> cpu slot. */
 #include "daemon/mover_parts.h"
 
+#include "base/failpoint.h"
 #include "daemon/purge.h"
 
 #include <assert.h>
@@ -83,6 +84,8 @@ static void prove_done(struct mill_op *op)
  * the copy is wrong yet. */
 static void out_copied(struct move *move, int result)
 {
+	if (result == 0 && failpoint(pull_load_copied))
+		result = -EIO;
 	if (result == 0)
 		move_mill(move, prove_work, prove_done);
 	else
@@ -102,6 +105,8 @@ static void in_copied(struct move *move, int result)
 
 	if (move->stopped < 0)
 		result = move->stopped;
+	else if (result == 0 && failpoint(pull_store_copied))
+		result = -EIO;
 	if (result < 0) {
 		in_failed(move, result);
 		return;
@@ -132,6 +137,8 @@ static bool queued_submit(struct move *move)
 	if (result == -EAGAIN)
 		return false;
 	move_become(move, MOVE_DEVICE);
+	(void)(move->kind == MOVE_OUT ? failpoint(pull_load_submitted)
+				      : failpoint(pull_store_submitted));
 	/* As if the device had said so: one way for every failure. */
 	if (result < 0)
 		copy_done(&move->copy, result);

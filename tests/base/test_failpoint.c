@@ -107,6 +107,24 @@ static void kill_ends_the_process_at_the_place(void **unused)
 	assert_int_equal(WEXITSTATUS(status), 92);
 }
 
+static void of_processes_with_one_environment_the_first_dies(void **unused)
+{
+	char path[] = "/tmp/kvtier-failpoint-XXXXXX";
+	int fd = mkstemp(path);
+
+	(void)unused;
+	assert_true(fd >= 0);
+	close(fd);
+	unlink(path);
+	setenv("KVTIER_FAILPOINT_ONCE", path, 1);
+	assert_true(WIFSIGNALED(status_of_child("up_read=kill", 0)));
+	assert_int_equal(WEXITSTATUS(status_of_child("up_read=kill", 0)), 92);
+	assert_int_equal(unlink(path), 0);
+	assert_true(WIFSIGNALED(status_of_child("up_read=kill", 0)));
+	unlink(path);
+	unsetenv("KVTIER_FAILPOINT_ONCE");
+}
+
 static void stop_stops_the_process_until_it_is_continued(void **unused)
 {
 	int status = status_of_child("up_read=stop", WUNTRACED);
@@ -212,6 +230,7 @@ int main(void)
 		cmocka_unit_test(an_armed_place_fails_once_at_its_nth_pass),
 		cmocka_unit_test(a_disarmed_place_counts_nothing),
 		cmocka_unit_test(kill_ends_the_process_at_the_place),
+		cmocka_unit_test(of_processes_with_one_environment_the_first_dies),
 		cmocka_unit_test(stop_stops_the_process_until_it_is_continued),
 		cmocka_unit_test(a_mistyped_name_says_the_nearest),
 		cmocka_unit_test(what_does_not_read_right_is_refused_with_its_reason),

@@ -24,15 +24,41 @@ SCENARIOS = {
     'register_answered': 'register',
     'catalog_opened': 'opening', 'catalog_batch_written': 'worker',
 }
+# A name that begins so is passed only where memory of a device is lent: test_pull_failpoints.py.
+PULL = ('lend_', 'pull_', 'gpu_')
 DEATH_SECONDS = 30
 PATIENCE_SECONDS = 5   # of what happens a little after the last request
 KILLED_WORKER = b'killed by signal 9'
 WORKER_DEATHS = 'kvtier_worker_restarts_total{worker="catalog"}'
 
 
+def points(of_pull=False):
+    return [point for point in node.failpoints() if point.startswith(PULL) == of_pull]
+
+
 def armed(point, nth, action):
     """For KVTIER_FAILPOINT. The first record of a life in its journal is its own, at the start: the epochs it may use."""
     return f"{point}:{nth + point.startswith('journal_')}={action}"
+
+
+def state_of(pid):
+    """(letter of the state, parent) of a process; None when it has gone."""
+    try:
+        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as file:
+            words = file.read().rpartition(')')[2].split()
+        return words[0], int(words[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def stopped(cache):
+    """The process that has stopped: the daemon or a child of it; None: none has."""
+    daemon = cache.process.pid
+    for pid in [daemon] + [int(name) for name in os.listdir('/proc') if name.isdigit()]:
+        state = state_of(pid)
+        if state and state[0] == 'T' and daemon in (pid, state[1]):
+            return pid
+    return None
 
 
 class Case(unittest.TestCase):
@@ -130,15 +156,17 @@ class Case(unittest.TestCase):
 
 
 class Covered:
-    """Which of all failpoints were passed so that something happened; written to build/tests/ at the end."""
+    """Which failpoints were passed so that something happened; written to build/tests/ at the end."""
 
-    def __init__(self, action):
+    def __init__(self, action, of_pull=False):
         self.action = action
+        self.of_pull = of_pull
         self.reached = set()
 
     def report(self):
         """Prints and writes what was reached of what there is; called when the last was tried."""
-        points = node.failpoints()
-        print(f'failpoints x {self.action}: {len(self.reached)} / {len(points)}', flush=True)
-        node.figures_write(f'failpoints-{self.action}.json', {
-            'covered': len(self.reached), 'total': len(points), 'missing': sorted(set(points) - self.reached)})
+        names = points(self.of_pull)
+        print(f"failpoints{' of pull' if self.of_pull else ''} x {self.action}: {len(self.reached)} / {len(names)}",
+              flush=True)
+        node.figures_write(f"{'pull-' if self.of_pull else ''}failpoints-{self.action}.json", {
+            'covered': len(self.reached), 'total': len(names), 'missing': sorted(set(names) - self.reached)})

@@ -20,16 +20,6 @@ def tearDownModule():
     stopped_points.report()
 
 
-def state_of(pid):
-    """(letter of the state, parent) of a process; None when it has gone."""
-    try:
-        with open(f'/proc/{pid}/stat', encoding='ascii', errors='replace') as file:
-            words = file.read().rpartition(')')[2].split()
-        return words[0], int(words[1])
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
 class Failures(failpoints.Case):
     """One pass of a place fails."""
 
@@ -51,18 +41,9 @@ class Failures(failpoints.Case):
 class Stops(failpoints.Case):
     """The process stops at a place. The daemon goes on when it is told to; its worker is replaced."""
 
-    def stopped(self):
-        """The process that has stopped: the daemon or a child of it; None: none has."""
-        daemon = self.cache.process.pid
-        for pid in [daemon] + [int(name) for name in os.listdir('/proc') if name.isdigit()]:
-            state = state_of(pid)
-            if state and state[0] == 'T' and daemon in (pid, state[1]):
-                return pid
-        return None
-
     def check_stop(self, point):
         replay = self.begin_apart(point)
-        pid = node.until(self.stopped, failpoints.DEATH_SECONDS, f'a process stops at {point}')
+        pid = node.until(lambda: failpoints.stopped(self.cache), failpoints.DEATH_SECONDS, f'a process stops at {point}')
         stopped_points.reached.add(point)
         if point in WORKER_POINTS:
             self.assertNotEqual(pid, self.cache.process.pid, point)
@@ -104,7 +85,7 @@ def stop_test(point):
     return lambda self: self.check_stop(point)
 
 
-for name in node.failpoints():
+for name in failpoints.points():
     setattr(Failures, f'test_a_daemon_in_which_{name}_fails_serves_nothing_wrong', failure_test(name))
     setattr(Stops, f'test_a_daemon_that_stops_at_{name}_goes_on_and_serves_nothing_wrong', stop_test(name))
 

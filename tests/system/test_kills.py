@@ -113,7 +113,7 @@ def failpoint_test(point):
     return test
 
 
-for name in node.failpoints():
+for name in failpoints.points():
     setattr(FailpointKills, f'test_a_daemon_killed_at_{name}_starts_again_and_serves_nothing_wrong',
             failpoint_test(name))
 

@@ -87,7 +87,7 @@ class Lender(library.Client):
             raise OSError(-result, text.value.decode())
 
 
-class Pull(test_gpus.Case):
+class Case(test_gpus.Case):
     def bytes_go_and_come(self, driver, client, name):
         """Stored from the first blocks, loaded into the last."""
         hashes = [node.hash_of(name, i) for i in range(12)]
@@ -110,6 +110,8 @@ class Pull(test_gpus.Case):
         self.ready(cache)
         return cache, Driver(cache.folder)
 
+
+class Pull(Case):
     def test_a_block_is_read_only_once_the_engine_has_counted_its_step(self):
         cache, driver = self.begin()
         hashes = [node.hash_of('gated', i) for i in range(12)]

@@ -1,4 +1,5 @@
 /* tiers/gpu/gpu_lent.c: memory: arenas that are pinned, and what engines lend. */
+#include "base/failpoint.h"
 #include "tiers/gpu/gpu_parts.h"
 
 #include <assert.h>
@@ -210,6 +211,8 @@ void gpu_lent_take(struct gpu_server *server, uint32_t number, const struct lend
 		result = regions_import(server, lent, view, fds + 1, &error);
 	if (result == 0)
 		result = gate_open(server, lent, view->head, &error);
+	if (result == 0 && failpoint(gpu_imported))
+		result = error_set(&error, -EAGAIN, "import: failpoint");
 	if (result < 0)
 		lent_close(server, lent);
 	answer_with(server, GPU_LENT, number, result, result < 0 ? error.text : "");
@@ -264,6 +267,7 @@ static bool lent_step(struct gpu_server *server, struct lent *lent)
 	if (quiet <= 0)
 		return false;
 	lent_close(server, lent);
+	(void)failpoint(gpu_closed);
 	answer_with(server, GPU_RETURNED, number, 0, "");
 	return true;
 }

@@ -1,6 +1,7 @@
 /* tiers/gpu/gpu_server.c: messages in, transfers of what belongs together, an answer for each. */
 #include "tiers/gpu/gpu_server.h"
 
+#include "base/failpoint.h"
 #include "tiers/gpu/gpu_parts.h"
 
 #include <assert.h>
@@ -32,9 +33,16 @@ static void copy_answer(struct gpu_server *server, uint32_t number, int result)
 
 /* ---- transfers ---- */
 
+static bool copied_fails(enum copy_direction direction)
+{
+	return direction == COPY_STORE ? failpoint(gpu_store_copied) : failpoint(gpu_load_copied);
+}
+
 static void copies_answer(struct copies *copies, uint32_t up_to, int result)
 {
 	while (copies->answered < up_to) {
+		if (result == 0 && copied_fails(copies->transfer.direction))
+			result = -EIO;
 		job_word_leave(&copies->lent->words->words[copies->job_place]);
 		copy_answer(copies->server, copies->numbers[copies->answered++], result);
 	}
@@ -78,6 +86,10 @@ static bool ready_submit(struct gpu_server *server)
 		copies->is_submitted = result == 0;
 		if (result < 0)
 			copies_give(copies, result);
+		else
+			(void)(copies->transfer.direction == COPY_STORE
+				       ? failpoint(gpu_store_submitted)
+				       : failpoint(gpu_load_submitted));
 		did = true;
 	}
 	return did;

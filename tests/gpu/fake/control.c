@@ -74,6 +74,11 @@ bool fake_is_poisoned(void)
 	return poison != 0;
 }
 
+uint64_t fake_misuses(void)
+{
+	return fake_control->misuses;
+}
+
 void fake_poison(int error)
 {
 	int none = 0;

@@ -54,6 +54,8 @@ int fake_control_open(void);
 void fake_path(char *path, size_t bytes, const char *name);
 /* Counts a call; the error with which it must fail, or 0. `needs_context`: 201 without one. */
 int fake_enter(enum fake_call call, bool needs_context);
+/* For tests that do not have the page's layout. */
+EXPORTED uint64_t fake_misuses(void);
 void fake_poison(int error);
 bool fake_is_poisoned(void);
 bool fake_is_leaving(void); /* the process ends: streams let go */
@@ -96,7 +98,7 @@ uint64_t fake_table_new(uint64_t bytes); /* 0: no room */
 bool fake_table_hold(uint64_t id);       /* false: it has gone */
 /* True: nobody has it any more. */
 bool fake_table_release(uint64_t id);
-uint64_t fake_table_bytes(void);
+EXPORTED uint64_t fake_table_bytes(void);
 
 /* ---- share.c ---- */
 

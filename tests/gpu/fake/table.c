@@ -120,7 +120,7 @@ static uint64_t bytes_used(void)
 	return bytes;
 }
 
-uint64_t fake_table_bytes(void)
+EXPORTED uint64_t fake_table_bytes(void)
 {
 	uint64_t bytes;
 
