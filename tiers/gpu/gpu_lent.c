@@ -68,6 +68,7 @@ static bool arena_pin(struct gpu_server *server, struct arena_pinned *arena)
 	else
 		snprintf(message.text, sizeof(message.text), "%s", error.text);
 	arena->has_failed = message.result < 0;
+	server->is_lost |= message.result == -EIO;
 	message.offset = arena->pinned;
 	gpu_answer(server, &message);
 	return true;
@@ -181,7 +182,8 @@ static void lent_close(struct gpu_server *server, struct lent *lent)
 
 	assert(lent->copies_count == 0);
 	for (uint32_t n = 0; n < lent->regions_count; n++)
-		(void)device_memory_close(server->device, &lent->regions[n], &error);
+		server->is_lost |= device_memory_close(server->device, &lent->regions[n],
+						       &error) == -EIO;
 	layout_finish(&lent->layout);
 	if (lent->words != NULL)
 		munmap(lent->words, sizeof(*lent->words));
@@ -209,6 +211,8 @@ void gpu_lent_take(struct gpu_server *server, uint32_t number, const struct lend
 		result = words_map(lent, fds[0], &error);
 	if (result == 0)
 		result = regions_import(server, lent, view, fds + 1, &error);
+	/* Who asked is told; the next one finds a process whose device is there. */
+	server->is_lost |= result == -EIO;
 	if (result == 0)
 		result = gate_open(server, lent, view->head, &error);
 	if (result == 0 && failpoint(gpu_imported))
