@@ -12,8 +12,7 @@
 #define SHUFFLE_SEED 1u
 /* Between two runs on the device, so that they are not one. */
 #define GAP_BYTES UINT64_C(4096)
-/* No copy begins in the last quarter of the budget: what is under way then has so long to end
- * before it is taken to hang. */
+/* No copy begins in the last quarter of the budget: what is under way then ends within it. */
 #define LAST_SHARE 4u
 /* A copy may take twice what is expected. */
 #define MARGIN 2u
@@ -41,7 +40,7 @@ struct calibration {
 	struct device *device;
 	const struct calibrate_config *config;
 	unsigned paths;
-	uint64_t begin_until_us, end_us;
+	uint64_t begin_until_us, end_us, hung_us;
 	struct device_memory memory;
 	struct random random;
 	struct copy_rectangle rectangles[COST_MANY];
@@ -194,7 +193,8 @@ static bool may_begin(const struct calibration *calibration, const struct trial 
 	       MARGIN * expected_us(calibration, trial, direction) <= calibration->end_us - now;
 }
 
-/* 0: done. -ETIME: the budget was over before it was asked for the last time. */
+/* 0: done. -ETIME: the budget was over, and CALIBRATE_LATE_US more, before it was asked for the
+ * last time. */
 static int mark_wait(const struct calibration *calibration, uint32_t mark, struct error *error)
 {
 	const struct timespec pause = { .tv_nsec = PAUSE_NS };
@@ -206,7 +206,7 @@ static int mark_wait(const struct calibration *calibration, uint32_t mark, struc
 
 		if (result != 0)
 			return result < 0 ? result : 0;
-		if (now >= calibration->end_us)
+		if (now >= calibration->hung_us)
 			return error_set(error, -ETIME,
 					 "it has not ended in time; the device hangs");
 		if (now - began >= SPIN_US)
@@ -283,7 +283,7 @@ static int round_run(struct calibration *calibration, struct error *error)
 	return 0;
 }
 
-/* Nothing of ours is under way any more; waits for it as long as the budget goes. */
+/* Nothing of ours is under way any more; waits for it as mark_wait() does. */
 static bool is_quiet(const struct calibration *calibration)
 {
 	const struct timespec pause = { .tv_nsec = PAUSE_NS };
@@ -295,7 +295,7 @@ static bool is_quiet(const struct calibration *calibration)
 
 		if (loads != 0 && stores != 0)
 			return loads > 0 && stores > 0;
-		if (loads < 0 || stores < 0 || now >= calibration->end_us)
+		if (loads < 0 || stores < 0 || now >= calibration->hung_us)
 			return false;
 		nanosleep(&pause, NULL);
 	}
@@ -371,6 +371,7 @@ int calibrate(struct device *device, const struct calibrate_config *config,
 		return result;
 	calibration.paths = calibrate_paths(device, config->paths);
 	calibration.end_us = now_us(&calibration) + config->budget_us;
+	calibration.hung_us = calibration.end_us + CALIBRATE_LATE_US;
 	calibration.begin_until_us = calibration.end_us - config->budget_us / LAST_SHARE;
 	random_init(&calibration.random, SHUFFLE_SEED);
 	result = device_memory_open(device, device_bytes(), &calibration.memory, error);

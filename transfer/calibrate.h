@@ -13,6 +13,9 @@
 #include <stdint.h>
 
 #define CALIBRATE_BUDGET_US UINT64_C(300000)
+/* How late the last copy may be, on a machine where all is busy, before the device is said to
+ * hang. */
+#define CALIBRATE_LATE_US UINT64_C(1000000)
 /* On our side; on the device's as much, and a page a run. Longer runs are fewer, to fit in it. */
 #define CALIBRATE_SCRATCH_BYTES (UINT64_C(16) << 20)
 
@@ -30,12 +33,12 @@ struct calibrate_config {
  * is what others fall back to; in both directions; again and again, and the medians count. What
  * matters most comes first. Where time runs out, cost_fill() says what follows from what was
  * measured; a path of which nothing was stays without costs, so it is not chosen. No copy begins
- * that may not end in time, as far as those before it tell.
+ * that may not end in time, as far as those before it tell; one that does not is waited for.
  *
  * 0: all was measured at least once; 1: not all, so that it is worth measuring again next time.
- * -ETIME: a copy did not end in time, as on a device that hangs. -EIO: the device is lost. After
- * both, copies may be under way for all we know: the memory on either side is not to be touched any
- * more, and the process is to end. Other errors leave nothing behind.
+ * -ETIME: a copy did not end in CALIBRATE_LATE_US more, as on a device that hangs. -EIO: the device
+ * is lost. After both, copies may be under way for all we know: the memory on either side is not to
+ * be touched any more, and the process is to end. Other errors leave nothing behind.
  */
 must_check int calibrate(struct device *device, const struct calibrate_config *config,
 			 struct cost_table *out_table, struct error *error);
