@@ -74,7 +74,8 @@ def check_restart(scene):
     ready = time.monotonic() - started
     right(scene.engine(cache, 'layers', [['load', 'kept', count]]).lines()[1], count)
     cache.stop()
-    os.unlink(cache.arena_file())   # nvme alone has them now
+    if cache.warm:
+        os.unlink(cache.arena_file())   # nvme alone has them now
     scene.start(cache)
     right(scene.engine(cache, 'layers', [['load', 'kept', count]]).lines()[1], count)
     return {'blocks': count, 'gpu_ready_s': ready}

@@ -45,7 +45,8 @@ class Model:
             num_key_value_heads=kv_heads, vocab_size=words, max_position_embeddings=2 * self.prompt_tokens,
             initializer_range=WEIGHTS_RANGE)
         self.torch.manual_seed(11)
-        self.model = transformers.LlamaForCausalLM(config).to(device=device, dtype=self.dtype).eval()
+        with self.torch.device(device):
+            self.model = transformers.LlamaForCausalLM(config).to(dtype=self.dtype).eval()
         self.blocks = (self.prompt_tokens - 1) // self.tokens   # full ones, and at least a token behind them
         self.block_bytes = layers * 2 * kv_heads * self.tokens * self.width * self.dtype.itemsize
 

@@ -17,6 +17,15 @@ READY_SECONDS = 60
 ENGINE_SECONDS = 90
 
 
+def shared_mib():
+    """What is free in /dev/shm, which containers often have little of."""
+    try:
+        room = os.statvfs('/dev/shm')
+    except OSError:
+        return 0
+    return room.f_bavail * room.f_frsize >> 20
+
+
 class Scene:
     """is_fake: the driver is the tests' own. Sizes are chosen by it; 1 GiB of host memory is enough for a GPU."""
 
@@ -45,12 +54,14 @@ class Scene:
     def bus_id(self):
         return '0000:17:00.0' if self.is_fake else suite_device.devices(self.library)[0][0]
 
-    def node(self, **settings):
-        """A daemon with the first GPU, ready."""
+    def node(self, cpu_mib=None, nvme_mib=None, **settings):
+        """A daemon with the first GPU, ready. Its memory outlives it where /dev/shm has room for that."""
         if self.library:
             settings['gpu_library'] = self.library
-        cache = node.Node(cpu_mib=self.cpu_mib, nvme_mib=self.nvme_mib, warm=('default',),
-                          gpus=f'cuda:{self.bus_id()}', **settings)
+        cpu_mib = cpu_mib or self.cpu_mib
+        cache = node.Node(cpu_mib=cpu_mib, nvme_mib=self.nvme_mib if nvme_mib is None else nvme_mib,
+                          warm=('default',) if shared_mib() > 1.2 * cpu_mib else (), gpus=f'cuda:{self.bus_id()}',
+                          extent_bytes='1MiB' if self.is_fake else '64MiB', **settings)
         self.nodes.append(cache)
         if self.is_fake:
             machine = os.path.join(cache.state, 'gpu')
