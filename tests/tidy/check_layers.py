@@ -10,7 +10,7 @@ LAYERS = {
     'proto': ['base'],
     'index': ['base', 'transfer/slot_header.h'],
     'transfer': ['base'],
-    'tiers': ['base', 'transfer'],
+    'tiers': ['base', 'transfer', 'proto/peer.h'],
     'daemon': ['base', 'proto', 'index', 'transfer', 'tiers'],
     'client': ['base', 'proto', 'transfer'],
     'bench': ['base', 'proto', 'index', 'transfer', 'tiers', 'client', 'daemon'],
