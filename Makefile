@@ -49,7 +49,7 @@ objects  := $(sources:%.c=$(BUILD)/%.o)
 programs := $(BUILD)/kvtierd $(BUILD)/kvtier $(BUILD)/kvtier-bench
 # What libkvtier is made of: nothing but libc below it.
 library_sources := $(filter-out $(mains),$(wildcard client/kvtier*.c)) \
-		   $(addprefix proto/,frames.c frames_blocks.c frames_operate.c frames_read.c) \
+		   $(addprefix proto/,frames.c frames_blocks.c frames_operate.c frames_peers.c frames_read.c) \
 		   $(addprefix transfer/,slot_header.c lend.c layout.c layout_overlap.c) \
 		   $(addprefix base/,error.c clock.c random.c checksum.c copy.c map.c)
 library_objects := $(library_sources:%.c=$(BUILD)/%.o)

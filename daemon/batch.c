@@ -1,6 +1,7 @@
 /* daemon/batch.c: the pool of batches, and what stores and loads have in common: ends, deadlines,
  * reports. */
 #include "daemon/batch.h"
+#include "daemon/fetch.h"
 #include "daemon/server.h"
 #include "daemon/spaces.h"
 
@@ -300,6 +301,8 @@ static void item_end_now(struct batch_item *item, int result)
 	}
 	if (item->state == ITEM_RAISED)
 		load_unraise(batch, item);
+	if (item->state == ITEM_PARKED)
+		fetch_unpark(batch, item);
 	if (item->state == ITEM_MOVING) {
 		/* A store's move reads the window: its own end tells. A load's goes on without
 		 * us. */

@@ -27,6 +27,7 @@ enum item_state {
 	ITEM_PULLING,   /* pull: its move reads or writes the engine's block */
 	ITEM_COPIED,    /* pulled store: its move waits for the COMMIT */
 	ITEM_RAISED,    /* pulled load: the slot is held, and waits for a move */
+	ITEM_PARKED,    /* load: its block is on its way from another node */
 	ITEM_DELIVERED, /* load: the slot is held for the client */
 	ITEM_ENDED,
 	ITEM_STATES
@@ -37,13 +38,15 @@ struct batch_item {
 	 * reported */
 	struct waiter waiter;
 	/* ATTACHED: on the daemon's list; RAISED, or COPIED and not said yet: on the batch's
-	 * `aside` */
+	 * `aside`; PARKED: of the fetch */
 	struct list_node attached;
 	struct move *move; /* PULLING, COPIED */
+	struct fetch *fetch; /* PARKED */
 	uint8_t hash[BLOCK_HASH_BYTES];
 	uint64_t route_key;
 	uint32_t entry;
-	/* store WANTED: the reserved slot; load DELIVERED, RAISED: the held cpu slot */
+	/* store WANTED: the reserved slot; load DELIVERED, RAISED: the held cpu slot; PARKED: the
+	 * fetch's key */
 	uint32_t slot, generation;
 	uint32_t engine_block; /* pull */
 	int32_t result;
@@ -141,6 +144,8 @@ void store_detach(struct daemon *daemon, struct batch_item *item);
 bool load_begin_next(struct batch *batch);
 /* Pulled: a raised item ends without a move. */
 void load_unraise(struct batch *batch, struct batch_item *item);
+/* An item that was parked: its block is here now, or will not be. */
+void load_look_again(struct batch *batch, struct batch_item *item);
 void load_release_item(struct batch *batch, struct batch_item *item);
 
 #endif

@@ -8,6 +8,7 @@
 #include "daemon/extents.h"
 #include "daemon/gpus.h"
 #include "daemon/mover.h"
+#include "daemon/peers.h"
 #include "daemon/probe.h"
 #include "daemon/purge.h"
 #include "daemon/reload.h"
@@ -82,6 +83,7 @@ bool daemon_step(struct daemon *daemon)
 	did_work = gpus_step(daemon) || did_work;
 	did_work = restore_step(daemon) || did_work;
 	did_work = cache_lease_expire(daemon->cache, daemon->now_us) > 0 || did_work;
+	did_work = peers_step(daemon) || did_work;
 	did_work = mover_step(daemon) || did_work;
 	did_work = batches_step(daemon) || did_work;
 	did_work = forget_step(daemon) || did_work;
@@ -98,6 +100,7 @@ bool daemon_step(struct daemon *daemon)
 static bool deadlines_are_running(const struct daemon *daemon)
 {
 	return batches_count(daemon) > 0 || mover_moves_count(daemon) > 0 || daemon->is_sweeping ||
+	       peers_have_deadlines(daemon) ||
 	       purge_is_under_way(daemon) ||
 	       (drain_is_on(&daemon->drain) && daemon->drain.state != DRAIN_DONE) ||
 	       daemon_leases_count(daemon) > 0 || daemon->phase != DAEMON_SERVING;
@@ -156,6 +159,7 @@ bool daemon_is_drained(const struct daemon *daemon)
 {
 	return daemon->phase == DAEMON_DRAINING && server_sessions_count(daemon) == 0 &&
 	       mover_moves_count(daemon) == 0 && mover_pending_down(daemon) == 0 &&
+	       !peers_are_busy(daemon) &&
 	       mills_in_flight(&daemon->mills) == 0 &&
 	       list_is_empty(&((struct daemon *)daemon)->forgettings) &&
 	       !extents_are_busy(daemon) && !reload_is_busy(daemon) &&

@@ -52,6 +52,8 @@ struct probe;
 struct requests;
 struct gpus;
 struct pull_ops;
+struct peer_ops;
+struct peers;
 struct block_io_ops;
 
 /* What happened so far; read by STATS and /metrics. */
@@ -72,6 +74,7 @@ struct counters {
 	uint64_t restored[TIERS], restore_refused;
 	uint64_t spaces_given_back;
 	uint64_t pulled_blocks[COPY_DIRECTIONS], pulled_bytes[COPY_DIRECTIONS];
+	uint64_t fetched_blocks, fetched_bytes, fetch_failures;
 };
 
 /* The same of one tenant, for `kvtier top`. */
@@ -139,6 +142,8 @@ struct daemon_seams {
 	const struct block_io_ops *io_ops;
 	const struct catalog_ops *catalog_ops; /* in-process catalogue, no worker */
 	const struct pull_ops *pull_ops;       /* instead of GPUs */
+	const struct peer_ops *peer_ops;       /* NULL: no other nodes */
+	void *peer_room;                       /* of the ops */
 };
 
 struct daemon {
@@ -176,6 +181,7 @@ struct daemon {
 	struct catalog_link *catalog;          /* NULL: none */
 	struct gpus *gpus;                     /* NULL: none */
 	const struct pull_ops *pull_ops;       /* NULL: nothing can be pulled */
+	struct peers *peers;                   /* NULL: no other nodes */
 
 	int lock_fd;                           /* of the state directory; workers inherit it */
 	int run_lock_fd;                       /* of the run directory; ends with us */

@@ -1,5 +1,6 @@
 /* daemon/load.c: LOAD and RELEASE: blocks brought up, delivered, and given back one by one. */
 #include "daemon/batch.h"
+#include "daemon/fetch.h"
 #include "daemon/server.h"
 
 #include "base/failpoint.h"
@@ -161,8 +162,8 @@ static void raised(struct waiter *waiter, int result, uint32_t cpu_slot)
 	batch_item_end(item, result == -ETIME ? -ETIME : -ENOENT);
 }
 
-/* False: no move is free, try later. */
-static bool item_begin(struct batch *batch, struct batch_item *item)
+/* False: no move is free, try later. may_park: it may wait for another node's. */
+static bool item_begin(struct batch *batch, struct batch_item *item, bool may_park)
 {
 	struct session *session = batch->session;
 	struct daemon *daemon = session->daemon;
@@ -187,11 +188,19 @@ static bool item_begin(struct batch *batch, struct batch_item *item)
 	} else if (result == -EALREADY) {
 		raise_end(item, cache_copy_slot(daemon->cache, item->entry, TIER_CPU,
 						session->shard));
-	} else {
+	} else if (!may_park || !fetch_park(batch, item)) {
 		miss_count(session, 1);
 		batch_item_end(item, -ENOENT);
 	}
 	return true;
+}
+
+void load_look_again(struct batch *batch, struct batch_item *item)
+{
+	if (item_begin(batch, item, false))
+		return;
+	miss_count(batch->session, 1);   /* it went down meanwhile, and no move is free */
+	batch_item_end(item, -ENOENT);
 }
 
 bool load_begin_next(struct batch *batch)
@@ -201,7 +210,7 @@ bool load_begin_next(struct batch *batch)
 
 	assert(!batch->is_store);
 	while (batch->next < batch->count && (uint32_t)batch->moving + batch->delivered < window) {
-		if (!item_begin(batch, &batch->items[batch->next]))
+		if (!item_begin(batch, &batch->items[batch->next], true))
 			return did_work;
 		batch->next++;
 		did_work = true;

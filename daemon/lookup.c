@@ -1,5 +1,7 @@
 /* daemon/lookup.c: LOOKUP: the frames of a lookup, what they find, and which one is answered. */
 #include "daemon/lookup_parts.h"
+
+#include "daemon/peers.h"
 #include "daemon/requests.h"
 #include "daemon/server.h"
 #include "daemon/spaces.h"
@@ -202,28 +204,29 @@ static void lookup_note(struct session *session, const struct lookup *lookup,
 		if (lookup->sections[i].group == 0)
 			looked.asked_tokens += (uint64_t)lookup->sections[i].count *
 					       session->engine->groups[0].tokens_per_block;
-	if (lookup == &single && counts[TIERS] > 0)
+	if (lookup == &single && answer->remote == NULL && counts[TIERS] > 0)
 		missing_find(frame, answer, &looked);
 	requests_looked(session, frame->tag, &looked);
 }
 
 static void lookup_answer(struct session *session, struct lookup *lookup,
-			  const struct frame_lookup *frame)
+			  const struct frame_lookup *frame, const struct remote_lookup *remote)
 {
 	struct daemon *daemon = session->daemon;
+	uint64_t request = remote != NULL ? remote->request : frame->header.request;
 	struct answer answer;
 
 	if (lookup != &single)
 		entries_look_again(daemon->cache, lookup);
 	touch(daemon, lookup);
-	answer_find(session, lookup, &answer);
+	answer_find(session, lookup, remote, &answer);
 	if (daemon_bypass_of(daemon, session->tenant, lookup->space) == FRAME_BYPASS_OBSERVE) {
 		/* Counted as it would have been, answered as a miss. */
 		lookup_count(daemon, session, lookup, &answer);
 		lookup_note(session, lookup, frame, &answer);
 		lookup->keys_count = 0;
 		answer = (struct answer){ 0 };
-		found_send(session, lookup, &answer, frame->header.request);
+		found_send(session, lookup, &answer, request);
 		return;
 	}
 	if (frame->lease_us > 0)
@@ -231,7 +234,36 @@ static void lookup_answer(struct session *session, struct lookup *lookup,
 	answer_weigh(session, lookup, frame, &answer);
 	lookup_count(daemon, session, lookup, &answer);
 	lookup_note(session, lookup, frame, &answer);
-	found_send(session, lookup, &answer, frame->header.request);
+	found_send(session, lookup, &answer, request);
+}
+
+void lookup_answer_remote(struct session *session, const struct remote_lookup *remote)
+{
+	static uint8_t hashes[FRAME_KEYS_MAX][BLOCK_HASH_BYTES];
+	struct cache *cache = session->daemon->cache;
+
+	lookup_begin(&single, cache, remote->ask);
+	single.space = remote->space;
+	single.keys_count = remote->keys_count;
+	single.sections_count = remote->sections_count;
+	memcpy(single.sections, remote->sections,
+	       remote->sections_count * sizeof(single.sections[0]));
+	for (uint32_t i = 0; i < remote->sections_count; i++) {
+		const struct lookup_section *section = &remote->sections[i];
+		struct cache_query query = {
+			.space = remote->space,
+			.group = section->group,
+			.hashes = (const uint8_t (*)[BLOCK_HASH_BYTES])hashes,
+			.count = section->count,
+		};
+
+		for (uint32_t key = 0; key < section->count; key++)
+			memcpy(hashes[key], remote->keys[section->first + key].hash,
+			       BLOCK_HASH_BYTES);
+		cache_find_tiers(cache, &query, &single.entries[section->first],
+				 &single.tiers[section->first]);
+	}
+	lookup_answer(session, &single, remote->ask, remote);
 }
 
 /* What a lookup cannot be answered for now; 0: it can. */
@@ -333,7 +365,7 @@ void lookup_frame(struct session *session, const struct frame_lookup *frame)
 	if (result < 0)
 		miss_send(session, frame, result);
 	else
-		lookup_answer(session, lookup, frame);
+		lookup_answer(session, lookup, frame, NULL);
 	if (session->lookup != NULL && session->lookup->request == frame->header.request)
 		lookup_abandon(session);
 }

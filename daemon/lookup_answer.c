@@ -44,11 +44,13 @@ static uint32_t usable_of(const struct session *session, const struct lookup *lo
 }
 
 void answer_find(const struct session *session, const struct lookup *lookup,
-		 struct answer *out_answer)
+		 const struct remote_lookup *remote, struct answer *out_answer)
 {
 	for (uint32_t i = 0; i < lookup->keys_count; i++)
-		presence[i] = lookup->tiers[i] != TIERS;
-	*out_answer = (struct answer){ .presence = presence, .promised = presence };
+		presence[i] = lookup->tiers[i] != TIERS || (remote != NULL && remote->coming[i]);
+	*out_answer = (struct answer){
+		.presence = presence, .promised = presence, .remote = remote,
+	};
 	out_answer->usable_tokens = usable_of(session, lookup, presence, UINT32_MAX);
 }
 
@@ -100,9 +102,12 @@ static void runs_make(const struct engine *engine, const struct lookup *lookup,
 			end = section->count;
 		for (uint32_t key = 0, next; key < end; key = next) {
 			next = key + 1;
-			while (next < end && tiers[next] == tiers[key])
+			while (next < end && tiers[next] == tiers[key] &&
+			       answer->presence[section->first + next] ==
+				       answer->presence[section->first + key])
 				next++;
-			if (tiers[key] != TIERS)
+			/* What is in no tier is missing, or on its way. */
+			if (tiers[key] != TIERS || answer->presence[section->first + key])
 				runs_add(answer, group, tiers[key], first + key, first + next);
 		}
 	}
@@ -127,6 +132,15 @@ static uint32_t device_us(const struct session *session, uint64_t bytes, bool is
 	return us_max;
 }
 
+/* From another node: its first block, what comes before, and the bytes. */
+static uint32_t remote_us(const struct remote_lookup *remote, uint64_t bytes)
+{
+	return remote == NULL || remote->speed == NULL
+		       ? 0
+		       : worth_restore_us(bytes, remote->speed->latency_us, remote->speed->bytes_us,
+					  (double)remote->queued_bytes);
+}
+
 static uint32_t tier_us(const struct daemon *daemon, enum tier_id tier, uint64_t bytes)
 {
 	const struct tier_speed *speed = &daemon->speeds[tier];
@@ -144,6 +158,11 @@ static uint32_t restore_us(const struct session *session, const struct answer *a
 {
 	uint32_t of_device_us = device_us(session, bytes, run == answer->runs);
 
+	if (run->tier == TIERS) {
+		uint32_t of_network_us = remote_us(answer->remote, bytes);
+
+		return of_network_us > of_device_us ? of_network_us : of_device_us;
+	}
 	if (!list_is_empty(&session->engine->lenders) && run->tier != TIER_NVME)
 		return of_device_us;
 	uint32_t of_tier_us = tier_us(session->daemon, (enum tier_id)run->tier, bytes);
@@ -257,19 +276,22 @@ static uint32_t wanted_fill(const struct engine *engine, const struct lookup *lo
 	return count;
 }
 
-/* The keys of the first `granted` wanted entries. */
-static void leased_fill(const struct engine *engine, const struct lookup *lookup,
-			uint32_t tokens_end, unsigned granted)
+/* The keys of the first `granted` wanted entries, and what comes without a lease. */
+static void leased_fill(const struct session *session, const struct lookup *lookup,
+			const struct remote_lookup *remote, uint32_t tokens_end, unsigned granted)
 {
 	memset(leased, 0, lookup->keys_count);
 	for (uint32_t i = 0; i < lookup->sections_count; i++) {
 		const struct lookup_section *section = &lookup->sections[i];
-		uint64_t end = blocks_before(engine, section, tokens_end);
+		uint64_t end = blocks_before(session->engine, section, tokens_end);
 
-		for (uint32_t key = 0; key < section->count && granted > 0; key++) {
-			bool is_leased = is_wanted(lookup, section, key, end);
+		for (uint32_t key = 0; key < section->count; key++) {
+			uint32_t number = section->first + key;
+			bool is_leased = granted > 0 && is_wanted(lookup, section, key, end);
+			bool is_coming = remote != NULL && remote->coming[number] &&
+					 lookup->entries[number] == ENTRY_NONE;
 
-			leased[section->first + key] = is_leased;
+			leased[number] = is_leased || is_coming;
 			granted -= is_leased;
 		}
 	}
@@ -285,7 +307,7 @@ static bool clipped_suffices(const struct session *session, const struct lookup 
 	uint32_t own = usable_of(session, lookup, nothing, tokens_max);
 	uint32_t middle = own + (tokens_max - own) / 2;
 
-	leased_fill(session->engine, lookup, tokens_max, granted);
+	leased_fill(session, lookup, answer->remote, tokens_max, granted);
 	answer->promised = leased;
 	answer->usable_tokens = usable_of(session, lookup, leased, tokens_max);
 	if (answer->usable_tokens > own && answer->usable_tokens >= middle)

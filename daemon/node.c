@@ -11,6 +11,7 @@
 #include "daemon/gpus.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
+#include "daemon/peers.h"
 #include "daemon/probe.h"
 #include "daemon/purge.h"
 #include "daemon/reload.h"
@@ -358,6 +359,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 		result = restore_create(daemon, error);
 	if (result == 0)
 		result = probe_create(daemon, error);
+	if (result == 0)
+		result = peers_create(daemon, seams->peer_ops, seams->peer_room, error);
 	return result;
 }
 
@@ -420,6 +423,7 @@ void daemon_destroy(struct daemon *daemon)
 	gpus_destroy(daemon);
 	admin_destroy(daemon);
 	server_destroy(daemon->server);
+	peers_destroy(daemon);
 	purge_destroy(daemon);
 	batches_destroy(daemon->batches);
 	requests_destroy(daemon);

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "daemon/batch.h"
+#include "daemon/fetch.h"
 #include "daemon/operate.h"
 #include "daemon/server.h"
 
@@ -104,6 +105,7 @@ void session_end(struct session *session)
 	session->state = SESSION_CLOSING;
 	session->wire.ops->close(&session->wire);
 	lookup_abandon(session);
+	fetch_session_end(session);
 	/* Other ranks load with them, too: what is being loaded is held to its end. */
 	cache_leases_leave(session->daemon->cache, &session->leases);
 	for (struct list_node *node = list_first(&session->batches); node != NULL;
@@ -182,7 +184,12 @@ static void serve(struct session *session, const void *frame, const struct frame
 	case FRAME_ATTACH:        engine_attach(session, frame); break;
 	case FRAME_CANARY:        engine_canary(session, frame); break;
 	case FRAME_SPACE:         engine_space(session, frame); break;
-	case FRAME_LOOKUP:        lookup_frame(session, frame); break;
+	case FRAME_LOOKUP:
+		if (header->flags & FRAME_REMOTE)
+			fetch_keys_frame(session, frame);
+		else
+			lookup_frame(session, frame);
+		break;
 	case FRAME_LEASE_RELEASE: lease_release(session, frame); break;
 	case FRAME_STORE:         store_frame(session, frame); break;
 	case FRAME_COMMIT:        commit_frame(session, frame); break;
@@ -196,6 +203,9 @@ static void serve(struct session *session, const void *frame, const struct frame
 	case FRAME_BYPASS:        bypass_frame(session, frame); break;
 	case FRAME_OPERATE:       operate_frame(session, frame); break;
 	case FRAME_LEND:          lend_frame(session, frame); break;
+	case FRAME_FETCH:         fetch_frame(session, frame); break;
+	case FRAME_FETCH_WAIT:    fetch_wait_frame(session, frame); break;
+	case FRAME_FETCH_END:     fetch_end_frame(session, frame); break;
 	default:
 		assert(!"frame_check lets requests through only");
 	}

@@ -76,6 +76,16 @@ struct lookup {
 	uint64_t names[FRAME_LOOKUP_KEYS_MAX];
 };
 
+struct fetch;
+
+/* Keys that are being named for a FETCH; fetch_client.c. */
+struct gathering {
+	bool is_begun;
+	struct fetch *fetch;
+	int result;
+	char reason[96];
+};
+
 struct session {
 	struct list_node link;
 	struct daemon *daemon;
@@ -91,6 +101,7 @@ struct session {
 	uint32_t roles;
 	uint16_t shard;
 	struct lookup *lookup;          /* its lookup of several frames, or NULL */
+	struct gathering gathering;
 	/* granted to it, RETAIN's excepted: nobody could give them back once it is gone */
 	struct list leases;
 	bool has_lost_lookup;           /* one whose first frames were dropped */

@@ -311,6 +311,9 @@ void cache_lease_release(struct cache *cache, uint64_t lease);
 bool cache_lease_is_live(const struct cache *cache, uint64_t lease);
 /* Whether it is a live lease of this tenant: handles come from clients, and can be guessed. */
 bool cache_lease_is_of(const struct cache *cache, uint64_t lease, uint32_t tenant);
+/* A live lease ends later than it would; a deadline is never drawn near. An unknown lease is
+ * nothing. */
+void cache_lease_extend(struct cache *cache, uint64_t lease, uint64_t deadline_us);
 /* Gives up one entry of the lease (it was delivered); false: not in it. */
 bool cache_lease_release_entry(struct cache *cache, uint64_t lease, uint32_t entry);
 /*

@@ -272,6 +272,16 @@ bool cache_lease_is_live(const struct cache *cache, uint64_t handle)
 	return lease_find(cache, handle) != NULL;
 }
 
+void cache_lease_extend(struct cache *cache, uint64_t handle, uint64_t deadline_us)
+{
+	struct lease *lease = lease_find(cache, handle);
+
+	if (lease == NULL || lease->deadline_us >= deadline_us)
+		return;
+	lease->deadline_us = deadline_us;
+	heap_sink(cache, lease->heap_place, cache->leases_live);
+}
+
 /* ---- owners and uses ---- */
 
 /* Nobody finds it from now on; what it holds goes as that of an expired one, a bounded step a

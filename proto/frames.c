@@ -4,6 +4,7 @@
 #include "proto/frames_blocks.h"
 #include "proto/frames_operate.h"
 #include "proto/frames_parts.h"
+#include "proto/frames_peers.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -323,6 +324,9 @@ static const struct shape {
 	[FRAME_BYPASS] = { "BYPASS", sizeof(struct frame_bypass), check_bypass },
 	[FRAME_OPERATE] = { "OPERATE", sizeof(struct frame_operate), check_operate },
 	[FRAME_LEND] = { "LEND", sizeof(struct frame_lend), frame_check_lend },
+	[FRAME_FETCH] = { "FETCH", sizeof(struct frame_fetch), frame_check_fetch },
+	[FRAME_FETCH_WAIT] = { "FETCH_WAIT", sizeof(struct frame_fetch_wait), check_fixed },
+	[FRAME_FETCH_END] = { "FETCH_END", sizeof(struct frame_fetch_end), check_fixed },
 	[FRAME_HELLO_REPLY] = { "HELLO_REPLY", sizeof(struct frame_hello_reply),
 				check_hello_reply },
 	[FRAME_REGISTERED] = { "REGISTERED", sizeof(struct frame_registered), check_fixed },
@@ -340,6 +344,7 @@ static const struct shape {
 	[FRAME_ERROR] = { "ERROR", sizeof(struct frame_text), check_text },
 	[FRAME_LENT] = { "LENT", sizeof(struct frame_lent), check_fixed },
 	[FRAME_COPIED] = { "COPIED", sizeof(struct frame_copied), frame_check_copied },
+	[FRAME_FETCHING] = { "FETCHING", sizeof(struct frame_fetching), check_fixed },
 };
 
 const char *frame_type_name(unsigned type)
@@ -353,7 +358,7 @@ static unsigned flags_of(unsigned type)
 {
 	switch (type) {
 	case FRAME_LOOKUP:
-		return FRAME_LAST;
+		return FRAME_LAST | FRAME_REMOTE;
 	case FRAME_STORE:
 	case FRAME_LOAD:
 		return FRAME_PULL;

@@ -58,6 +58,10 @@ enum frame_type {
 	FRAME_BYPASS,        /* DONE */
 	FRAME_OPERATE,       /* TEXT: JSON; only to a daemon with FRAME_FEATURE_OPERATE */
 	FRAME_LEND,          /* LENT, with a descriptor; only to a daemon with FRAME_FEATURE_PULL */
+	/* frames_peers.h; only to a daemon with FRAME_FEATURE_PEERS */
+	FRAME_FETCH,         /* FETCHING, or ERROR, for the last LOOKUP of its keys */
+	FRAME_FETCH_WAIT,    /* FOUND */
+	FRAME_FETCH_END,     /* no reply */
 	FRAME_REQUESTS_END,
 	/* replies and events */
 	FRAME_HELLO_REPLY = 64,
@@ -76,16 +80,19 @@ enum frame_type {
 	FRAME_ERROR,
 	FRAME_LENT,
 	FRAME_COPIED, /* an event, before COMMIT of a block that the daemon pulls */
+	FRAME_FETCHING,
 	FRAME_TYPES_END
 };
 
 /* hello_reply.features: what a daemon of the same version may lack. */
 #define FRAME_FEATURE_OPERATE UINT64_C(1)
 #define FRAME_FEATURE_PULL UINT64_C(2) /* it has GPUs that are not off */
+#define FRAME_FEATURE_PEERS UINT64_C(4) /* it has peers */
 
 /* flags */
 #define FRAME_LAST 1u /* the last frame of a lookup */
 #define FRAME_PULL 2u /* STORE, LOAD: between memory that was lent and the arena */
+#define FRAME_REMOTE 4u /* LOOKUP: it names keys of the FETCH before it (frames_peers.h) */
 
 struct frame_header {
 	uint32_t magic;

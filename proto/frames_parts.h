@@ -33,4 +33,7 @@ int frame_check_load(const struct frame_inspection *in);
 int frame_check_loaded(const struct frame_inspection *in);
 int frame_check_release(const struct frame_inspection *in);
 
+/* frames_peers.c */
+int frame_check_fetch(const struct frame_inspection *in);
+
 #endif

@@ -3,7 +3,10 @@
 
 #include "base/log.h"
 #include "tests/daemon/rig_gpu.h"
+#include "tests/daemon/rig_net.h"
 #include "daemon/batch.h"
+#include "daemon/fetch.h"
+#include "daemon/grant.h"
 #include "daemon/mover.h"
 #include "daemon/server.h"
 
@@ -20,7 +23,7 @@
 #define CLOCK_START_US (1000 * RIG_SECOND)
 #define FORGIVEN_PASSES 300u /* half a minute when nothing happens */
 #define MILL_OPS_A_STEP 64u
-#define PARTS_MAX (3 + MILLS_MAX + NVME_DEVICES_MAX + RIG_CLIENTS_MAX)
+#define PARTS_MAX (4 + MILLS_MAX + NVME_DEVICES_MAX + RIG_CLIENTS_MAX)
 #define FILE_BYTES_MAX (UINT64_C(64) << 20)
 
 /* What lies in real files, as it was at the moment of a crash. */
@@ -204,6 +207,8 @@ int rig_try_start(struct rig *rig, struct error *error)
 		.io_ops = &rig->fault.ops,
 		.catalog_ops = rig->config.catalog_ops,
 		.pull_ops = rig_gpu_ops(rig->config.gpu),
+		.peer_ops = rig->config.net != NULL ? &rig_net_ops : NULL,
+		.peer_room = rig_net_room(rig),
 	};
 
 	assert(rig->daemon == NULL);
@@ -261,6 +266,8 @@ static bool part_step(struct rig *rig, unsigned part)
 	part -= daemon->devices_count;
 	if (part == RIG_CLIENTS_MAX)
 		return rig->config.gpu != NULL && rig_gpu_step(rig->config.gpu);
+	if (part == RIG_CLIENTS_MAX + 1)
+		return rig->config.net != NULL && rig_net_step(rig->config.net, rig);
 	return rig->clients[part] != NULL && !rig->clients[part]->is_deaf &&
 	       rig_client_read(rig->clients[part]);
 }
@@ -268,7 +275,7 @@ static bool part_step(struct rig *rig, unsigned part)
 bool rig_step(struct rig *rig)
 {
 	struct daemon *daemon = rig->daemon;
-	unsigned count = 3 + daemon->mills.count + daemon->devices_count + RIG_CLIENTS_MAX;
+	unsigned count = 4 + daemon->mills.count + daemon->devices_count + RIG_CLIENTS_MAX;
 	unsigned order[PARTS_MAX];
 	bool did_work = false;
 
@@ -427,6 +434,9 @@ void rig_assert_idle(struct rig *rig)
 	assert(mills_in_flight(&daemon->mills) == 0);
 	assert(daemon->nvme == NULL || daemon->nvme->in_flight == 0);
 	assert(daemon_leases_count(daemon) == 0);
+	assert(daemon->peers == NULL || (!peers_are_busy(daemon) &&
+					 fetches_count(daemon->peers) == 0 &&
+					 grants_count(daemon->peers) == 0));
 	for (unsigned i = 0; i < daemon->tenants_count; i++) {
 		for (enum tier_id tier = 0; tier < TIERS; tier++) {
 			struct cache_share_figures figures = rig_figures(rig, i, tier);

@@ -54,10 +54,13 @@ struct rig_config {
 	uint32_t readback_every;     /* 0: none */
 	const struct catalog_ops *catalog_ops; /* NULL: simulated */
 	struct rig_gpu *gpu;                   /* NULL: nothing can be pulled; rig_gpu.h */
+	struct rig_net *net;                   /* NULL: no other nodes; rig_net.h */
+	unsigned net_node;
 };
 
 struct rig_client;
 struct rig_gpu;
+struct rig_net;
 
 struct rig {
 	struct rig_config config;
@@ -232,6 +235,11 @@ struct rig_found {
 	uint8_t bits[FRAME_LOOKUP_KEYS_MAX / 8];
 };
 
+/* One frame of a lookup in client->out; the caller says what sets it apart from others. */
+struct frame_lookup *rig_lookup_write(struct rig_client *client, const struct rig_keys *keys,
+				      unsigned count);
+/* Sends the frame that lies in client->out, and takes FOUND apart. */
+struct rig_found rig_found_ask(struct rig_client *client);
 struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
 			    uint64_t lease_us);
 /* The same by an engine that says what computing costs it. */

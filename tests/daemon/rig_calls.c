@@ -21,8 +21,8 @@ static size_t section_write(struct rig_client *client, size_t at, const struct r
 }
 
 /* Writes one frame of a lookup; the caller says what sets it apart from the others. */
-static struct frame_lookup *lookup_write(struct rig_client *client, const struct rig_keys *keys,
-					 unsigned count)
+struct frame_lookup *rig_lookup_write(struct rig_client *client, const struct rig_keys *keys,
+				      unsigned count)
 {
 	struct frame_lookup *frame = rig_frame(client, FRAME_LOOKUP, sizeof(*frame));
 	size_t bytes = sizeof(*frame);
@@ -36,7 +36,7 @@ static struct frame_lookup *lookup_write(struct rig_client *client, const struct
 }
 
 /* Sends the last frame, which lies in client->out, and takes the answer apart. */
-static struct rig_found lookup_ask(struct rig_client *client)
+struct rig_found rig_found_ask(struct rig_client *client)
 {
 	static struct rig_found found;
 	const struct frame_found *reply = (const struct frame_found *)client->reply;
@@ -62,14 +62,14 @@ struct rig_found rig_lookup_weighed(struct rig_client *client, const struct rig_
 				    unsigned count, uint64_t lease_us,
 				    const struct worth_cost *cost)
 {
-	struct frame_lookup *frame = lookup_write(client, keys, count);
+	struct frame_lookup *frame = rig_lookup_write(client, keys, count);
 
 	frame->header.flags = FRAME_LAST;
 	frame->lease_us = lease_us;
 	frame->cost_a = cost->a;
 	frame->cost_b = cost->b;
 	frame->cost_c = cost->c;
-	return lookup_ask(client);
+	return rig_found_ask(client);
 }
 
 struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *keys, unsigned count,
@@ -80,7 +80,7 @@ struct rig_found rig_lookup(struct rig_client *client, const struct rig_keys *ke
 
 static struct frame_lookup *frame_of(struct rig_lookup *lookup, const struct rig_keys *keys)
 {
-	struct frame_lookup *frame = lookup_write(lookup->client, keys, 1);
+	struct frame_lookup *frame = rig_lookup_write(lookup->client, keys, 1);
 
 	if (lookup->request == 0)
 		lookup->request = frame->header.request;
@@ -100,7 +100,7 @@ void rig_lookup_frame(struct rig_lookup *lookup, const struct rig_keys *keys)
 struct rig_found rig_lookup_last(struct rig_lookup *lookup, const struct rig_keys *keys)
 {
 	frame_of(lookup, keys)->header.flags = FRAME_LAST;
-	return lookup_ask(lookup->client);
+	return rig_found_ask(lookup->client);
 }
 
 unsigned rig_usable(struct rig_client *client, uint64_t first, unsigned count)

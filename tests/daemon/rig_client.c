@@ -137,6 +137,8 @@ static void frame_take(struct rig_client *client, const int fds[2])
 		break;
 	case FRAME_ERROR:
 		client->refused = header->result;
+		memcpy(client->reply, client->incoming, header->bytes);
+		client->reply_request = header->request;
 		break;
 	default:
 		if (header->type == FRAME_ATTACHED && header->result == 0)
@@ -212,7 +214,7 @@ int rig_ask(struct rig_client *client, enum frame_connection connection, enum fr
 			break;
 		if (client->reply_request != request)
 			continue;
-		assert(reply->type == type);
+		assert(reply->type == type || (reply->type == FRAME_ERROR && reply->result < 0));
 		return reply->result;
 	}
 	return client->refused < 0 ? client->refused : -ECONNRESET;

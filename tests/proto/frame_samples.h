@@ -7,6 +7,7 @@
 #include "proto/frames.h"
 #include "proto/frames_blocks.h"
 #include "proto/frames_operate.h"
+#include "proto/frames_peers.h"
 
 #include <string.h>
 
@@ -72,6 +73,9 @@ static inline size_t sample_commit(uint8_t *memory, unsigned items)
 static inline size_t sample_counted(uint8_t *memory, unsigned type, unsigned items)
 {
 	switch (type) {
+	case FRAME_FETCH:
+		((struct frame_fetch *)memory)->ticket_bytes = items;
+		return sizeof(struct frame_fetch) + items;
 	case FRAME_STORE:
 		((struct frame_store *)memory)->count = (uint16_t)items;
 		return sizeof(struct frame_store) + items * sizeof(struct frame_store_item);
@@ -146,6 +150,12 @@ static inline size_t sample_fixed_bytes(unsigned type)
 		return sizeof(struct frame_space_reply);
 	case FRAME_HINT_REPLY:
 		return sizeof(struct frame_hint_reply);
+	case FRAME_FETCH_WAIT:
+		return sizeof(struct frame_fetch_wait);
+	case FRAME_FETCH_END:
+		return sizeof(struct frame_fetch_end);
+	case FRAME_FETCHING:
+		return sizeof(struct frame_fetching);
 	case FRAME_LENT:
 		return sizeof(struct frame_lent);
 	default:

@@ -175,6 +175,27 @@ static void a_count_beyond_its_limit_is_refused_whatever_the_length(void **unuse
 	assert_int_equal(check_changed(FRAME_LEND), -EPROTO);
 }
 
+static void a_fetch_names_its_peer_and_how(void **unused)
+{
+	struct frame_fetch *frame = (struct frame_fetch *)memory;
+
+	(void)unused;
+	sample_frame(memory, FRAME_FETCH, 0);
+	memset(frame->peer, 'a', sizeof(frame->peer) - 1);
+	assert_int_equal(check_changed(FRAME_FETCH), 0);
+	memset(frame->peer, 'a', sizeof(frame->peer));
+	assert_int_equal(check_changed(FRAME_FETCH), -EPROTO);
+	sample_frame(memory, FRAME_FETCH, 0);
+	frame->mode = FRAME_FETCH_MODES;
+	assert_int_equal(check_changed(FRAME_FETCH), -EPROTO);
+	sample_frame(memory, FRAME_FETCH, FRAME_TICKET_BYTES_MAX + 1);
+	assert_int_equal(check_changed(FRAME_FETCH), -EPROTO);
+	sample_frame(memory, FRAME_FETCH, FRAME_TICKET_BYTES_MAX);
+	assert_int_equal(check_changed(FRAME_FETCH), 0);
+	frame->header.flags = FRAME_REMOTE;
+	assert_int_equal(check_changed(FRAME_FETCH), -EPROTO);
+}
+
 static void a_pulled_load_names_an_engine_block_for_each_hash(void **unused)
 {
 	struct frame_load *frame = (struct frame_load *)memory;
@@ -329,6 +350,7 @@ int main(void)
 		cmocka_unit_test(every_type_has_a_good_frame_and_a_name),
 		cmocka_unit_test(a_length_that_is_off_by_one_is_refused),
 		cmocka_unit_test(a_count_beyond_its_limit_is_refused_whatever_the_length),
+		cmocka_unit_test(a_fetch_names_its_peer_and_how),
 		cmocka_unit_test(a_pulled_load_names_an_engine_block_for_each_hash),
 		cmocka_unit_test(a_pulled_block_is_committed_without_checksums),
 		cmocka_unit_test(counts_inside_items_are_checked_too),

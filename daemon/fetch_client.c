@@ -1,0 +1,389 @@
+/* daemon/fetch_client.c: the engine's side of a fetch: what it names, what it is answered, and
+ * the loads that wait
+ * for blocks on their way. */
+#include "daemon/fetch_parts.h"
+
+#include "daemon/lookup_parts.h"
+#include "daemon/server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define CONNECT_US_MAX (UINT64_C(2) * 1000000)
+#define FETCHES_A_SESSION_MAX (FETCHES_MAX / 2)
+
+/* ---- what it names ---- */
+
+static void gathering_refuse(struct session *session, int result, const char *reason)
+{
+	struct gathering *gathering = &session->gathering;
+
+	if (gathering->result == 0) {
+		gathering->result = result;
+		snprintf(gathering->reason, sizeof(gathering->reason), "%s", reason);
+	}
+}
+
+/* The fetch that is being named is dropped. */
+static void gathering_drop(struct session *session)
+{
+	struct fetch *fetch = session->gathering.fetch;
+
+	session->gathering.fetch = NULL;
+	if (fetch == NULL)
+		return;
+	fetch->session = NULL;
+	fetch->is_released = true;
+	fetch->state = FETCH_OVER;
+}
+
+static struct fetch *fetch_take(struct session *session, const struct frame_fetch *frame)
+{
+	struct daemon *daemon = session->daemon;
+	struct fetches *fetches = daemon->peers->fetches;
+	struct list_node *node = fetches->live.count < FETCHES_MAX / daemon->tenants_count ||
+						 daemon->tenants_count == 1
+					 ? list_take_first(&fetches->free)
+					 : NULL;
+	uint64_t wait_us = frame->wait_us;
+
+	if (node == NULL)
+		return NULL;
+	struct fetch *fetch = list_item(node, struct fetch, link);
+	memset(fetch, 0, offsetof(struct fetch, asked));
+	memset(fetch->places, 0, sizeof(fetch->places));
+	list_append(&fetches->live, &fetch->link);
+	list_init(&fetch->parked);
+	if (wait_us > daemon->settings.lease_us_max)
+		wait_us = daemon->settings.lease_us_max;
+	fetch->id = ++fetches->ids;
+	fetch->number = fetch->id;
+	fetch->state = FETCH_GATHERING;
+	fetch->session = session;
+	fetch->tenant = session->tenant;
+	fetch->world = session->engine->world;
+	fetch->groups_count = session->engine->groups_count;
+	fetch->is_stream = frame->mode == FRAME_FETCH_STREAM;
+	fetch->deadline_us = daemon->now_us + wait_us;
+	fetch->space = UINT32_MAX;
+	for (unsigned i = 0; i < fetch->groups_count; i++) {
+		const struct frame_group *group = &session->engine->groups[i];
+
+		fetch->groups[i] = (struct fetch_group){
+			.payload_bytes = group->payload_bytes,
+			.segments_count = group->segments_count,
+			.tokens_per_block = group->tokens_per_block,
+			.is_full = group->kind == FRAME_GROUP_FULL,
+		};
+	}
+	return fetch;
+}
+
+void fetch_frame(struct session *session, const struct frame_fetch *frame)
+{
+	struct daemon *daemon = session->daemon;
+	struct gathering *gathering = &session->gathering;
+
+	if (session->state != SESSION_REGISTERED) {
+		session_refuse(session, frame->header.request, -EINVAL,
+			       "FETCH: not a control connection of a registered engine");
+		return;
+	}
+	gathering_drop(session);
+	*gathering = (struct gathering){ .is_begun = true };
+	if (daemon->peers == NULL) {
+		gathering_refuse(session, -ENOTSUP, "this node has no peers: set peer_listen, or peers");
+		return;
+	}
+	gathering->fetch = fetch_take(session, frame);
+	if (gathering->fetch == NULL) {
+		gathering_refuse(session, -EBUSY, "too many fetches are under way");
+		return;
+	}
+	gathering->fetch->peer = peers_find(daemon, frame->peer);
+	if (gathering->fetch->peer == NULL)
+		gathering_refuse(session, -ENOENT, "no peer of this node has that address");
+}
+
+static int keys_add(struct session *session, struct fetch *fetch, const struct frame_lookup *frame)
+{
+	const uint8_t (*hashes)[FRAME_HASH_BYTES];
+	const struct frame_keys *keys;
+	size_t position = 0;
+
+	while ((keys = frame_lookup_next(frame, &position, &hashes)) != NULL) {
+		if (keys->group >= session->engine->groups_count)
+			return -EINVAL;
+		if (fetch->sections_count == FETCH_SECTIONS_MAX ||
+		    fetch->count + keys->count > PEER_ITEMS_MAX)
+			return -E2BIG;
+		fetch->sections[fetch->sections_count++] = (struct lookup_section){
+			.group = keys->group,
+			.count = keys->count,
+			.first_position = keys->first_position,
+			.first = fetch->count,
+		};
+		for (unsigned i = 0; i < keys->count; i++) {
+			struct peer_key *key = &fetch->keys[fetch->count];
+
+			memset(key, 0, sizeof(*key));
+			memcpy(key->hash, hashes[i], BLOCK_HASH_BYTES);
+			key->position = keys->first_position + i;
+			key->group = keys->group;
+			fetch_key_index(fetch, fetch->count++);
+		}
+	}
+	return 0;
+}
+
+/* Which keys are here; the others are asked for. */
+static void keys_look(struct daemon *daemon, struct fetch *fetch)
+{
+	for (uint32_t i = 0; i < fetch->count; i++) {
+		struct peer_key *key = &fetch->keys[i];
+		struct cache_query query = {
+			.space = fetch->space, .group = key->group,
+			.hashes = (const uint8_t (*)[BLOCK_HASH_BYTES])key->hash, .count = 1,
+		};
+		uint32_t entry;
+
+		cache_find(daemon->cache, &query, &entry);
+		key->state = entry != ENTRY_NONE ? FETCH_KEY_HERE : FETCH_KEY_ASKED;
+		if (entry != ENTRY_NONE)
+			continue;
+		key->item = fetch->asked_count;
+		fetch->asked[fetch->asked_count++] = i;
+		fetch->open_count++;
+	}
+}
+
+static void fetch_begin(struct session *session, struct fetch *fetch)
+{
+	struct daemon *daemon = session->daemon;
+	struct frame_fetching reply = { .fetch = fetch->id };
+
+	cache_space_hold(daemon->cache, fetch->space);
+	fetch->holds_space = true;
+	memcpy(fetch->fingerprint, cache_space_fingerprint(daemon->cache, fetch->space),
+	       SPACE_ID_BYTES);
+	keys_look(daemon, fetch);
+	fetch->state = FETCH_CONNECTING;
+	session_reply(session, &reply, sizeof(reply), FRAME_FETCHING, fetch->ask.header.request, 0);
+	if (fetch->open_count == 0)
+		fetch_end(daemon->peers, fetch, 0);
+	else if (fetch->peer->is_up)
+		fetch_peer_up(fetch->peer, daemon);
+	else if (fetch->deadline_us > daemon->now_us + CONNECT_US_MAX)
+		fetch->deadline_us = daemon->now_us + CONNECT_US_MAX;
+}
+
+void fetch_keys_frame(struct session *session, const struct frame_lookup *frame)
+{
+	struct gathering *gathering = &session->gathering;
+	struct fetch *fetch = gathering->fetch;
+	bool is_last = (frame->header.flags & FRAME_LAST) != 0;
+	int result;
+
+	if (!gathering->is_begun || session->state != SESSION_REGISTERED ||
+	    !session_may_use_space(session, frame->space)) {
+		session_refuse(session, frame->header.request, -EINVAL,
+			       "LOOKUP of another node's blocks: not behind FETCH or TICKET, or a "
+			       "space of somebody else");
+		return;
+	}
+	if (gathering->result == 0 && fetch->sections_count > 0 && fetch->space != frame->space)
+		gathering_refuse(session, -EINVAL, "keys of two spaces");
+	if (gathering->result == 0) {
+		fetch->space = frame->space;
+		result = keys_add(session, fetch, frame);
+		if (result == -EINVAL)
+			gathering_refuse(session, result, "no such group");
+		else if (result < 0)
+			gathering_refuse(session, result, "more than 16384 keys, or 64 sections");
+	}
+	if (!is_last)
+		return;
+	gathering->is_begun = false;
+	if (gathering->result == 0 &&
+	    daemon_bypass_of(session->daemon, session->tenant, frame->space) != FRAME_BYPASS_OFF)
+		gathering_refuse(session, -ENOENT, "the cache is turned off");
+	if (gathering->result < 0) {
+		gathering_drop(session);
+		session_reply_text(session, FRAME_ERROR, frame->header.request, gathering->result,
+				   gathering->reason, strlen(gathering->reason));
+		return;
+	}
+	gathering->fetch = NULL;
+	fetch->ask = *frame;
+	fetch_begin(session, fetch);
+}
+
+/* ---- what it is answered ---- */
+
+static struct fetch *fetch_of(struct session *session, uint64_t id)
+{
+	struct peers *peers = session->daemon->peers;
+
+	if (peers == NULL)
+		return NULL;
+	struct list *live = &peers->fetches->live;
+	for (struct list_node *node = list_first(live); node != NULL;
+	     node = list_after(live, node)) {
+		struct fetch *fetch = list_item(node, struct fetch, link);
+
+		if (fetch->id == id && fetch->session == session &&
+		    fetch->state != FETCH_GATHERING)
+			return fetch;
+	}
+	return NULL;
+}
+
+static bool is_coming(const struct fetch *fetch, const struct peer_key *key)
+{
+	return key->state == FETCH_KEY_GRANTED || key->state == FETCH_KEY_ARRIVING ||
+	       (key->state == FETCH_KEY_ASKED && fetch->is_stream);
+}
+
+void fetch_answer(struct fetch *fetch)
+{
+	static uint8_t coming[PEER_ITEMS_MAX];
+	struct session *session = fetch->session;
+	struct remote_lookup remote = {
+		.space = fetch->space,
+		.ask = &fetch->ask,
+		.request = fetch->wait_request,
+		.sections = fetch->sections,
+		.sections_count = fetch->sections_count,
+		.keys = fetch->keys,
+		.keys_count = fetch->count,
+		.coming = coming,
+		.speed = fetch->peer != NULL ? &fetch->peer->speed : NULL,
+		.queued_bytes = fetch->arriving_bytes,
+	};
+
+	assert(fetch->wait_request != 0);
+	fetch->wait_request = 0;
+	if (session == NULL)
+		return;
+	if (!fetch->is_answered) {
+		struct frame_found reply = { 0 };
+
+		session_reply(session, &reply, sizeof(reply), FRAME_FOUND, remote.request, -EAGAIN);
+		return;
+	}
+	for (uint32_t i = 0; i < fetch->count; i++)
+		coming[i] = fetch->state != FETCH_OVER && is_coming(fetch, &fetch->keys[i]);
+	lookup_answer_remote(session, &remote);
+}
+
+void fetch_wait_frame(struct session *session, const struct frame_fetch_wait *frame)
+{
+	struct daemon *daemon = session->daemon;
+	struct fetch *fetch = fetch_of(session, frame->fetch);
+	uint64_t wait_us = frame->wait_us;
+
+	if (fetch == NULL || fetch->wait_request != 0) {
+		struct frame_found reply = { 0 };
+
+		session_reply(session, &reply, sizeof(reply), FRAME_FOUND, frame->header.request,
+			      fetch == NULL ? -ESTALE : -EBUSY);
+		return;
+	}
+	if (wait_us > daemon->settings.lease_us_max)
+		wait_us = daemon->settings.lease_us_max;
+	fetch->wait_request = frame->header.request;
+	fetch->wait_until_us = daemon->now_us + wait_us;
+	if (fetch->is_answered || wait_us == 0)
+		fetch_answer(fetch);
+}
+
+/* Its engine wants it no more. */
+static void fetch_leave(struct daemon *daemon, struct fetch *fetch)
+{
+	fetch->session = NULL;
+	fetch->wait_request = 0;
+	fetch_end(daemon->peers, fetch, -ECANCELED);
+}
+
+void fetch_end_frame(struct session *session, const struct frame_fetch_end *frame)
+{
+	struct fetch *fetch = fetch_of(session, frame->fetch);
+
+	if (fetch != NULL)
+		fetch_leave(session->daemon, fetch);
+}
+
+void fetch_session_end(struct session *session)
+{
+	struct peers *peers = session->daemon->peers;
+
+	if (peers == NULL)
+		return;
+	gathering_drop(session);
+	for (struct list_node *node = list_first(&peers->fetches->live); node != NULL;
+	     node = list_after(&peers->fetches->live, node)) {
+		struct fetch *fetch = list_item(node, struct fetch, link);
+
+		if (fetch->session == session)
+			fetch_leave(session->daemon, fetch);
+	}
+}
+
+/* ---- loads that wait ---- */
+
+bool fetch_park(struct batch *batch, struct batch_item *item)
+{
+	struct session *session = batch->session;
+	struct peers *peers = session->daemon->peers;
+
+	if (peers == NULL || list_is_empty(&peers->fetches->live))
+		return false;
+	for (struct list_node *node = list_first(&peers->fetches->live); node != NULL;
+	     node = list_after(&peers->fetches->live, node)) {
+		struct fetch *fetch = list_item(node, struct fetch, link);
+
+		if (fetch->tenant != session->tenant || fetch->space != batch->space ||
+		    fetch->state == FETCH_GATHERING)
+			continue;
+		uint32_t key = fetch_key_find(fetch, batch->group, item->hash);
+		if (key == UINT32_MAX || (!is_coming(fetch, &fetch->keys[key]) &&
+					  fetch->keys[key].state != FETCH_KEY_ASKED))
+			continue;
+		item->state = ITEM_PARKED;
+		item->slot = key;
+		item->fetch = fetch;
+		batch->moving++;
+		list_append(&fetch->parked, &item->attached);
+		return true;
+	}
+	return false;
+}
+
+void fetch_unpark(struct batch *batch, struct batch_item *item)
+{
+	assert(item->state == ITEM_PARKED);
+	list_remove(&item->fetch->parked, &item->attached);
+	item->fetch = NULL;
+	item->slot = SLOT_NONE;
+	item->state = ITEM_IDLE;
+	assert(batch->moving > 0);
+	batch->moving--;
+}
+
+void fetch_wake(struct fetch *fetch, uint32_t key)
+{
+	struct list_node *node = list_first(&fetch->parked);
+
+	while (node != NULL) {
+		struct batch_item *item = list_item(node, struct batch_item, attached);
+
+		node = list_after(&fetch->parked, node);
+		if (item->slot != key)
+			continue;
+		struct batch *batch = batch_of_item(item);
+		fetch_unpark(batch, item);
+		load_look_again(batch, item);
+	}
+}

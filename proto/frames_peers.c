@@ -1,0 +1,21 @@
+/* proto/frames_peers.c: checks the frames about other nodes' blocks. */
+#include "proto/frames_peers.h"
+
+#include "proto/frames_parts.h"
+
+#include <errno.h>
+#include <string.h>
+
+int frame_check_fetch(const struct frame_inspection *in)
+{
+	const struct frame_fetch *frame = in->frame;
+
+	if (memchr(frame->peer, 0, FRAME_PEER_BYTES) == NULL)
+		return error_set(in->error, -EPROTO,
+				 "FETCH: peer does not end in a NUL within %u bytes",
+				 FRAME_PEER_BYTES);
+	if (frame->mode >= FRAME_FETCH_MODES)
+		return frame_refuse(in, "mode", frame->mode, FRAME_FETCH_MODES - 1);
+	return frame_check_count(in, "ticket_bytes", frame->ticket_bytes, FRAME_TICKET_BYTES_MAX,
+				 1);
+}
