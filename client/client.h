@@ -355,6 +355,18 @@ must_check int control_ask(struct kvtier_client *client, void *frame, enum frame
 /* Asks whether all ranks are there: 0, -EAGAIN, or why it is not known. */
 must_check int control_check_ready(struct kvtier_client *client, enum control_way way,
 				   uint64_t deadline_us);
+/* Lookups, also of what another node has: flags of each frame, and the answer's type. With the
+ * turn. */
+must_check int client_lookup_check(const struct kvtier_client *client,
+				   const struct kvtier_lookup *lookup, uint32_t keys_max,
+				   uint32_t *out_keys_count);
+must_check int client_lookup_ask(struct kvtier_client *client, const struct kvtier_lookup *lookup,
+				 uint32_t keys_count, unsigned flags, enum frame_type type,
+				 uint64_t deadline_us);
+must_check int client_found_take(const struct frame_found *frame, uint32_t keys_count,
+				 struct kvtier_found *out_found);
+/* A worker's blocks can be loaded now. */
+bool client_can_load(struct kvtier_client *client);
 /* The daemon's handle of a client's space, or -EINVAL. */
 must_check int client_space_handle(struct kvtier_client *client, uint32_t space,
 				   uint32_t *out_handle);

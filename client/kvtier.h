@@ -31,6 +31,7 @@ extern "C" {
 #define KVTIER_TAG_BYTES    16
 #define KVTIER_GROUPS_MAX   16
 #define KVTIER_SPACE_NONE   0xffffffffu
+#define KVTIER_TIERS        3
 
 #if defined(__GNUC__)
 #define KVTIER_API __attribute__((visibility("default")))
@@ -174,7 +175,8 @@ struct kvtier_found {
 	uint32_t usable_tokens;             /* leading tokens whose blocks are all there */
 	uint32_t worth_tokens;              /* of them, how many are worth loading */
 	uint32_t present_count;             /* keys present, holes included */
-	uint32_t tier_tokens[2];            /* of the usable: in cpu, in nvme */
+	/* of the usable: in cpu, in nvme, on their way from another node */
+	uint32_t tier_tokens[KVTIER_TIERS];
 	uint32_t restore_us;                /* estimate for worth_tokens */
 	uint8_t *present;                   /* caller's, a byte a key in the order given, or NULL */
 	uint32_t present_max;               /* room of it */
@@ -190,6 +192,43 @@ struct kvtier_found {
 KVTIER_API int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *lookup,
 			     uint64_t wait_us_max, struct kvtier_found *out_found);
 KVTIER_API int kvtier_lease_release(struct kvtier_client *client, uint64_t lease);
+
+/* Blocks of another node. */
+enum kvtier_source_mode {
+	KVTIER_PRESENT,                     /* what it has now */
+	KVTIER_STREAM                       /* also what it gets before the deadline: promised all the same */
+};
+
+struct kvtier_source {
+	const char *peer;                   /* "host:port", one of the daemon's peers */
+	enum kvtier_source_mode mode;
+};
+
+struct kvtier_fetch {
+	uint64_t number;                    /* of the daemon */
+	uint32_t keys_count;
+};
+
+/*
+ * Has the daemon bring blocks here from another node: those of the lookup's keys (at most 16,384)
+ * that it has
+ * not itself. Loads of blocks on their way wait for them, to their own deadline; what does not
+ * come, or is not
+ * what it should be, is a miss. A fetch ends by kvtier_fetch_end(), `keep_us` from now, or with the
+ * connection; what has come stays in the cache. -ENOTSUP: the daemon has no peers; -ENOENT: none of
+ * that address; -EBUSY: too many fetches.
+ */
+KVTIER_API int kvtier_fetch(struct kvtier_client *client, const struct kvtier_lookup *lookup,
+			    const struct kvtier_source *source, uint64_t keep_us,
+			    uint64_t wait_us_max, struct kvtier_fetch *out_fetch);
+/* What there will be, as kvtier_lookup() answers: once the other node has said what it gives.
+ * -EAGAIN: it has not
+ * yet; ask again. -ESTALE: the fetch has ended. Other calls of the client wait meanwhile, so with
+ * a bound of 0 this only looks. */
+KVTIER_API int kvtier_fetch_wait(struct kvtier_client *client, const struct kvtier_fetch *fetch,
+				 uint64_t wait_us_max, struct kvtier_found *out_found);
+/* Nothing more of it is wanted. Never waits for an answer. */
+KVTIER_API int kvtier_fetch_end(struct kvtier_client *client, const struct kvtier_fetch *fetch);
 
 struct kvtier_block {
 	uint8_t hash[KVTIER_HASH_BYTES];

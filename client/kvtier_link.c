@@ -1,6 +1,7 @@
 /* client/kvtier_link.c: one connection to the daemon: frames out, frames in, within a deadline. */
 #include "base/clock.h"
 #include "client/client.h"
+#include "proto/frames_peers.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -280,6 +281,15 @@ static void link_drop(struct link *link, int out_fds[2])
 		frame_start(&frame.header, FRAME_LEASE_RELEASE, sizeof(frame), header->request,
 			    link->boot_id);
 		(void)!link_try_send(link, &frame);
+	}
+	if (header->type == FRAME_FETCHING && header->result >= 0) {
+		struct frame_fetch_end end = {
+			.fetch = ((const struct frame_fetching *)header)->fetch,
+		};
+
+		frame_start(&end.header, FRAME_FETCH_END, sizeof(end), header->request,
+			    link->boot_id);
+		(void)!link_try_send(link, &end);
 	}
 	for (unsigned i = 0; out_fds != NULL && i < 2; i++) {
 		if (out_fds[i] >= 0)

@@ -5,8 +5,8 @@
 #include <errno.h>
 #include <string.h>
 
-static int lookup_check(const struct kvtier_client *client, const struct kvtier_lookup *lookup,
-			uint32_t *out_keys_count)
+int client_lookup_check(const struct kvtier_client *client, const struct kvtier_lookup *lookup,
+			uint32_t keys_max, uint32_t *out_keys_count)
 {
 	uint64_t count = 0;
 
@@ -22,7 +22,7 @@ static int lookup_check(const struct kvtier_client *client, const struct kvtier_
 			return -EINVAL;
 		count += keys->count;
 	}
-	if (count > FRAME_LOOKUP_KEYS_MAX)
+	if (count > keys_max)
 		return -EINVAL;
 	*out_keys_count = (uint32_t)count;
 	return 0;
@@ -77,29 +77,33 @@ static void lookup_fill_frame(const struct kvtier_lookup *lookup, uint32_t handl
 }
 
 /* Sends all frames back to back and waits for the one answer. */
-static int lookup_ask(struct kvtier_client *client, const struct kvtier_lookup *lookup,
-		      uint32_t handle, uint32_t keys_count, uint64_t deadline_us)
+int client_lookup_ask(struct kvtier_client *client, const struct kvtier_lookup *lookup,
+		      uint32_t keys_count, unsigned flags, enum frame_type type,
+		      uint64_t deadline_us)
 {
 	struct link *link = &client->control;
 	struct frame_lookup *frame = (struct frame_lookup *)link->outgoing;
 	struct lookup_cursor cursor = { .keys_left = keys_count };
 	uint64_t request = link->request + 1;
+	uint32_t handle;
+	int result = client_space_handle(client, lookup->space, &handle);
 
+	if (result < 0)
+		return result;
 	for (;;) {
-		int result;
-
 		lookup_fill_frame(lookup, handle, &cursor, frame);
 		if (cursor.keys_left == 0)
 			break;
 		frame->header.request = link->request = request;
 		frame->header.boot_id = link->boot_id;
+		frame->header.flags = (uint16_t)flags;
 		result = link_send(link, frame, deadline_us);
 		if (result < 0)
 			return link->is_broken ? -ENOTCONN : result;
 	}
-	frame->header.flags = FRAME_LAST;
+	frame->header.flags = (uint16_t)(flags | FRAME_LAST);
 	link->request = request - 1; /* control_ask() counts it itself */
-	return control_ask(client, frame, FRAME_FOUND, deadline_us);
+	return control_ask(client, frame, type, deadline_us);
 }
 
 /* Tokens and time of the runs, as far as they are usable and worth it. */
@@ -113,7 +117,7 @@ static void found_count_runs(const struct frame_found *frame, struct kvtier_foun
 		uint64_t worth = tokens < frame->worth_tokens ? frame->worth_tokens - tokens : 0;
 		uint64_t here = runs[i].tokens;
 
-		if (runs[i].tier < 2)
+		if (runs[i].tier < KVTIER_TIERS)
 			out_found->tier_tokens[runs[i].tier] += (uint32_t)(here < usable ? here
 											 : usable);
 		if (here > 0)
@@ -124,7 +128,7 @@ static void found_count_runs(const struct frame_found *frame, struct kvtier_foun
 	out_found->restore_us = restore_us < UINT32_MAX ? (uint32_t)restore_us : UINT32_MAX;
 }
 
-static int found_take(const struct frame_found *frame, uint32_t keys_count,
+int client_found_take(const struct frame_found *frame, uint32_t keys_count,
 		      struct kvtier_found *out_found)
 {
 	const uint8_t *bits = (const uint8_t *)(frame + 1) +
@@ -153,7 +157,7 @@ static void note_ready(struct kvtier_client *client, bool ranks_are_missing)
 	pthread_mutex_unlock(&client->lock);
 }
 
-static bool client_can_load(struct kvtier_client *client)
+bool client_can_load(struct kvtier_client *client)
 {
 	bool can_load;
 
@@ -169,8 +173,8 @@ int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *look
 		  uint64_t wait_us_max, struct kvtier_found *out_found)
 {
 	uint64_t deadline_us = client_deadline_us(wait_us_max);
-	uint32_t handle, keys_count;
-	int result = lookup_check(client, lookup, &keys_count);
+	uint32_t keys_count;
+	int result = client_lookup_check(client, lookup, FRAME_LOOKUP_KEYS_MAX, &keys_count);
 
 	*out_found = (struct kvtier_found){ .present = out_found->present,
 					    .present_max = out_found->present_max };
@@ -181,16 +185,16 @@ int kvtier_lookup(struct kvtier_client *client, const struct kvtier_lookup *look
 	result = control_enter(client, CONTROL_ASK, deadline_us);
 	if (result < 0)
 		return result;
-	result = client_space_handle(client, lookup->space, &handle);
 	/* What could not be loaded is not promised: after a restart the copy thread attaches a
 	 * moment later than the callers' own connection. */
-	if (result == 0 && !client_can_load(client))
+	if (!client_can_load(client))
 		result = -ENOTCONN;
 	if (result == 0)
-		result = lookup_ask(client, lookup, handle, keys_count, deadline_us);
+		result = client_lookup_ask(client, lookup, keys_count, 0, FRAME_FOUND,
+					   deadline_us);
 	if (result == 0)
-		result = found_take((const struct frame_found *)client->control.incoming,
-				    keys_count, out_found);
+		result = client_found_take((const struct frame_found *)client->control.incoming,
+					   keys_count, out_found);
 	if (result == -EPROTO)
 		client->control.is_broken = true;
 	if (result == 0 || result == -EAGAIN)

@@ -155,6 +155,8 @@ static void hello(struct session *session, const struct frame_hello *frame)
 	}
 	if (daemon->pull_ops != NULL)
 		reply.features |= FRAME_FEATURE_PULL;
+	if (daemon->peers != NULL)
+		reply.features |= FRAME_FEATURE_PEERS;
 	session->state = SESSION_OPEN;
 	session->connection = frame->connection;
 	reply.keys_max = FRAME_LOOKUP_KEYS_MAX;

@@ -70,7 +70,7 @@ class Found(ctypes.Structure):
     """What a lookup found; see struct kvtier_found."""
     _fields_ = [('lease', ctypes.c_uint64), ('usable_tokens', ctypes.c_uint32),
                 ('worth_tokens', ctypes.c_uint32), ('present_count', ctypes.c_uint32),
-                ('tier_tokens', ctypes.c_uint32 * 2), ('restore_us', ctypes.c_uint32),
+                ('tier_tokens', ctypes.c_uint32 * 3), ('restore_us', ctypes.c_uint32),
                 ('present', ctypes.c_void_p), ('present_max', ctypes.c_uint32)]
 
 

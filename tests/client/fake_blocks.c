@@ -43,6 +43,10 @@ void fake_serve_lookup(struct fake_daemon *fake, struct fake_connection *connect
 	}
 	if ((frame->header.flags & FRAME_LAST) == 0)
 		return;
+	if ((frame->header.flags & FRAME_REMOTE) != 0) {
+		fake_fetch_begin(fake, connection, way);
+		return;
+	}
 	fake->lookup_keys = connection->keys_count;
 	memset(reply, 0, sizeof(*reply));
 	while (leading < connection->keys_count &&

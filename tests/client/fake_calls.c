@@ -25,7 +25,8 @@ void fake_serve_hello(struct fake_daemon *fake, struct fake_connection *connecti
 	reply->window_bytes = fake->window_bytes;
 	reply->batches_max = 4;
 	reply->load_window_blocks = 64;
-	reply->features = fake->pull.is_on ? FRAME_FEATURE_PULL : 0;
+	reply->features = (fake->pull.is_on ? FRAME_FEATURE_PULL : 0) |
+			  (fake->fetch.is_off ? 0 : FRAME_FEATURE_PEERS);
 	strcpy(reply->tenant, "default");
 	fake_reply(fake, connection, way, FRAME_HELLO_REPLY, sizeof(*reply), &frame->header);
 }

@@ -7,6 +7,7 @@
 #define KVTIER_TESTS_CLIENT_FAKE_DAEMON_H
 
 #include "proto/frames_blocks.h"
+#include "proto/frames_peers.h"
 
 #include "transfer/job_words.h"
 #include "transfer/lend.h"
@@ -110,6 +111,16 @@ struct fake_daemon {
 	struct frame_group group; /* the last one registered */
 	uint8_t fingerprint[16];
 	struct fake_pull pull;
+	struct fake_fetch {
+		bool is_off;         /* it has no peers */
+		int refusal;         /* of each fetch; 0 */
+		unsigned waits;      /* FETCH_WAITs that are answered -EAGAIN first */
+		char peer[FRAME_PEER_BYTES]; /* of the last one */
+		uint32_t mode;
+		uint64_t keep_us, wait_us;
+		uint64_t number, ended; /* the last one's; of the last END */
+		uint32_t keys_count;
+	} fetch;
 };
 
 void fake_start(struct fake_daemon *fake, uint64_t window_bytes);

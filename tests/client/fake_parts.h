@@ -31,6 +31,11 @@ void fake_reply(struct fake_daemon *fake, struct fake_connection *connection, en
 struct slot_header *fake_slot(struct fake_daemon *fake, unsigned slot);
 /* The slot of a block, or -1. */
 int fake_find(struct fake_daemon *fake, const uint8_t *hash);
+void fake_serve_fetch(struct fake_daemon *fake, struct fake_connection *connection,
+		      enum fake_way way);
+/* The last frame of its keys, which lies in fake_incoming. */
+void fake_fetch_begin(struct fake_daemon *fake, struct fake_connection *connection,
+		      enum fake_way way);
 void fake_serve_lookup(struct fake_daemon *fake, struct fake_connection *connection,
 		       enum fake_way way);
 void fake_serve_store(struct fake_daemon *fake, struct fake_connection *connection,
