@@ -196,7 +196,7 @@ KVTIER_API int kvtier_lease_release(struct kvtier_client *client, uint64_t lease
 /* Blocks of another node. */
 enum kvtier_source_mode {
 	KVTIER_PRESENT,                     /* what it has now */
-	KVTIER_STREAM                       /* also what it gets before the deadline: promised all the same */
+	KVTIER_STREAM                       /* also what it gets before the deadline */
 };
 
 struct kvtier_source {

@@ -220,7 +220,6 @@ static struct fetch *fetch_find(struct peers *peers, const struct peer *peer, ui
 
 void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_grant *grant)
 {
-	const uint8_t *bits = (const uint8_t *)(grant + 1);
 	struct fetch *fetch = fetch_find(peers, peer, grant->header.number);
 
 	if (fetch == NULL)
@@ -237,11 +236,10 @@ void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_gra
 	fetch->renew_us = peers->daemon->now_us + grant->lease_us / 2;
 	for (uint32_t i = 0; i < fetch->asked_count && fetch->state == FETCH_ASKED; i++) {
 		struct peer_key *key = &fetch->keys[fetch->asked[i]];
-		bool is_granted = (bits[i / 8] >> (i % 8) & 1) != 0;
 
 		if (key->state != FETCH_KEY_ASKED)
 			continue;
-		if (is_granted) {
+		if (peer_grant_has(grant, i)) {
 			key->state = FETCH_KEY_GRANTED;
 			if (fetch->asked[i] < fetch->next)
 				fetch->next = fetch->asked[i];

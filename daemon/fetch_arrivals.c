@@ -12,6 +12,11 @@
 #include <string.h>
 
 #define BLOCKS_UNDER_WAY_MIN 2u
+
+static_assert(offsetof(struct slot_identity, segment_crcs) + sizeof(uint32_t) ==
+			      PEER_IDENTITY_BYTES_MIN &&
+		      sizeof(struct slot_identity) == PEER_IDENTITY_BYTES_MAX,
+	      "BLOCK carries what slots have");
 #define SOURCES_SAID 8u
 
 unsigned fetches_arrivals_count(const struct peers *peers)

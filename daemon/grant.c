@@ -294,16 +294,10 @@ static int grant_open(struct peers *peers, struct grant *grant, const struct pee
 	return 0;
 }
 
-static const struct peer_item *items_of(const struct peer_query *query)
-{
-	return (const struct peer_item *)((const uint8_t *)(query + 1) +
-					  (query->ticket_bytes + 7u) / 8 * 8);
-}
-
 void grant_query(struct peers *peers, struct peer *peer, const struct peer_query *query)
 {
 	struct grant *grant = grant_find(peers, peer, query->header.number);
-	const struct peer_item *items = items_of(query);
+	const struct peer_item *items = peer_query_items(query);
 	bool is_last = (query->header.flags & PEER_QUERY_LAST) != 0;
 	const char *reason;
 
@@ -376,7 +370,7 @@ void grant_peer_down(struct peers *peers, struct peer *peer)
 
 void grant_fetch(struct peers *peers, struct peer *peer, const struct peer_fetch *fetch)
 {
-	const struct peer_fetch_item *items = (const struct peer_fetch_item *)(fetch + 1);
+	const struct peer_fetch_item *items = peer_fetch_items(fetch);
 	struct grant *grant = grant_find(peers, peer, fetch->header.number);
 
 	for (unsigned i = 0; i < fetch->count; i++)

@@ -22,6 +22,10 @@
 #ifndef KVTIER_PROTO_PEER_H
 #define KVTIER_PROTO_PEER_H
 
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #define PEER_FRAME_MAGIC 0x5054564bu /* "KVTP" */
@@ -34,6 +38,11 @@
 #define PEER_NODE_BYTES 16u
 #define PEER_ADDRESS_BYTES_MAX 2048u
 #define PEER_TOKEN_BYTES 32u
+#define PEER_TICKET_BYTES_MAX 1024u
+#define PEER_FETCH_ITEMS_MAX 200u
+/* Of struct slot_identity (transfer/slot_header.h): with one segment, with 256. */
+#define PEER_IDENTITY_BYTES_MIN 188u
+#define PEER_IDENTITY_BYTES_MAX 1208u
 
 enum peer_frame_type {
 	PEER_HELLO = 1, /* each side's first */
@@ -158,5 +167,27 @@ struct peer_failed {
 	struct peer_frame_header header;  /* result: why */
 	uint64_t tag;
 };
+
+/*
+ * Type, size, counts and flags agree, names end in a NUL, reserved fields are zero. `bytes`: what
+ * is there
+ * of the stream, from the frame's first byte on, aligned to 8. > 0: the frame's bytes, all there
+ * and checked;
+ * 0: it is not whole yet; -EPROTO with the reason.
+ */
+must_check int peer_frame_check(const void *frame, size_t bytes, struct error *error);
+const char *peer_frame_type_name(unsigned type);
+/* Fills a header for a frame of `bytes` bytes. */
+void peer_frame_start(struct peer_frame_header *header, enum peer_frame_type type, uint32_t bytes,
+		      uint64_t number);
+
+/* What follows the fixed part; the frame has passed peer_frame_check(). Borrowed from the frame. */
+const char *peer_query_ticket(const struct peer_query *query);
+const struct peer_item *peer_query_items(const struct peer_query *query);
+/* Whether an item of the query is granted; only where result is 0. */
+bool peer_grant_has(const struct peer_grant *grant, uint32_t item);
+const struct peer_fetch_item *peer_fetch_items(const struct peer_fetch *fetch);
+/* REFUSED, and GRANT with a result: a sentence, without a NUL. */
+const char *peer_frame_text(const void *frame, size_t *out_bytes);
 
 #endif

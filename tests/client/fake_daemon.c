@@ -85,11 +85,6 @@ static void serve_frame(struct fake_daemon *fake, struct fake_connection *connec
 	case FRAME_LOOKUP:
 		fake_serve_lookup(fake, connection, way);
 		break;
-	case FRAME_FETCH:
-	case FRAME_FETCH_END:
-	case FRAME_FETCH_WAIT:
-		fake_serve_fetch(fake, connection, way);
-		break;
 	case FRAME_LEASE_RELEASE:
 		fake->lease_released = ((const struct frame_lease_release *)header)->lease;
 		break;
@@ -125,7 +120,7 @@ static void serve_frame(struct fake_daemon *fake, struct fake_connection *connec
 		fake_serve_explain(fake, connection, way);
 		break;
 	default:
-		break;
+		fake_serve_fetch(fake, connection, way);
 	}
 }
 

@@ -64,7 +64,7 @@ void fake_serve_fetch(struct fake_daemon *fake, struct fake_connection *connecti
 		fake->fetch.keep_us = fetch->wait_us;
 	} else if (header->type == FRAME_FETCH_END) {
 		fake->fetch.ended = ((const struct frame_fetch_end *)header)->fetch;
-	} else {
+	} else if (header->type == FRAME_FETCH_WAIT) {
 		wait_answer(fake, connection, way, (const struct frame_fetch_wait *)header);
 	}
 }
