@@ -22,7 +22,7 @@ all: programs
 # ---- sources ----
 
 # Everything but the mains goes into one archive; a program takes from it what it names.
-folders := base proto index transfer tiers tiers/cpu tiers/gpu tiers/nvme tiers/fault daemon client bench
+folders := base proto index transfer transfer/peer tiers tiers/cpu tiers/gpu tiers/nvme tiers/fault daemon client bench
 mains   := daemon/main.c client/kvtier_main.c bench/main.c
 optional_sources := tiers/nvme/block_io_uring.c tiers/nvme/catalog_rocksdb.c daemon/sandbox_seccomp.c
 sources := $(filter-out $(mains) $(optional_sources),$(wildcard $(addsuffix /*.c,$(folders))))
@@ -43,7 +43,7 @@ $(eval $(call optional,liburing >= 2.3,HAVE_IO_URING,tiers/nvme/block_io_uring.c
 $(eval $(call optional,rocksdb,HAVE_ROCKSDB,tiers/nvme/catalog_rocksdb.c))
 $(eval $(call optional,libseccomp,HAVE_SECCOMP,daemon/sandbox_seccomp.c))
 $(eval $(call optional,numa,HAVE_NUMA,))
-LDLIBS  += -lyaml -lcrypto -lz -ljansson -lm
+LDLIBS  += -lyaml -lssl -lcrypto -lz -ljansson -lm
 
 objects  := $(sources:%.c=$(BUILD)/%.o)
 programs := $(BUILD)/kvtierd $(BUILD)/kvtier $(BUILD)/kvtier-bench

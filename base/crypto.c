@@ -167,6 +167,11 @@ bool cipher_end_open(struct cipher *cipher, const uint8_t tag[CRYPTO_TAG_BYTES])
 	return EVP_CipherFinal_ex(cipher->context, nothing, &moved) == 1;
 }
 
+bool crypto_equal(const void *a, const void *b, size_t bytes)
+{
+	return CRYPTO_memcmp(a, b, bytes) == 0;
+}
+
 void crypto_wipe(void *memory, size_t bytes)
 {
 	OPENSSL_cleanse(memory, bytes);

@@ -56,6 +56,8 @@ void cipher_end_seal(struct cipher *cipher, uint8_t out_tag[CRYPTO_TAG_BYTES]);
 /* False: not what was sealed; what was moved is not to be believed. */
 must_check bool cipher_end_open(struct cipher *cipher, const uint8_t tag[CRYPTO_TAG_BYTES]);
 
+/* In a time that does not tell where they differ. */
+bool crypto_equal(const void *a, const void *b, size_t bytes);
 /* Zeroes memory so that no compiler leaves it out. */
 void crypto_wipe(void *memory, size_t bytes);
 /* Memory for keys, zeroed: locked, in no core dump, not in children. Blocks; at startup only. */

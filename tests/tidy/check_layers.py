@@ -9,7 +9,7 @@ LAYERS = {
     'base': [],
     'proto': ['base'],
     'index': ['base', 'transfer/slot_header.h'],
-    'transfer': ['base'],
+    'transfer': ['base', 'proto/peer.h'],
     'tiers': ['base', 'transfer', 'proto/peer.h'],
     'daemon': ['base', 'proto', 'index', 'transfer', 'tiers'],
     'client': ['base', 'proto', 'transfer'],
@@ -23,7 +23,7 @@ LIBRARIES = {
     'rocksdb/': ['tiers/nvme/catalog_rocksdb.c'],
     'seccomp.h': ['daemon/sandbox_seccomp.c'],
     'yaml.h': ['daemon/settings_yaml.c'],
-    'openssl/': ['base/crypto.c'],
+    'openssl/': ['base/crypto.c', 'transfer/peer/channel_tls.c'],  # keys and ciphers; TLS
     'jansson.h': ['client/', 'bench/'],  # answers of the daemon; traces
     'zlib.h': ['bench/'],                # packed traces
     'xxhash.h': ['client/kvtier_route.c'],
