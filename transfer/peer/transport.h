@@ -77,11 +77,12 @@ struct transport_config {
 
 struct transport_ops {
 	const char *name;      /* "tcp", "ucx" */
-	int (*create)(struct transport **out_transport, const struct transport_config *config,
-		      struct error *error);
+	int (*create)(struct transport **out_transport,
+		      const struct transport_config *config, struct error *error);
 	void (*destroy)(struct transport *transport);   /* all links are down */
 	/* Memory that payloads lie in: it may be registered once here. Others work too, slower. */
-	int (*region)(struct transport *transport, void *start, uint64_t bytes, struct error *error);
+	int (*region)(struct transport *transport, void *start, uint64_t bytes,
+		      struct error *error);
 	/* How others reach it: at most TRANSPORT_ADDRESS_BYTES_MAX bytes. host: as the other side
 	 * reaches this node
 	 * (its end of the control connection). */
