@@ -1,14 +1,10 @@
 /* tests/transfer/test_transport.c: bytes between two nodes, by each back end: all of them, where
  * they belong, once; and
  * nobody's memory is touched after it was given back. */
-#include "base/random.h"
-#include "transfer/peer/transport.h"
+#include "tests/transfer/transport_rig.h"
 
-#include <assert.h>
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,237 +12,6 @@
 #include <sys/wait.h>
 #include <arpa/inet.h>
 #include <unistd.h>
-
-#include <setjmp.h>
-#include <stdarg.h>
-#include <cmocka.h>
-
-#define MESSAGES_MAX 4096u
-#define SECOND UINT64_C(1000000)
-#define IDLE_US (3 * SECOND)
-#define PASSES_MAX 2000000u
-
-/* One side of a link: what it sends, and the places of what comes, by the number in a head. */
-struct side {
-	struct transport *transport;
-	struct transport_link *link; /* NULL: gone */
-	bool is_up, is_down;
-	int result;
-	char reason[TRANSPORT_REASON_BYTES];
-	uint8_t *places[MESSAGES_MAX]; /* NULL: nobody wants it */
-	uint32_t bytes[MESSAGES_MAX];  /* expected */
-	unsigned arrivals[MESSAGES_MAX];
-	int arrived[MESSAGES_MAX];
-	unsigned arriving, arrived_count, sends_under_way;
-	bool closes_when_it_arrives;
-	struct transport_send sends[MESSAGES_MAX];
-	int sent[MESSAGES_MAX];
-	unsigned sent_times[MESSAGES_MAX];
-};
-
-struct pair {
-	const struct transport_ops *ops;
-	struct clock clock;
-	struct side sides[2];
-	uint8_t token[TRANSPORT_TOKEN_BYTES];
-};
-
-static struct pair pair;
-static const struct transport_ops *tested;
-
-static uint32_t number_of(const uint8_t *head)
-{
-	uint32_t number;
-
-	memcpy(&number, head, sizeof(number));
-	assert_true(number < MESSAGES_MAX);
-	for (unsigned i = 4; i < TRANSPORT_HEAD_BYTES; i++)
-		assert_int_equal(head[i], (uint8_t)(number + i));
-	return number;
-}
-
-static void *on_arriving(void *owner, const uint8_t head[TRANSPORT_HEAD_BYTES], uint32_t bytes)
-{
-	struct side *side = owner;
-	uint32_t number = number_of(head);
-
-	assert_false(side->is_down);
-	assert_int_equal(bytes, side->bytes[number]);
-	side->arriving++;
-	return side->places[number];
-}
-
-static void on_arrived(void *owner, const uint8_t head[TRANSPORT_HEAD_BYTES], uint32_t bytes,
-		       void *memory, int result)
-{
-	struct side *side = owner;
-	uint32_t number = number_of(head);
-
-	assert_ptr_equal(memory, side->places[number]);
-	assert_int_equal(bytes, side->bytes[number]);
-	assert_true(side->arriving > 0);
-	side->arriving--;
-	side->arrivals[number]++;
-	side->arrived[number] = result;
-	side->arrived_count++;
-	if (side->closes_when_it_arrives && side->link != NULL)
-		pair.ops->close(side->link, -ECANCELED, "the test closes it");
-}
-
-static void on_up(void *owner)
-{
-	struct side *side = owner;
-
-	assert_false(side->is_up);
-	side->is_up = true;
-}
-
-static void on_down(void *owner, int result, const char *reason)
-{
-	struct side *side = owner;
-
-	assert_false(side->is_down);
-	assert_true(result < 0);
-	assert_int_equal(side->arriving, 0);
-	assert_int_equal(side->sends_under_way, 0);
-	side->is_down = true;
-	side->result = result;
-	snprintf(side->reason, sizeof(side->reason), "%s", reason);
-	side->link = NULL;
-}
-
-static const struct transport_events events = {
-	.arriving = on_arriving, .arrived = on_arrived, .up = on_up, .down = on_down,
-};
-
-static bool step(void)
-{
-	bool did_work = false;
-
-	for (unsigned i = 0; i < 2; i++)
-		if (pair.sides[i].transport != NULL)
-			did_work = pair.ops->step(pair.sides[i].transport,
-						  clock_now_us(&pair.clock)) ||
-				   did_work;
-	return did_work;
-}
-
-/* Waits for a socket when there is nothing to do; a bound that only what is broken reaches. */
-#define UNTIL(condition)                                                                           \
-	do {                                                                                       \
-		for (unsigned pass = 0; !(condition); pass++) {                                    \
-			assert_true(pass < PASSES_MAX);                                            \
-			if (!step())                                                               \
-				wait_a_little();                                                   \
-		}                                                                                  \
-	} while (0)
-
-static void wait_a_little(void)
-{
-	struct pollfd fds[2];
-	unsigned count = 0;
-
-	for (unsigned i = 0; i < 2; i++) {
-		if (pair.sides[i].transport == NULL)
-			continue;
-		if (!pair.ops->arm(pair.sides[i].transport))
-			return;
-		fds[count++] = (struct pollfd){ .fd = pair.ops->fd(pair.sides[i].transport),
-						.events = POLLIN };
-	}
-	(void)poll(fds, count, 10);
-}
-
-static void transport_open(unsigned side)
-{
-	const struct transport_config config = { .host = "127.0.0.1", .idle_us_max = IDLE_US,
-						 .clock = &pair.clock };
-	struct error error;
-
-	assert_int_equal(pair.ops->create(&pair.sides[side].transport, &config, &error), 0);
-}
-
-static void pair_open(void)
-{
-	memset(&pair, 0, sizeof(pair));
-	pair.ops = tested;
-	clock_virtual_init(&pair.clock, 1000 * SECOND);
-	random_system(pair.token, sizeof(pair.token));
-	for (unsigned i = 0; i < 2; i++)
-		transport_open(i);
-}
-
-/* The second side expects, the first connects. */
-static void pair_connect(void)
-{
-	uint8_t address[TRANSPORT_ADDRESS_BYTES_MAX];
-	struct error error;
-	struct side *one = &pair.sides[0], *other = &pair.sides[1];
-	uint32_t bytes = pair.ops->address(other->transport, "127.0.0.1", address);
-
-	assert_int_equal(pair.ops->expect(other->transport, pair.token, &events, other,
-					  &other->link, &error),
-			 0);
-	assert_int_equal(pair.ops->connect(one->transport, address, bytes, pair.token, &events, one,
-					   &one->link, &error),
-			 0);
-}
-
-static void pair_join(void)
-{
-	pair_open();
-	pair_connect();
-	UNTIL(pair.sides[0].is_up && pair.sides[1].is_up);
-}
-
-static void pair_finish(void)
-{
-	for (unsigned i = 0; i < 2; i++)
-		if (pair.sides[i].link != NULL)
-			pair.ops->close(pair.sides[i].link, -ECANCELED, "the test is over");
-	UNTIL(pair.sides[0].link == NULL && pair.sides[1].link == NULL);
-	for (unsigned i = 0; i < 2; i++)
-		if (pair.sides[i].transport != NULL)
-			pair.ops->destroy(pair.sides[i].transport);
-}
-
-static void on_sent(struct transport_send *send, int result)
-{
-	for (unsigned i = 0; i < 2; i++) {
-		struct side *side = &pair.sides[i];
-
-		if (send < side->sends || send >= side->sends + MESSAGES_MAX)
-			continue;
-		side->sent[send - side->sends] = result;
-		side->sent_times[send - side->sends]++;
-		side->sends_under_way--;
-	}
-}
-
-static void send_begin(unsigned from, uint32_t number, const void *payload, uint32_t bytes)
-{
-	struct side *side = &pair.sides[from];
-	struct transport_send *send = &side->sends[number];
-
-	memcpy(send->head, &number, sizeof(number));
-	for (unsigned i = 4; i < TRANSPORT_HEAD_BYTES; i++)
-		send->head[i] = (uint8_t)(number + i);
-	send->payload = payload;
-	send->bytes = bytes;
-	send->done = on_sent;
-	side->sends_under_way++;
-	pair.sides[1 - from].bytes[number] = bytes;
-	pair.ops->send(side->link, send);
-}
-
-static void pattern(uint8_t *bytes, uint32_t count, uint64_t seed)
-{
-	struct random random;
-
-	random_init(&random, seed);
-	for (uint32_t i = 0; i < count; i++)
-		bytes[i] = (uint8_t)random_next(&random);
-}
 
 static void every_size_arrives_whole_both_ways(void **unused)
 {
@@ -260,10 +25,10 @@ static void every_size_arrives_whole_both_ways(void **unused)
 	for (unsigned from = 0; from < 2; from++) {
 		for (unsigned i = 0; i < count; i++) {
 			sources[from][i] = malloc(sizes[i] + 1);
-			pattern(sources[from][i], sizes[i], from * 100 + i);
+			rig_pattern(sources[from][i], sizes[i], from * 100 + i);
 			pair.sides[1 - from].places[i] = malloc(sizes[i] + 1);
 			pair.sides[1 - from].places[i][sizes[i]] = 0x5a;
-			send_begin(from, i, sources[from][i], sizes[i]);
+			rig_send_begin(from, i, sources[from][i], sizes[i]);
 		}
 	}
 	UNTIL(pair.sides[0].arrived_count == count && pair.sides[1].arrived_count == count &&
@@ -291,7 +56,7 @@ static void thousands_of_messages_some_of_them_unwanted(void **unused)
 	uint8_t *source = malloc(1u << 20), *target = malloc(MESSAGES_MAX * 257u);
 
 	(void)unused;
-	pattern(source, 1u << 20, 9);
+	rig_pattern(source, 1u << 20, 9);
 	pair_join();
 	for (unsigned i = 0; i < MESSAGES_MAX; i++) {
 		uint32_t bytes = i % 7 == 0 ? (1u << 20) - i % 64 : i % 257;
@@ -299,7 +64,7 @@ static void thousands_of_messages_some_of_them_unwanted(void **unused)
 		/* Long ones are wanted by nobody. */
 		if (i % 7 != 0)
 			pair.sides[1].places[i] = target + i * 257u;
-		send_begin(0, i, source + i % 64, bytes);
+		rig_send_begin(0, i, source + i % 64, bytes);
 	}
 	UNTIL(pair.sides[1].arrived_count == MESSAGES_MAX);
 	for (unsigned i = 0; i < MESSAGES_MAX; i++) {
@@ -325,17 +90,17 @@ static void a_link_that_is_closed_gives_everything_back(void **unused)
 			for (unsigned i = 0; i < 16; i++) {
 				pair.sides[1].places[i] = memory + (32u << 20) +
 							  i * TRANSPORT_PAYLOAD_MAX;
-				send_begin(0, i, memory + i * TRANSPORT_PAYLOAD_MAX,
+				rig_send_begin(0, i, memory + i * TRANSPORT_PAYLOAD_MAX,
 					   TRANSPORT_PAYLOAD_MAX);
 			}
 			for (unsigned i = 0; i < passes; i++)
-				(void)step();
+				(void)rig_step();
 			pair.ops->close(pair.sides[closer].link, -ECANCELED, "the test closes it");
 			UNTIL(pair.sides[0].is_down && pair.sides[1].is_down);
 			/* From now on who touches it dies. */
 			assert_int_equal(mprotect(memory, 64u << 20, PROT_NONE), 0);
 			for (unsigned i = 0; i < 50; i++)
-				(void)step();
+				(void)rig_step();
 			assert_int_equal(mprotect(memory, 64u << 20, PROT_READ | PROT_WRITE), 0);
 			for (unsigned i = 0; i < 16; i++)
 				assert_int_equal(pair.sides[0].sent_times[i], 1);
@@ -355,7 +120,7 @@ static void a_link_may_be_closed_by_what_arrives(void **unused)
 	pair.sides[1].closes_when_it_arrives = true;
 	for (unsigned i = 0; i < 20; i++) {
 		pair.sides[1].places[i] = target;
-		send_begin(0, i, source, sizeof(source));
+		rig_send_begin(0, i, source, sizeof(source));
 	}
 	UNTIL(pair.sides[0].is_down && pair.sides[1].is_down);
 	pair_finish();
@@ -372,17 +137,18 @@ static void a_wrong_token_opens_nothing(void **unused)
 	uint32_t bytes = pair.ops->address(other->transport, "127.0.0.1", address);
 	memcpy(wrong, pair.token, sizeof(wrong));
 	wrong[31] ^= 1;
-	assert_int_equal(pair.ops->expect(other->transport, pair.token, &events, other,
+	assert_int_equal(pair.ops->expect(other->transport, pair.token, &rig_events, other,
 					  &other->link, &error),
 			 0);
-	assert_int_equal(pair.ops->connect(one->transport, address, bytes, wrong, &events, one,
+	assert_int_equal(pair.ops->connect(one->transport, address, bytes, wrong, &rig_events, one,
 					   &one->link, &error),
 			 0);
 	UNTIL(one->is_down);
 	assert_false(one->is_up || other->is_up || other->is_down);
 	/* The right one does, and once. */
 	one->is_down = false;
-	assert_int_equal(pair.ops->connect(one->transport, address, bytes, pair.token, &events, one,
+	assert_int_equal(pair.ops->connect(one->transport, address, bytes, pair.token,
+					   &rig_events, one,
 					   &one->link, &error),
 			 0);
 	UNTIL(one->is_up && other->is_up);
@@ -400,7 +166,7 @@ static void an_address_of_somebody_else_is_refused(void **unused)
 	pair_open();
 	for (unsigned i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
 		assert_true(pair.ops->connect(pair.sides[0].transport, (const uint8_t *)wrong[i],
-					      (uint32_t)strlen(wrong[i]), pair.token, &events,
+					      (uint32_t)strlen(wrong[i]), pair.token, &rig_events,
 					      &pair.sides[0], &link, &error) < 0);
 	pair_finish();
 }
@@ -414,7 +180,7 @@ static void a_link_that_does_not_move_ends(void **unused)
 	pair_join();
 	/* The other side hangs. */
 	for (unsigned i = 0; i < 64; i++)
-		send_begin(0, i, source, sizeof(source));
+		rig_send_begin(0, i, source, sizeof(source));
 	for (unsigned i = 0; i < 1000; i++)
 		(void)pair.ops->step(one->transport, clock_now_us(&pair.clock));
 	assert_false(one->is_down);
@@ -438,11 +204,11 @@ static void an_idle_link_stays(void **unused)
 	for (unsigned i = 0; i < 10; i++) {
 		clock_advance(&pair.clock, IDLE_US);
 		for (unsigned k = 0; k < 10; k++)
-			(void)step();
+			(void)rig_step();
 	}
 	assert_false(pair.sides[0].is_down || pair.sides[1].is_down);
 	pair.sides[1].places[0] = target;
-	send_begin(0, 0, source, sizeof(source));
+	rig_send_begin(0, 0, source, sizeof(source));
 	UNTIL(pair.sides[1].arrived_count == 1);
 	pair_finish();
 }
@@ -485,14 +251,14 @@ static void strangers_are_few_and_soon_gone(void **unused)
 	for (unsigned i = 0; i < TRANSPORT_STRANGERS_MAX + 5; i++) {
 		fds[i] = stranger_connect();
 		for (unsigned k = 0; k < 20; k++)
-			(void)step();
+			(void)rig_step();
 	}
 	for (unsigned i = 0; i < TRANSPORT_STRANGERS_MAX + 5; i++)
 		closed += is_closed(fds[i]);
 	assert_int_equal(closed, 5);
 	clock_advance(&pair.clock, TRANSPORT_TOKEN_US);
 	for (unsigned k = 0; k < 20; k++)
-		(void)step();
+		(void)rig_step();
 	for (unsigned i = 0; i < TRANSPORT_STRANGERS_MAX + 5; i++) {
 		assert_true(is_closed(fds[i]));
 		close(fds[i]);
@@ -528,7 +294,7 @@ static void a_node_that_is_killed_ends_the_link(void **unused)
 
 	(void)unused;
 	pair_open();
-	assert_int_equal(pair.ops->expect(one->transport, pair.token, &events, one, &one->link,
+	assert_int_equal(pair.ops->expect(one->transport, pair.token, &rig_events, one, &one->link,
 					  &error),
 			 0);
 	uint32_t bytes = pair.ops->address(one->transport, "127.0.0.1", address);
@@ -541,14 +307,14 @@ static void a_node_that_is_killed_ends_the_link(void **unused)
 		struct side *two = &pair.sides[1];
 
 		one->transport = NULL;
-		if (pair.ops->connect(two->transport, address, bytes, pair.token, &events, two,
+		if (pair.ops->connect(two->transport, address, bytes, pair.token, &rig_events, two,
 				      &two->link, &error) < 0)
 			_exit(1);
 		for (unsigned i = 0; i < MESSAGES_MAX; i++)
-			send_begin(1, i, target, sizeof(target));
+			rig_send_begin(1, i, target, sizeof(target));
 		for (;;)
-			if (!step())
-				wait_a_little();
+			if (!rig_step())
+				rig_wait_a_little();
 	}
 	assert_true(child > 0);
 	pair.ops->destroy(pair.sides[1].transport);

@@ -12,7 +12,8 @@
 #include <sys/socket.h>
 #include <sys/uio.h>
 
-#define STEP_BYTES_MAX (8u << 20)      /* of one link and direction, so that none starves the others */
+/* Of one link and direction in a pass, so that none starves the others. */
+#define STEP_BYTES_MAX (8u << 20)
 #define SCRATCH_BYTES (64u << 10)
 
 /* Where what nobody wants is read to. */
