@@ -17,9 +17,10 @@
 
 #define SETTINGS_TENANTS_MAX 16
 #define SETTINGS_DEVICES_MAX 8
+#define SETTINGS_PEERS_MAX 64
 #define SETTINGS_PATH_BYTES 256
 #define SETTINGS_FILE_BYTES_MAX (1u << 20)
-#define SETTINGS_ORIGINS 32
+#define SETTINGS_ORIGINS 40
 #define SETTINGS_ITEM_ORIGINS 6
 
 /* Where a value came from, for people: "kvtier.yaml:12", "environment", "command line". Empty: the
@@ -42,6 +43,11 @@ struct device_settings {
 	char path[SETTINGS_PATH_BYTES]; /* required */
 	uint64_t bytes;                 /* required for a file; 0: of a disk that is dead or gone */
 	bool raw_initialise;
+	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
+};
+
+struct peer_settings {
+	char address[128]; /* required; "host:port" */
 	struct settings_origin origins[SETTINGS_ITEM_ORIGINS];
 };
 
@@ -79,6 +85,15 @@ struct settings {
 	char gpu_library[SETTINGS_PATH_BYTES]; /* of the driver; "": the vendor's usual name */
 	char encryption[16];          /* of what lies on nvme: off, ephemeral, key_file */
 	uint64_t encryption_buffer_bytes; /* 0: chosen; of no use when encryption is off */
+	char peer_listen[64];         /* "address:port" for other nodes; "": there are none */
+	char peer_secret_file[SETTINGS_PATH_BYTES]; /* a line of 64 hex digits each, newest first */
+	char peer_transport[16];      /* auto, ucx, tcp */
+	char peer_encryption[16];     /* of blocks on their way: off, on */
+	char peer_tls_certificate[SETTINGS_PATH_BYTES]; /* PEM; "": no TLS */
+	char peer_tls_key[SETTINGS_PATH_BYTES];
+	char peer_tls_ca[SETTINGS_PATH_BYTES];
+	uint32_t peers_count;         /* nodes that we connect to */
+	struct peer_settings peers[SETTINGS_PEERS_MAX];
 	uint32_t tenants_count;       /* none given: one, "default" */
 	struct tenant_settings tenants[SETTINGS_TENANTS_MAX];
 	uint32_t devices_count;

@@ -2,6 +2,7 @@
 #include "daemon/settings_table.h"
 
 #include "daemon/keyring.h"
+#include "daemon/peer_files.h"
 
 #include "tiers/nvme/nvme.h"
 
@@ -307,6 +308,8 @@ int settings_finish(struct settings *settings, struct error *error)
 		result = finish_shares(settings, error);
 	if (result == 0)
 		result = finish_encryption(settings, error);
+	if (result == 0)
+		result = peer_settings_check(settings, error);
 	if (result < 0)
 		return result;
 	finish_chosen(settings);

@@ -130,6 +130,28 @@ const struct setting settings_rows[] = {
 	  BETWEEN(64 * KIB, 16 * GIB), .zero_allowed = true, .initial = "0",
 	  .help = "Pinned memory for enciphered blocks on their way to nvme; 0 chooses: 32MiB, or what the "
 		  "largest block needs." },
+	{ "peer_listen", SETTING_TEXT, CHECK_LISTEN, FIELD(settings, peer_listen), .initial = "",
+	  .help = "Address and port at which other nodes reach this one, which needs `peer_secret_file`; "
+		  "empty: there are no other nodes." },
+	{ "peer_secret_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_secret_file),
+	  .initial = "",
+	  .help = "What all nodes of a cluster know: a line of 64 hexadecimal digits (openssl rand -hex 32) a secret, "
+		  "at most 4, the first proves, all are believed. Mode as of `key_file`." },
+	{ "peer_transport", SETTING_CHOICE, FIELD(settings, peer_transport), .choices = "auto ucx tcp",
+	  .initial = "auto",
+	  .help = "How blocks go between nodes: `ucx` by RDMA where that is, `tcp` by sockets, `auto` the first that "
+		  "both nodes have." },
+	{ "peer_encryption", SETTING_CHOICE, FIELD(settings, peer_encryption), .choices = "off on",
+	  .initial = "off",
+	  .help = "AES-256-GCM of blocks on their way between nodes; the same on all nodes." },
+	{ "peer_tls_certificate", SETTING_TEXT, CHECK_PATH_OR_NONE,
+	  FIELD(settings, peer_tls_certificate), .initial = "",
+	  .help = "PEM file: TLS 1.3 for what nodes say to each other, besides the secret; with `peer_tls_key` and "
+		  "`peer_tls_ca`, on all nodes or none." },
+	{ "peer_tls_key", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_tls_key),
+	  .initial = "", .help = "PEM file of the certificate's key. Mode as of `key_file`." },
+	{ "peer_tls_ca", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_tls_ca),
+	  .initial = "", .help = "PEM file of who signs the certificates of other nodes." },
 };
 const unsigned settings_rows_count = COUNT_OF(settings_rows);
 _Static_assert(COUNT_OF(settings_rows) <= SETTINGS_ORIGINS, "an origin for each row");
@@ -166,6 +188,13 @@ static const struct setting device_rows[] = {
 };
 _Static_assert(COUNT_OF(device_rows) <= SETTINGS_ITEM_ORIGINS, "an origin for each row");
 
+static const struct setting peer_rows[] = {
+	{ "address", SETTING_TEXT, CHECK_PEER, FIELD(peer_settings, address), .is_required = true,
+	  .initial = "",
+	  .help = "The `peer_listen` of another node, or a name for it: kv-2:9470, 10.0.0.2:9470, [fd00::2]:9470." },
+};
+_Static_assert(COUNT_OF(peer_rows) <= SETTINGS_ITEM_ORIGINS, "an origin for each row");
+
 const struct setting_list settings_lists[] = {
 	{ "tenants", tenant_rows, COUNT_OF(tenant_rows), offsetof(struct settings, tenants),
 	  sizeof(struct tenant_settings), SETTINGS_TENANTS_MAX,
@@ -175,5 +204,9 @@ const struct setting_list settings_lists[] = {
 	  sizeof(struct device_settings), SETTINGS_DEVICES_MAX,
 	  offsetof(struct settings, devices_count), offsetof(struct device_settings, origins),
 	  "Files and raw devices of the nvme tier; none given: no such tier." },
+	{ "peers", peer_rows, COUNT_OF(peer_rows), offsetof(struct settings, peers),
+	  sizeof(struct peer_settings), SETTINGS_PEERS_MAX, offsetof(struct settings, peers_count),
+	  offsetof(struct peer_settings, origins),
+	  "Other nodes that this one connects to; those that connect to it need not be among them." },
 };
 const unsigned settings_lists_count = COUNT_OF(settings_lists);

@@ -25,6 +25,7 @@ enum setting_check {
 	CHECK_PATH_OR_NONE,
 	CHECK_NAME,  /* letters, digits, '-', '_', '.' */
 	CHECK_LISTEN, /* address:port, or nothing */
+	CHECK_PEER,   /* name or address, and port */
 	CHECK_GPUS,   /* auto, off, or names of GPUs */
 	CHECK_NUMA    /* auto, off, or NUMA nodes */
 };

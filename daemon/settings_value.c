@@ -172,6 +172,24 @@ static bool listen_is_right(const char *text)
 	return inet_pton(AF_INET6, host + 1, address) == 1;
 }
 
+/* "kv-2.kv:9470", "10.0.0.2:9470", "[fd00::2]:9470": names are looked up later, again and again. */
+static bool peer_is_right(const char *text)
+{
+	static const char letters[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]";
+	const char *colon = strrchr(text, ':'), *end;
+	uint64_t port;
+
+	if (colon == NULL || colon == text || text[strspn(text, letters)] != '\0')
+		return false;
+	/* Without brackets the port would be the address's last number. */
+	if (memchr(text, ':', (size_t)(colon - text)) != NULL &&
+	    (text[0] != '[' || colon[-1] != ']'))
+		return false;
+	end = digits_read(colon + 1, &port);
+	return end != NULL && *end == '\0' && port > 0 && port <= 65535;
+}
+
 static bool is_printable(const char *text)
 {
 	for (; *text != '\0'; text++)
@@ -205,6 +223,10 @@ static const char *text_complaint(enum setting_check check, const char *text)
 		return listen_is_right(text)
 			       ? NULL
 			       : "is not ADDRESS:PORT, such as 127.0.0.1:9469 or [::1]:9469";
+	case CHECK_PEER:
+		return peer_is_right(text)
+			       ? NULL
+			       : "is not NAME:PORT or ADDRESS:PORT, such as kv-2:9470 or [fd00::2]:9470";
 	case CHECK_GPUS:
 		return gpu_names_are_right(text)
 			       ? NULL

@@ -152,6 +152,12 @@ static void values_of_the_wrong_kind_say_what_is_right(void **unused)
 	assert_refused("http_listen: localhost:1\n", "is not ADDRESS:PORT");
 	assert_refused("http_listen: 127.0.0.1:65536\n", "is not ADDRESS:PORT");
 	assert_refused("http_listen: '[::1:80'\n", "is not ADDRESS:PORT");
+	assert_refused("peers: [{address: kv-2}]\n", "is not NAME:PORT");
+	assert_refused("peers: [{address: \":9470\"}]\n", "is not NAME:PORT");
+	assert_refused("peers: [{address: \"fd00::2:9470\"}]\n", "is not NAME:PORT");
+	assert_refused("peers: [{address: \"kv 2:9470\"}]\n", "is not NAME:PORT");
+	assert_refused("peers: [{address: \"kv-2:0\"}]\n", "is not NAME:PORT");
+	assert_refused("peers: [{address: \"kv-2:65536\"}]\n", "is not NAME:PORT");
 	assert_refused("nvme: [{path: /a, raw_initialise: yes}]\n",
 		       "'yes' is neither true nor false");
 	assert_refused("tenants: [{name: a/b, cpu_bytes: 1GiB}]\n", "is not a name");
@@ -201,6 +207,7 @@ static void other_value(const struct setting *row, char *text, size_t text_bytes
 			 : row->check == CHECK_NAME ? "other-name"
 			 : row->check == CHECK_GPUS ? "rocm:0001:C1:00.0, cuda:00000000:17:00.0"
 			 : row->check == CHECK_NUMA ? "0,2-3"
+			 : row->check == CHECK_PEER ? "[fd00::2]:9470"
 						    : "/other \"path\" # \\ :");
 	else if (row->type == SETTING_CHOICE)
 		snprintf(text, text_bytes, "%s", strrchr(row->choices, ' ') + 1);
@@ -252,6 +259,8 @@ static void every_key_is_set_printed_and_read_back(void **unused)
 	memset(settings.tenants[0].origins, 0, sizeof(settings.tenants[0].origins));
 	memset(again.devices[0].origins, 0, sizeof(again.devices[0].origins));
 	memset(settings.devices[0].origins, 0, sizeof(settings.devices[0].origins));
+	memset(again.peers[0].origins, 0, sizeof(again.peers[0].origins));
+	memset(settings.peers[0].origins, 0, sizeof(settings.peers[0].origins));
 	assert_memory_equal(&again, &settings, sizeof(settings));
 	free(printed);
 }
