@@ -76,7 +76,7 @@ struct peer_message {
 enum peer_packet_kind {
 	PEER_PACKET_ARENA = 1, /* with one descriptor; struct peer_packet alone */
 	PEER_PACKET_SETUP,     /* struct peer_setup; again: other secrets, for what begins later */
-	PEER_PACKET_TLS        /* struct peer_tls, before SETUP; again: for what begins later */
+	PEER_PACKET_TLS        /* struct peer_tls, before SETUP; once a life */
 };
 
 struct peer_packet {
