@@ -53,6 +53,7 @@ struct requests;
 struct gpus;
 struct pull_ops;
 struct peer_ops;
+struct peer_process;
 struct peers;
 struct block_io_ops;
 
@@ -182,6 +183,7 @@ struct daemon {
 	struct gpus *gpus;                     /* NULL: none */
 	const struct pull_ops *pull_ops;       /* NULL: nothing can be pulled */
 	struct peers *peers;                   /* NULL: no other nodes */
+	struct peer_process *peer_process;     /* NULL: none, as by the settings or the seams */
 
 	int lock_fd;                           /* of the state directory; workers inherit it */
 	int run_lock_fd;                       /* of the run directory; ends with us */

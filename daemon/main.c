@@ -12,6 +12,8 @@
 #include "daemon/guard.h"
 #include "daemon/metrics_text.h"
 #include "daemon/notify.h"
+#include "daemon/peer_link.h"
+#include "daemon/peer_process.h"
 #include "daemon/reload.h"
 #include "daemon/sandbox.h"
 #include "daemon/server.h"
@@ -98,7 +100,7 @@ static void version(void)
 	printf("catalogue: %s\n", HAVE_ROCKSDB ? "rocksdb" : "none (nvme is found again by its headers)");
 	printf("checksum: crc32c, %s\n", crc32c_way());
 	printf("encryption: aes-256-gcm (OpenSSL %s)\n", crypto_library_version());
-	printf("gpus: cuda, rocm (by the driver that is there), peers: none\n");
+	printf("gpus: cuda, rocm (by the driver that is there), peers: tcp\n");
 	gpu_images_describe(kernels, sizeof(kernels));
 	printf("gpu kernels: %s\n", kernels);
 	printf("numa: %s\n", numa_is_built_in() ? "libnuma" : "not built in (memory lies where the kernel takes it)");
@@ -241,9 +243,9 @@ static void catalog_drain(struct daemon *daemon)
 	catalog_link_flush(daemon->catalog);
 	while (!catalog_link_is_idle(daemon->catalog) && clock_now_us(daemon->clock) < until_us &&
 	       catalog_link_state(daemon->catalog) != CATALOG_LINK_ABSENT)
-		/* What GPUs' processes still say is heard too: unheard, it would end each wait. */
+		/* What other processes still say is heard too: unheard, it would end each wait. */
 		if (!catalog_link_step(daemon->catalog, clock_now_us(daemon->clock)) &&
-		    !gpus_step(daemon))
+		    !gpus_step(daemon) && !peer_process_step(daemon))
 			daemon_wait(daemon, 1000);
 }
 
@@ -260,7 +262,10 @@ static bool has_io_uring(const struct daemon *daemon)
 static int confine(struct daemon *daemon, struct sandbox *sandbox, struct error *error)
 {
 	char quoted[200];
-	int result = sandbox_lock(sandbox, has_io_uring(daemon), gpus_count(daemon) > 0, error);
+	const struct sandbox_parts_on parts = { .has_io_uring = has_io_uring(daemon),
+						.has_gpus = gpus_count(daemon) > 0,
+						.has_peers = peer_process_is_on(daemon) };
+	int result = sandbox_lock(sandbox, &parts, error);
 
 	if (result < 0)
 		return result;
@@ -339,6 +344,8 @@ int main(int count, char **arguments)
 		return catalog_worker_main(arguments[3], count, arguments);
 	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "gpu") == 0)
 		return gpu_worker_main(count, arguments);
+	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "peer") == 0)
+		return peer_worker_main(count, arguments);
 	for (int i = 1; i < count; i++)
 		if (strcmp(arguments[i], "--verify") == 0)
 			return verify_main(count, arguments);

@@ -11,6 +11,7 @@
 #include "daemon/gpus.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
+#include "daemon/peer_process.h"
 #include "daemon/peers.h"
 #include "daemon/probe.h"
 #include "daemon/purge.h"
@@ -331,6 +332,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 		result = devices_open(daemon, seams, error);
 	if (result == 0)
 		result = gpus_create(daemon, error);
+	if (result == 0 && seams->peer_ops == NULL)
+		result = peer_process_create(daemon, error);
 	if (result == 0)
 		result = tenants_open(daemon, error);
 	if (result == 0)
@@ -360,7 +363,12 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 	if (result == 0)
 		result = probe_create(daemon, error);
 	if (result == 0)
-		result = peers_create(daemon, seams->peer_ops, seams->peer_room, error);
+		result = seams->peer_ops != NULL
+				 ? peers_create(daemon, seams->peer_ops, seams->peer_room, error)
+				 : peers_create(daemon, peer_process_ops(daemon),
+						peer_process_room(daemon), error);
+	if (result == 0)
+		result = peer_process_open(daemon, error);
 	return result;
 }
 
@@ -421,6 +429,7 @@ void daemon_destroy(struct daemon *daemon)
 		daemon->catalog = NULL;
 #endif
 	gpus_destroy(daemon);
+	peer_process_destroy(daemon);
 	admin_destroy(daemon);
 	server_destroy(daemon->server);
 	peers_destroy(daemon);

@@ -178,6 +178,25 @@ static bool has_gpus(const struct settings *settings)
 	return gpu_names_read(settings->gpus, GPU_PCI_FOLDER, names) > 0;
 }
 
+/* Its process inherits what binds us, and speaks to any port of other nodes. */
+static bool has_peers(const struct settings *settings)
+{
+	return settings->peer_listen[0] != '\0';
+}
+
+static int grant_peer_files(struct landlock *landlock, const struct settings *settings,
+			    struct error *error)
+{
+	const char *const files[] = { settings->peer_secret_file, settings->peer_tls_certificate,
+				      settings->peer_tls_key, settings->peer_tls_ca };
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < sizeof(files) / sizeof(files[0]); i++)
+		if (files[i][0] != '\0')
+			result = grant_config(landlock, files[i], error);
+	return result;
+}
+
 static int grants_make(struct landlock *landlock, const struct settings *settings,
 		       const char *config_path, struct error *error)
 {
@@ -202,6 +221,12 @@ static int grants_make(struct landlock *landlock, const struct settings *setting
 		result = grant_system(landlock, error);
 	if (result == 0 && has_gpus(settings))
 		result = sandbox_grant_gpus(landlock, settings->gpu_library, false, error);
+	if (result == 0 && has_peers(settings))
+		result = grant_peer_files(landlock, settings, error);
+	if (result == 0 && has_peers(settings))
+		result = sandbox_grant_peers(landlock,
+					     !mode_is(settings->peer_transport, "tcp"), false,
+					     error);
 	if (result == 0 && colon != NULL)
 		result = landlock_grant_port(landlock, (uint16_t)atoi(colon + 1), error);
 	return result;
@@ -213,7 +238,8 @@ static int files_confine(struct sandbox *sandbox, const struct settings *setting
 	const char *manager = getenv("NOTIFY_SOCKET");
 	struct landlock landlock;
 	struct error reason;
-	int result = landlock_open(&landlock, manager != NULL && manager[0] == '@', &reason);
+	int result = landlock_open(&landlock, manager != NULL && manager[0] == '@',
+				   has_peers(settings), &reason);
 
 	if (result == 0)
 		result = grants_make(&landlock, settings, config_path, &reason);
@@ -311,10 +337,12 @@ static int calls_confine(struct sandbox *sandbox, const struct seccomp_program *
 	return 0;
 }
 
-int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, bool with_gpus, struct error *error)
+int sandbox_lock(struct sandbox *sandbox, const struct sandbox_parts_on *parts,
+		 struct error *error)
 {
-	const struct seccomp_program program = { .has_io_uring = has_io_uring,
-						 .has_gpus = with_gpus };
+	const struct seccomp_program program = { .has_io_uring = parts->has_io_uring,
+						 .has_gpus = parts->has_gpus,
+						 .has_peers = parts->has_peers };
 	int result = 0;
 
 	if (!sandbox->is_wanted || HAS_SANITIZER)
@@ -328,23 +356,41 @@ int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, bool with_gpus, str
 
 /* ---- the worker ---- */
 
-/* `library`: of a GPU's driver, or ""; NULL: it has none. */
-static int worker_files_confine(struct sandbox *sandbox, const char *folder, const char *library,
-				struct error *error)
+/* What a worker is left. */
+struct worker_needs {
+	const char *folder;  /* that it may change; NULL: none */
+	const char *library; /* of a GPU's driver, or ""; NULL: it has none */
+	bool has_peers, has_ucx;
+};
+
+static int worker_grants(struct landlock *landlock, const struct worker_needs *needs,
+			 struct error *error)
 {
 	static const char *const reads[] = { "/proc/sys/kernel/random/uuid", "/etc/localtime",
 					     "/sys/devices/system/cpu" };
-	struct landlock landlock;
-	struct error reason;
-	int result = landlock_open(&landlock, false, &reason);
+	int result = 0;
 
-	if (result == 0)
-		result = landlock_grant(&landlock, folder, LANDLOCK_MANAGE, &reason);
+	if (needs->folder != NULL)
+		result = landlock_grant(landlock, needs->folder, LANDLOCK_MANAGE, error);
 	/* It makes names of them, tells the hour, and counts its processors. */
 	for (size_t i = 0; result == 0 && i < sizeof(reads) / sizeof(reads[0]); i++)
-		result = landlock_grant(&landlock, reads[i], LANDLOCK_READ, &reason);
-	if (result == 0 && library != NULL)
-		result = sandbox_grant_gpus(&landlock, library, true, &reason);
+		result = landlock_grant(landlock, reads[i], LANDLOCK_READ, error);
+	if (result == 0 && needs->library != NULL)
+		result = sandbox_grant_gpus(landlock, needs->library, true, error);
+	if (result == 0 && needs->has_peers)
+		result = sandbox_grant_peers(landlock, needs->has_ucx, true, error);
+	return result;
+}
+
+static int worker_files_confine(struct sandbox *sandbox, const struct worker_needs *needs,
+				struct error *error)
+{
+	struct landlock landlock;
+	struct error reason;
+	int result = landlock_open(&landlock, false, needs->has_peers, &reason);
+
+	if (result == 0)
+		result = worker_grants(&landlock, needs, &reason);
 	if (result == 0)
 		result = landlock_enforce(&landlock, &reason);
 	landlock_close(&landlock);
@@ -354,9 +400,11 @@ static int worker_files_confine(struct sandbox *sandbox, const char *folder, con
 	return 0;
 }
 
-static int worker_confine(const char *folder, const char *library, struct error *error)
+static int worker_confine(const struct worker_needs *needs, struct error *error)
 {
-	const struct seccomp_program program = { .is_worker = true, .has_gpus = library != NULL };
+	const struct seccomp_program program = { .is_worker = true,
+						 .has_gpus = needs->library != NULL,
+						 .has_peers = needs->has_peers };
 	const char *mode = getenv(MODE_VARIABLE);
 	struct sandbox sandbox = { .is_wanted = !mode_is(mode, "off"),
 				   .is_enforced = mode_is(mode, "enforce") };
@@ -366,7 +414,7 @@ static int worker_confine(const char *folder, const char *library, struct error 
 		return 0;
 	result = privileges_drop(&sandbox, PRIVILEGE_NONE, error);
 	if (result == 0 && sandbox.no_new_privileges)
-		result = worker_files_confine(&sandbox, folder, library, error);
+		result = worker_files_confine(&sandbox, needs, error);
 	if (result == 0 && sandbox.no_new_privileges)
 		result = calls_confine(&sandbox, &program, error);
 	return result;
@@ -383,12 +431,21 @@ int sandbox_worker(const char *path, struct error *error)
 
 	sandbox_worker_cores();
 	parent_of(path, folder, sizeof(folder));
-	return worker_confine(folder, NULL, error);
+	return worker_confine(&(struct worker_needs){ .folder = folder }, error);
 }
 
 int sandbox_gpu_worker(const char *library, const char *folder, struct error *error)
 {
-	return worker_confine(folder, library == NULL ? "" : library, error);
+	const struct worker_needs needs = { .folder = folder,
+					    .library = library == NULL ? "" : library };
+
+	return worker_confine(&needs, error);
+}
+
+int sandbox_peer_worker(bool has_ucx, struct error *error)
+{
+	return worker_confine(&(struct worker_needs){ .has_peers = true, .has_ucx = has_ucx },
+			      error);
 }
 
 /* ---- the rest ---- */

@@ -30,8 +30,14 @@ struct sandbox {
 /* -ENOTSUP: `enforce`, and something cannot be had. `config_path` may be NULL. */
 must_check int sandbox_enter(struct sandbox *sandbox, const struct settings *settings,
 			     const char *config_path, struct error *error);
-/* Of all threads. `has_io_uring`: a device speaks it. `has_gpus`: some are on. */
-must_check int sandbox_lock(struct sandbox *sandbox, bool has_io_uring, bool has_gpus,
+/* What is on, of which a process of its own will need more than the daemon. */
+struct sandbox_parts_on {
+	bool has_io_uring; /* a device speaks it */
+	bool has_gpus, has_peers;
+};
+
+/* Of all threads. */
+must_check int sandbox_lock(struct sandbox *sandbox, const struct sandbox_parts_on *parts,
 			    struct error *error);
 /* The worker's: nothing but the folder of `path` and what is open; as the environment
  * says, where sandbox_enter() leaves word for it. */
@@ -39,6 +45,8 @@ must_check int sandbox_worker(const char *path, struct error *error);
 /* Of the process that has a GPU: the driver's files and devices, and `folder`, which may be
  * written. `library` may be NULL. */
 must_check int sandbox_gpu_worker(const char *library, const char *folder, struct error *error);
+/* Of the process that speaks to other nodes; `has_ucx`: maybe by UCX. */
+must_check int sandbox_peer_worker(bool has_ucx, struct error *error);
 /* Its cores: once its driver is open, which may want to read of its own process what this hides. */
 void sandbox_worker_cores(void);
 /* What this build and this kernel have, for `kvtierd --version`. */

@@ -58,7 +58,8 @@ unsigned landlock_version(void)
 	return version < 0 ? 0 : (unsigned)version;
 }
 
-int landlock_open(struct landlock *landlock, bool has_abstract, struct error *error)
+int landlock_open(struct landlock *landlock, bool has_abstract, bool has_network,
+		  struct error *error)
 {
 	struct ruleset ruleset = { 0 };
 	size_t bytes = sizeof(ruleset.files);
@@ -69,7 +70,7 @@ int landlock_open(struct landlock *landlock, bool has_abstract, struct error *er
 		return error_set(error, -ENOTSUP, "Landlock (a kernel with it among its lsm=)");
 	ruleset.files = (UINT64_C(1) << file_bits[version < 5 ? version : 5]) - 1;
 	if (version >= 4) {
-		ruleset.net = NET_BIND | NET_CONNECT;
+		ruleset.net = has_network ? 0 : NET_BIND | NET_CONNECT;
 		bytes = sizeof(ruleset.files) + sizeof(ruleset.net);
 	}
 	if (version >= 6) {
@@ -77,6 +78,7 @@ int landlock_open(struct landlock *landlock, bool has_abstract, struct error *er
 		bytes = sizeof(ruleset);
 	}
 	landlock->handled = ruleset.files;
+	landlock->has_network = has_network;
 	landlock->fd = (int)syscall(SYS_landlock_create_ruleset, &ruleset, bytes, 0);
 	if (landlock->fd < 0)
 		return error_set(error, -errno, "Landlock (%s)", strerror(errno));
@@ -120,7 +122,7 @@ int landlock_grant_port(struct landlock *landlock, uint16_t port, struct error *
 {
 	struct rule_port rule = { .allowed = NET_BIND, .port = port };
 
-	if (landlock->version < 4 ||
+	if (landlock->version < 4 || landlock->has_network ||
 	    syscall(SYS_landlock_add_rule, landlock->fd, RULE_PORT, &rule, 0) == 0)
 		return 0;
 	return error_set(error, -errno, "Landlock: port %u: %s", port, strerror(errno));

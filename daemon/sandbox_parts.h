@@ -20,11 +20,14 @@ struct landlock {
 	unsigned version; /* 0: the kernel has none */
 	int fd;           /* -1: none; the rules so far */
 	uint64_t handled; /* kinds of access that are denied unless a rule grants them */
+	bool has_network; /* ports are not among them */
 };
 
 unsigned landlock_version(void);
-/* `has_abstract`: abstract sockets of others may be reached (the service manager's). */
-must_check int landlock_open(struct landlock *landlock, bool has_abstract, struct error *error);
+/* `has_abstract`: abstract sockets of others may be reached (the service manager's).
+ * `has_network`: any port, from here and there; else only those that are granted. */
+must_check int landlock_open(struct landlock *landlock, bool has_abstract, bool has_network,
+			     struct error *error);
 /* What is not there needs no rule. */
 must_check int landlock_grant(struct landlock *landlock, const char *path,
 			      enum landlock_rights rights, struct error *error);
@@ -36,12 +39,15 @@ void landlock_close(struct landlock *landlock);
  * has the driver; else the daemon, for those that it will start. */
 must_check int sandbox_grant_gpus(struct landlock *landlock, const char *library, bool is_worker,
 				  struct error *error);
+/* The same for the process that speaks to other nodes; `has_ucx`: it may do so by UCX. */
+must_check int sandbox_grant_peers(struct landlock *landlock, bool has_ucx, bool is_worker,
+				   struct error *error);
 
 /* ---- seccomp; only where HAVE_SECCOMP ---- */
 
 /* A worker, or the daemon with what it and its workers need. */
 struct seccomp_program {
-	bool is_worker, has_io_uring, has_gpus;
+	bool is_worker, has_io_uring, has_gpus, has_peers;
 };
 
 must_check int seccomp_enforce(const struct seccomp_program *program, struct error *error);

@@ -5,6 +5,8 @@
 #include <seccomp.h>
 #include <stddef.h>
 #include <string.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -60,6 +62,23 @@ static const char *const gpus[] = {
  * devices, Landlock says; terminals, whose type is 'T', are not among them. */
 static const unsigned long gpu_ioctl_types[] = { 'F', 'K', 'd', 0 };
 
+/* Other nodes: sockets, names, a transport's rings and RDMA's devices; and the channel that its
+ * process is told by. */
+static const char *const peers[] = {
+	"bind", "listen", "connect", "accept", "accept4", "getsockname", "getpeername",
+	"getsockopt", "setsockopt", "shutdown", "socketpair", "sendmsg", "sendmmsg", "sendto",
+	"recvmsg", "recvmmsg", "recvfrom", "select", "pselect6", "epoll_wait", "epoll_pwait",
+	"epoll_ctl", "epoll_create", "epoll_create1", "eventfd", "eventfd2", "pipe",
+	"timerfd_create", "timerfd_settime", "memfd_create", "mlock", "mlock2", "munlock",
+	"mincore", "get_mempolicy", "io_uring_setup", "io_uring_enter", "io_uring_register",
+};
+static const int peer_families[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETLINK };
+/* How much a socket has, its interfaces; by the type in the middle byte: RDMA's verbs. */
+static const unsigned long peer_ioctls[] = { FIONREAD, FIONBIO, SIOCGIFCONF, SIOCGIFNAME,
+					     SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK,
+					     SIOCGIFMTU, SIOCGIFINDEX, SIOCETHTOOL };
+#define VERBS_IOCTL_TYPE 0x1bu
+
 static const char *const io_uring[] = { "io_uring_enter", "io_uring_register" };
 
 /* No prctl() but these. */
@@ -110,6 +129,21 @@ static int gpus_allow(scmp_filter_ctx filter)
 	return result;
 }
 
+static int peers_allow(scmp_filter_ctx filter)
+{
+	const struct scmp_arg_cmp type = { .arg = 1, .op = SCMP_CMP_MASKED_EQ, .datum_a = 0xff00,
+					   .datum_b = VERBS_IOCTL_TYPE << 8 };
+	int result = allow(filter, peers, COUNT_OF(peers));
+
+	for (size_t i = 0; result == 0 && i < COUNT_OF(peer_families); i++)
+		result = allow_with(filter, "socket", 0, (uint64_t)peer_families[i]);
+	for (size_t i = 0; result == 0 && i < COUNT_OF(peer_ioctls); i++)
+		result = allow_with(filter, "ioctl", 1, peer_ioctls[i]);
+	if (result == 0)
+		result = seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, &type);
+	return result;
+}
+
 static int rules_add(scmp_filter_ctx filter, const struct seccomp_program *program)
 {
 	int result = allow(filter, common, COUNT_OF(common));
@@ -120,6 +154,8 @@ static int rules_add(scmp_filter_ctx filter, const struct seccomp_program *progr
 		result = allow_with(filter, "ioctl", 1, ioctls[i]);
 	if (result == 0 && program->has_gpus)
 		result = gpus_allow(filter);
+	if (result == 0 && program->has_peers)
+		result = peers_allow(filter);
 	/* A worker ends nobody but itself. */
 	if (result == 0 && program->is_worker)
 		return allow_with(filter, "kill", 0, (uint64_t)getpid());
@@ -127,7 +163,7 @@ static int rules_add(scmp_filter_ctx filter, const struct seccomp_program *progr
 		return result;
 	result = allow(filter, daemon_only, COUNT_OF(daemon_only));
 	/* The service manager is told by a socket that is made each time. */
-	if (result == 0 && !program->has_gpus)
+	if (result == 0 && !program->has_gpus && !program->has_peers)
 		result = allow_with(filter, "socket", 0, AF_UNIX);
 	if (result == 0 && program->has_io_uring)
 		result = allow(filter, io_uring, COUNT_OF(io_uring));

@@ -2,6 +2,7 @@
 #include "daemon/admin.h"
 #include "daemon/encryption.h"
 #include "daemon/gpus.h"
+#include "daemon/peer_process.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
 #include "daemon/purge.h"
@@ -466,6 +467,7 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 		absent_write(&daemon->absent[i], &json);
 	json_text_array_end(&json);
 	gpus_write(daemon, &json);
+	peer_process_write(daemon, &json);
 	sandbox_write(daemon, &json);
 	counters_write(daemon, &json);
 	scrub_write(daemon, &json);

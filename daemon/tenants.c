@@ -3,6 +3,7 @@
 
 #include "daemon/fingerprint.h"
 #include "daemon/gpus.h"
+#include "daemon/peer_process.h"
 
 #include "base/log.h"
 #include "base/numa.h"
@@ -53,7 +54,7 @@ int tenants_open(struct daemon *daemon, struct error *error)
 			.huge_pages = settings->huge_pages,
 			.lock_wait_us_max = settings->restart_wait_us,
 			.tenant_digest = tenant->digest,
-			.is_shared = gpus_count(daemon) > 0,
+			.is_shared = gpus_count(daemon) > 0 || peer_process_is_on(daemon),
 			.nodes = nodes,
 		};
 		int result;

@@ -135,6 +135,8 @@ bool worker_side_is(int arguments_count, char **arguments, const char *name);
 bool worker_side_beat(struct worker_side *side);
 /* Waits for messages, at most `wait_us_max`. */
 void worker_side_wait(struct worker_side *side, uint64_t wait_us_max);
+/* The same, or until `fd` is readable; -1: none. */
+void worker_side_wait_also(struct worker_side *side, int fd, uint64_t wait_us_max);
 /* The next packet: 1, or 0 for none. `packet` has room for WORKER_PACKET_BYTES_MAX, `fds` for
  * WORKER_PACKET_FDS_MAX, which are the caller's to close. -EPROTO: not a whole packet. */
 must_check int worker_side_receive(struct worker_side *side, void *packet, size_t *out_bytes,

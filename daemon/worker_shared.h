@@ -28,7 +28,7 @@ struct worker_shared {
 		worker_beat_us; /* the parent looks only at whether it changes */
 };
 
-#define WORKER_MESSAGE_BYTES_MAX 4096u
+#define WORKER_MESSAGE_BYTES_MAX 4352u
 #define WORKER_MESSAGES_MAX 65536u
 
 static inline uint64_t worker_memory_bytes(uint32_t message_bytes, uint32_t messages_max)

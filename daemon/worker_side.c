@@ -140,13 +140,19 @@ bool worker_side_beat(struct worker_side *side)
 
 void worker_side_wait(struct worker_side *side, uint64_t wait_us_max)
 {
+	worker_side_wait_also(side, -1, wait_us_max);
+}
+
+void worker_side_wait_also(struct worker_side *side, int fd, uint64_t wait_us_max)
+{
 	uint64_t wait_us = wait_us_max < WORKER_BEAT_US ? wait_us_max : WORKER_BEAT_US;
-	struct pollfd waiting = { .fd = side->down_fd, .events = POLLIN };
+	struct pollfd waiting[] = { { .fd = side->down_fd, .events = POLLIN },
+				    { .fd = fd, .events = POLLIN } };
 
 	if (!ring_sleep(&side->down))
 		return;
 	/* Rounded up, so that a wait of a few microseconds does not become a spin. */
-	(void)poll(&waiting, 1, (int)((wait_us + 999) / 1000));
+	(void)poll(waiting, 2, (int)((wait_us + 999) / 1000));
 	ring_awake(&side->down);
 }
 

@@ -62,6 +62,23 @@ static void enciphered_bytes_go_both_ways(void **unused)
 	both_ways(true);
 }
 
+static void bytes_go_by_tcp(void **unused)
+{
+	static const uint64_t sizes[] = { 1, 2 * MIB, 31 * MIB };
+
+	(void)unused;
+	for (unsigned way = 0; way < 4; way++) {
+		meet(&(struct rig_options){ .is_encrypted = way % 2 == 1, .is_swapped = way > 1,
+					    .first = { &transport_tcp },
+					    .second = { &transport_tcp } });
+		for (unsigned n = 0; n < sizeof(sizes) / sizeof(sizes[0]); n++) {
+			bytes_go(first, second, sizes[n], 10 + n);
+			bytes_go(second, first, sizes[n], 10 + n);
+		}
+		rig_close();
+	}
+}
+
 static void each_hears_who_the_other_is_and_how_the_line_does(void **unused)
 {
 	(void)unused;
@@ -331,6 +348,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(bytes_go_both_ways),
 		cmocka_unit_test(enciphered_bytes_go_both_ways),
+		cmocka_unit_test(bytes_go_by_tcp),
 		cmocka_unit_test(each_hears_who_the_other_is_and_how_the_line_does),
 		cmocka_unit_test(frames_go_both_ways_in_order),
 		cmocka_unit_test(a_frame_of_another_life_is_dropped),

@@ -16,6 +16,7 @@
 
 #define ACCEPTS_A_STEP 16u
 #define BACKLOG 64
+#define LINK_STEPS_MAX 1000u
 #define DATA_IDLE_US_MAX (UINT64_C(5) * 1000000)
 
 bool server_say(struct peer_server *server, const struct peer_message *message)
@@ -431,6 +432,24 @@ int peer_server_create(struct peer_server **out_server, const struct peer_server
 	return 0;
 }
 
+/* Transports end what is under way from their next steps. */
+static void links_close(struct peer_server *server)
+{
+	bool are_there = true;
+
+	for (unsigned n = 0; n < CONNECTIONS_MAX; n++)
+		if (server->connections[n].link != NULL)
+			connection_end(&server->connections[n], -ECANCELED, "we are stopping");
+	for (unsigned passes = 0; are_there && passes < LINK_STEPS_MAX; passes++) {
+		are_there = false;
+		for (unsigned n = 0; n < server->transports_count; n++)
+			(void)server->ops[n]->step(server->transports[n], server->now_us);
+		for (unsigned n = 0; n < CONNECTIONS_MAX; n++)
+			are_there |= server->connections[n].link != NULL;
+	}
+	assert(!are_there);
+}
+
 static void connections_close(struct peer_server *server)
 {
 	for (unsigned n = 0; n < CONNECTIONS_MAX; n++) {
@@ -448,6 +467,7 @@ void peer_server_destroy(struct peer_server *server)
 	if (server == NULL)
 		return;
 	peer_names_destroy(server->names);
+	links_close(server);
 	for (unsigned n = 0; n < server->transports_count; n++)
 		server->ops[n]->destroy(server->transports[n]);
 	connections_close(server);

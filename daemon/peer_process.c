@@ -1,0 +1,292 @@
+/* daemon/peer_process.c: see peer_process.h. */
+#include "daemon/peer_process.h"
+
+#include "base/crypto.h"
+#include "base/log.h"
+#include "daemon/peer_files.h"
+#include "daemon/peer_link.h"
+#include "daemon/peers.h"
+#include "daemon/server.h"
+#include "proto/json_text.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define STEP_US 1000u /* beats and deaths can wait so long; answers wake the loop */
+#define WRITTEN_BYTES_MAX 16384u /* of the status, for nodes; those behind it are counted */
+
+struct peer_process {
+	struct peer_link *link;
+	uint64_t stepped_us;
+	bool is_busy;
+	uint8_t node[PEER_NODE_BYTES];
+	char name[PEER_NAME_BYTES];
+	/* As far as it was logged. */
+	uint32_t changes;
+	bool was_ready;
+	char reason[WORKER_REASON_BYTES];
+};
+
+_Static_assert(SETTINGS_TENANTS_MAX <= PEER_ARENAS_MAX, "each tenant's arena has a number");
+_Static_assert(SETTINGS_PEERS_MAX <= PEER_SESSIONS_ASKED, "each node of the setting has a session");
+
+/* ---- start and end ---- */
+
+static int setup(struct daemon *daemon, struct error *error)
+{
+	const struct settings *settings = &daemon->settings;
+	struct peer_process *process = daemon->peer_process;
+	struct peer_hello hello = { .boot_id = daemon->boot_id };
+	struct peer_secrets secrets;
+	int result = peer_node_id(settings->state_directory, process->node, error);
+
+	if (result == 0)
+		result = peer_secrets_read(&secrets, settings->peer_secret_file, error);
+	if (result < 0)
+		return result;
+	if (gethostname(process->name, sizeof(process->name) - 1) < 0)
+		snprintf(process->name, sizeof(process->name), "unknown");
+	if (strcmp(settings->peer_encryption, "on") == 0)
+		hello.features |= PEER_FEATURE_ENCRYPT;
+	memcpy(hello.node, process->node, sizeof(hello.node));
+	memcpy(hello.name, process->name, sizeof(hello.name));
+	snprintf(hello.release, sizeof(hello.release), "%s", KVTIER_VERSION);
+	peer_link_setup(process->link, &hello,
+			(const uint8_t (*)[PEER_SECRET_BYTES])secrets.keys, secrets.count);
+	crypto_wipe(&secrets, sizeof(secrets));
+	return 0;
+}
+
+static int tls_give(struct daemon *daemon, struct peer_tls *files, struct error *error)
+{
+	const struct settings *settings = &daemon->settings;
+	int result = peer_pem_read(settings->peer_tls_ca, false, files->ca, error);
+
+	if (result == 0)
+		result = peer_pem_read(settings->peer_tls_certificate, false, files->certificate,
+				       error);
+	if (result == 0)
+		result = peer_pem_read(settings->peer_tls_key, true, files->key, error);
+	if (result == 0)
+		result = peer_link_tls(daemon->peer_process->link, files->ca, files->certificate,
+				       files->key);
+	return result;
+}
+
+static int tls_setup(struct daemon *daemon, struct error *error)
+{
+	void *memory;
+	int result;
+
+	if (daemon->settings.peer_tls_key[0] == '\0')
+		return 0;
+	result = crypto_memory_create(&memory, sizeof(struct peer_tls), error);
+	if (result < 0)
+		return result;
+	result = tls_give(daemon, memory, error);
+	crypto_memory_destroy(memory, sizeof(struct peer_tls));
+	return result;
+}
+
+int peer_process_create(struct daemon *daemon, struct error *error)
+{
+	const struct settings *settings = &daemon->settings;
+	const struct peer_link_config config = {
+		.listen = settings->peer_listen,
+		.transport = settings->peer_transport,
+		.is_encrypted = strcmp(settings->peer_encryption, "on") == 0,
+		.has_tls = settings->peer_tls_key[0] != '\0',
+		.clock = daemon->clock,
+		.lock_fd = daemon->lock_fd,
+		.events = &peer_events,
+		.owner = daemon,
+	};
+
+	if (settings->peer_listen[0] == '\0')
+		return 0;
+	daemon->peer_process = calloc(1, sizeof(*daemon->peer_process));
+	if (daemon->peer_process == NULL)
+		return error_set(error, -ENOMEM, "no memory for other nodes");
+	int result = peer_link_create(&daemon->peer_process->link, &config, error);
+	if (result == 0)
+		result = tls_setup(daemon, error);
+	return result == 0 ? setup(daemon, error) : result;
+}
+
+bool peer_process_is_on(const struct daemon *daemon)
+{
+	return daemon->peer_process != NULL;
+}
+
+const struct peer_ops *peer_process_ops(const struct daemon *daemon)
+{
+	return daemon->peer_process == NULL ? NULL : &peer_ops_link;
+}
+
+void *peer_process_room(const struct daemon *daemon)
+{
+	return daemon->peer_process == NULL ? NULL : daemon->peer_process->link;
+}
+
+int peer_process_open(struct daemon *daemon, struct error *error)
+{
+	struct peer_process *process = daemon->peer_process;
+
+	if (process == NULL)
+		return 0;
+	for (unsigned i = 0; i < daemon->tenants_count; i++)
+		peer_link_arena(process->link, i, daemon->tenants[i].arena.fd,
+				ARENA_HEAD_BYTES + daemon->tenants[i].arena.bytes);
+	for (uint32_t i = 0; i < daemon->settings.peers_count; i++)
+		if (peers_connect(daemon, daemon->settings.peers[i].address) == NULL)
+			return error_set(error, -EINVAL, "peers.%u.address: %s cannot be connected",
+					 i, daemon->settings.peers[i].address);
+	return server_watch(daemon->server, worker_fd(peer_link_worker(process->link)), error);
+}
+
+void peer_process_destroy(struct daemon *daemon)
+{
+	if (daemon->peer_process == NULL)
+		return;
+	peer_link_destroy(daemon->peer_process->link);
+	free(daemon->peer_process);
+	daemon->peer_process = NULL;
+}
+
+/* ---- the pass ---- */
+
+static void changes_log(struct peer_process *process, const struct daemon *daemon)
+{
+	struct peer_link_status status;
+	char quoted[2 * PEER_TEXT_BYTES];
+
+	process->changes = peer_link_changes(process->link);
+	peer_link_status(process->link, &status);
+	if (status.is_ready && !process->was_ready)
+		log_line(LOG_INFO, "peers_open", "listen=%s transport=%s pid=%d restarts=%u",
+			 daemon->settings.peer_listen,
+			 log_quote(quoted, sizeof(quoted), status.transport), (int)status.pid,
+			 status.restarts);
+	/* An end without a new reason is one that was not open in between. */
+	if (status.reason[0] != '\0' && (strcmp(status.reason, process->reason) != 0 ||
+					 (process->was_ready && !status.is_ready)))
+		log_line(LOG_WARNING, "peers_failed", "listen=%s restarts=%u reason=%s",
+			 daemon->settings.peer_listen, status.restarts,
+			 log_quote(quoted, sizeof(quoted), status.reason));
+	process->was_ready = status.is_ready;
+	snprintf(process->reason, sizeof(process->reason), "%s", status.reason);
+}
+
+bool peer_process_step(struct daemon *daemon)
+{
+	struct peer_process *process = daemon->peer_process;
+
+	if (process == NULL)
+		return false;
+	if (!process->is_busy && !server_has_fired(daemon) &&
+	    daemon->now_us - process->stepped_us < STEP_US)
+		return false;
+	process->stepped_us = daemon->now_us;
+	process->is_busy = peer_link_step(process->link, daemon->now_us);
+	if (process->changes != peer_link_changes(process->link))
+		changes_log(process, daemon);
+	return process->is_busy;
+}
+
+bool peer_process_sleep(struct daemon *daemon)
+{
+	return daemon->peer_process == NULL ||
+	       worker_sleep(peer_link_worker(daemon->peer_process->link));
+}
+
+void peer_process_awake(struct daemon *daemon)
+{
+	if (daemon->peer_process != NULL)
+		worker_awake(peer_link_worker(daemon->peer_process->link));
+}
+
+/* ---- for people ---- */
+
+static void node_write(const struct daemon *daemon, const struct peer *peer, struct json_text *json)
+{
+	struct peer_link_session shown;
+
+	peer_link_session(daemon->peer_process->link, peer->session, &shown);
+	json_text_object_begin(json, NULL);
+	json_text_string(json, "name", peer->hello.name);
+	json_text_hex(json, "node", peer->hello.node, sizeof(peer->hello.node));
+	json_text_string(json, "address", peer->address);
+	json_text_string(json, "connected_by", peer->is_asked ? "us" : "them");
+	json_text_string(json, "release", peer->hello.release);
+	json_text_string(json, "state", peer->is_up ? "up" : "down");
+	json_text_string(json, "reason", peer->reason);
+	json_text_string(json, "transport", shown.transport);
+	json_text_unsigned(json, "round_trip_us", peer->is_up ? shown.line.round_trip_us : 0);
+	json_text_unsigned(json, "since_us", daemon->now_us - peer->since_us);
+	json_text_unsigned(json, "ups", peer->ups);
+	json_text_unsigned(json, "sent_bytes", shown.line.sent_bytes);
+	json_text_unsigned(json, "received_bytes", shown.line.placed_bytes);
+	json_text_unsigned(json, "fetched_blocks", peer->fetched_blocks);
+	json_text_unsigned(json, "sent_blocks", peer->sent_blocks);
+	json_text_object_end(json);
+}
+
+/* Those that are up, or the others; how many there was no room for. */
+static unsigned nodes_write(const struct daemon *daemon, bool are_up, size_t bytes_max,
+			    struct json_text *json)
+{
+	unsigned left_out = 0;
+
+	for (unsigned n = 0; n < PEER_SESSIONS_MAX; n++) {
+		const struct peer *peer = &daemon->peers->peers[n];
+
+		if (!peer->is_used || peer->is_up != are_up)
+			continue;
+		if (json->bytes < bytes_max)
+			node_write(daemon, peer, json);
+		else
+			left_out++;
+	}
+	return left_out;
+}
+
+static const char *state_of(const struct peer_link_status *status)
+{
+	if (status->is_ready)
+		return "ready";
+	return status->state == WORKER_WAITING || status->state == WORKER_ENDING ? "waiting"
+										  : "opening";
+}
+
+void peer_process_write(const struct daemon *daemon, struct json_text *json)
+{
+	const struct peer_process *process = daemon->peer_process;
+	struct peer_link_status status;
+	size_t bytes_max = json->bytes + WRITTEN_BYTES_MAX;
+	unsigned left_out;
+
+	if (process == NULL)
+		return;
+	peer_link_status(process->link, &status);
+	json_text_object_begin(json, "peers");
+	json_text_string(json, "name", process->name);
+	json_text_hex(json, "node", process->node, sizeof(process->node));
+	json_text_string(json, "listen", daemon->settings.peer_listen);
+	json_text_string(json, "state", state_of(&status));
+	json_text_string(json, "reason", status.reason);
+	json_text_string(json, "transport", status.transport);
+	json_text_bool(json, "encryption", strcmp(daemon->settings.peer_encryption, "on") == 0);
+	json_text_bool(json, "tls", daemon->settings.peer_tls_key[0] != '\0');
+	json_text_unsigned(json, "pid", (uint64_t)status.pid);
+	json_text_unsigned(json, "restarts", status.restarts);
+	json_text_unsigned(json, "transfers_under_way", status.transfers);
+	json_text_array_begin(json, "nodes");
+	left_out = nodes_write(daemon, true, bytes_max, json);
+	left_out += nodes_write(daemon, false, bytes_max, json);
+	json_text_array_end(json);
+	json_text_unsigned(json, "nodes_left_out", left_out);
+	json_text_object_end(json);
+}

@@ -1,0 +1,33 @@
+/*
+ * daemon/peer_process.h: the node's peer process, by the settings peer_*: what it is given, what of
+ * it stands in the log and in the status; nodes that the setting `peers` names are connected.
+ * Without `peer_listen` there is none, and nothing here does anything.
+ * Runs on: the loop thread; create and destroy: main.
+ */
+#ifndef KVTIER_DAEMON_PEER_PROCESS_H
+#define KVTIER_DAEMON_PEER_PROCESS_H
+
+#include "daemon/daemon.h"
+#include "daemon/peer_ops.h"
+
+struct json_text;
+
+/* Before arenas are opened: they are made so that another process can map them. */
+must_check int peer_process_create(struct daemon *daemon, struct error *error);
+bool peer_process_is_on(const struct daemon *daemon);
+/* For peers_create(); NULL: none. */
+const struct peer_ops *peer_process_ops(const struct daemon *daemon);
+void *peer_process_room(const struct daemon *daemon);
+/* Every tenant's arena goes to it, the loop is woken by it, and nodes are connected. After
+ * peers_create(). */
+must_check int peer_process_open(struct daemon *daemon, struct error *error);
+/* Kills the process, and sees its end: transfers come back. */
+void peer_process_destroy(struct daemon *daemon);
+bool peer_process_step(struct daemon *daemon);
+/* For the loop's wait. */
+bool peer_process_sleep(struct daemon *daemon);
+void peer_process_awake(struct daemon *daemon);
+/* The object `peers` of the status. */
+void peer_process_write(const struct daemon *daemon, struct json_text *json);
+
+#endif
