@@ -258,7 +258,7 @@ void grant_send_add(struct peers *peers, struct peer *peer, struct grant *grant,
 	int result = -ENOENT;
 
 	if (grant != NULL && grant->is_open && item->item < grant->count &&
-	    grant->keys[item->item].state == GRANT_KEY_HELD && item->shard < grant->shards_count)
+	    item->shard < grant->shards_count)
 		result = (node = list_take_first(&grants->sends_free)) == NULL ? -EAGAIN : 0;
 	if (node == NULL) {
 		/* A peer that does not read is not told; its own deadline ends the wait. */
