@@ -187,8 +187,26 @@ static void a_session_that_was_accepted_becomes_the_one_that_is_asked_for(void *
 		meet(&(struct rig_options){ .is_swapped = n % 2 == 1 });
 		rig_connect(second, 0, first->address);
 		AWAIT(second->sessions[0].is_up && first->sessions[0].is_up);
+		assert_int_equal(first->sessions[0].downs, 0); /* it has another number, no more */
 		for (unsigned turns = 0; turns < 50; turns++)
 			rig_turn();
+		assert_int_equal(rig_up(second), 0);
+		assert_false(second->sessions[PEER_SESSIONS_ASKED].is_up);
+		bytes_go(second, first, MIB, 4);
+		rig_close();
+	}
+}
+
+static void a_session_in_use_is_ended_for_the_one_that_is_asked_for(void **unused)
+{
+	(void)unused;
+	for (unsigned n = 0; n < 10; n++) {
+		meet(&(struct rig_options){ .is_swapped = n % 2 == 1 });
+		frames_say(first, 0, 1);
+		AWAIT(second->sessions[PEER_SESSIONS_ASKED].frames == 1);
+		rig_connect(second, 0, first->address);
+		AWAIT(second->sessions[PEER_SESSIONS_ASKED].downs == 1);
+		AWAIT(second->sessions[0].is_up && first->sessions[0].is_up);
 		assert_int_equal(rig_up(second), 0);
 		assert_false(second->sessions[PEER_SESSIONS_ASKED].is_up);
 		bytes_go(second, first, MIB, 4);
@@ -354,6 +372,7 @@ int main(void)
 		cmocka_unit_test(a_frame_of_another_life_is_dropped),
 		cmocka_unit_test(of_two_connections_begun_at_once_one_is_kept),
 		cmocka_unit_test(a_session_that_was_accepted_becomes_the_one_that_is_asked_for),
+		cmocka_unit_test(a_session_in_use_is_ended_for_the_one_that_is_asked_for),
 		cmocka_unit_test(two_addresses_of_one_node_are_one_session),
 		cmocka_unit_test(a_node_with_our_own_id_is_refused),
 		cmocka_unit_test(a_forgotten_number_is_free_again),

@@ -37,6 +37,24 @@ static void session_move(struct connection *from, struct connection *to)
 	from->session = NULL;
 }
 
+/* Nothing has been said in its session yet, so nobody misses anything when it gets the number that
+ * was asked for. */
+static bool session_rename(struct connection *from, struct connection *to)
+{
+	struct peer_server *server = to->server;
+
+	if (to->state != CONNECTION_UP || to->has_talked || to->transfers_count > 0 ||
+	    server_room(server) < 2)
+		return false;
+	if (!session_down(server, to->session, -EALREADY, "is the node that was asked for"))
+		return false;
+	to->session = NULL;
+	session_move(from, to);
+	bool is_up = session_up(server, to);
+	assert(is_up);
+	return is_up;
+}
+
 /* Before we say LINK. False: ours has been ended for another that is there. */
 static bool may_offer(struct connection *connection)
 {
@@ -58,8 +76,9 @@ static bool may_offer(struct connection *connection)
 	}
 	/* It was accepted. Now that we know whose it is it serves who asked for it, unless it is in
 	 * use under another number: then this one takes its place. */
-	if (other->session == NULL) {
+	if (other->session == NULL)
 		session_move(connection, other);
+	if (connection->session == NULL || session_rename(connection, other)) {
 		connection_end(connection, -EALREADY, "already connected");
 		return false;
 	}

@@ -1,0 +1,213 @@
+"""Several kvtierd that see each other: who is up in the status of whom, and what is said when one is not."""
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import node           # noqa: E402
+import test_sandbox   # noqa: E402
+
+UP_SECONDS = 20
+SECRET, OTHER_SECRET = '11' * 32, '22' * 32
+
+
+def port_find():
+    """One that nobody has now."""
+    with socket.socket() as found:
+        found.bind(('127.0.0.1', 0))
+        return found.getsockname()[1]
+
+
+def secret_write(cache, *secrets):
+    path = os.path.join(cache.folder, 'secret')
+    with open(path, 'w', opener=lambda name, flags: os.open(name, flags, 0o600), encoding='ascii') as file:
+        file.write('# the cluster\n' + '\n'.join(secrets) + '\n')
+    return path
+
+
+class Case(unittest.TestCase):
+    def node(self, listen, peers=(), secrets=(SECRET,), **settings):
+        cache = node.Node(cpu_mib=4, nvme_mib=0, peer_listen=listen, **settings)
+        self.addCleanup(cache.__exit__)
+        cache.settings['peer_secret_file'] = secret_write(cache, *secrets)
+        cache.settings['peers'] = '[' + ', '.join(f'{{address: "{peer}"}}' for peer in peers) + ']'
+        cache.configure()
+        return cache
+
+    def pair(self, **settings):
+        """Two that are told of each other."""
+        addresses = [f'127.0.0.1:{port_find()}', f'localhost:{port_find()}']
+        first = self.node(addresses[0], [addresses[1]], **settings)
+        second = self.node(addresses[1].replace('localhost', '127.0.0.1'), [addresses[0]], **settings)
+        first.start()
+        second.start()
+        return first, second
+
+    def peers(self, cache):
+        return cache.stats()['peers']
+
+    def up(self, cache):
+        """The one node that is up, once it is."""
+        def found():
+            nodes = [peer for peer in self.peers(cache)['nodes'] if peer['state'] == 'up']
+            return len(nodes) == 1 and nodes[0]
+        return node.until(found, UP_SECONDS, 'the other node is up')
+
+    def down(self, cache, reason):
+        def found():
+            return [peer for peer in self.peers(cache)['nodes'] if re.search(reason, peer['reason'])]
+        node.until(found, UP_SECONDS, f'a node is down: {reason}')
+
+
+class Status(Case):
+    def test_two_nodes_show_each_other(self):
+        first, second = self.pair()
+        for here, there in ((first, second), (second, first)):
+            node.until(lambda here=here: self.up(here)['connected_by'] == 'us', UP_SECONDS, 'it is who was asked for')
+            peer = self.up(here)
+            theirs = self.peers(there)
+            self.assertEqual(peer['node'], theirs['node'])
+            self.assertEqual(peer['name'], socket.gethostname()[:63])
+            self.assertIn(peer['address'].rpartition(':')[2], theirs['listen'])
+            self.assertEqual(peer['transport'], 'tcp')
+            self.assertEqual(self.peers(here)['state'], 'ready')
+            self.assertRegex(self.peers(here)['transport'], '^tcp ')
+            node.until(lambda here=here: self.up(here)['round_trip_us'] > 0, UP_SECONDS, 'a round trip')
+        self.assertEqual(len(self.peers(first)['nodes']), 1)
+        self.assertEqual(len(self.peers(second)['nodes']), 1)
+        first.stop()
+        self.down(second, '.')
+        second.stop()
+
+    def test_a_node_keeps_its_id(self):
+        cache = self.node(f'127.0.0.1:{port_find()}')
+        cache.start()
+        before = self.peers(cache)['node']
+        cache.stop()
+        cache.start()
+        self.assertEqual(self.peers(cache)['node'], before)
+
+    def test_without_peer_listen_there_is_nothing(self):
+        with node.Node(cpu_mib=4, nvme_mib=0) as cache:
+            cache.start()
+            self.assertNotIn('peers', cache.stats())
+
+
+class Ends(Case):
+    def test_a_killed_daemon_is_seen_and_comes_back(self):
+        first, second = self.pair()
+        self.up(first)
+        second.kill()
+        self.down(first, '.')
+        second.start()
+        self.up(first)
+        self.up(second)
+
+    def test_a_killed_process_is_seen_and_comes_back(self):
+        first, second = self.pair()
+        for cache in (first, second):
+            self.up(cache)
+            before = self.peers(cache)
+            os.kill(before['pid'], signal.SIGKILL)
+            node.until(lambda cache=cache, before=before: self.peers(cache)['restarts'] > before['restarts'],
+                       UP_SECONDS, 'another process')
+            self.up(first)
+            self.up(second)
+        self.assertIn('event=peers_failed', first.log())
+
+
+class Refused(Case):
+    def test_who_has_another_secret_is_told(self):
+        address = f'127.0.0.1:{port_find()}'
+        first = self.node(address, secrets=[OTHER_SECRET])
+        second = self.node(f'127.0.0.1:{port_find()}', [address])
+        first.start()
+        second.start()
+        self.down(second, 'secret')
+
+    def test_a_secret_is_changed_node_by_node(self):
+        address = f'127.0.0.1:{port_find()}'
+        first = self.node(address, secrets=[SECRET, OTHER_SECRET])
+        second = self.node(f'127.0.0.1:{port_find()}', [address], secrets=[OTHER_SECRET, SECRET])
+        first.start()
+        second.start()
+        self.up(first)
+        self.up(second)
+
+    def test_both_encrypt_or_none(self):
+        address = f'127.0.0.1:{port_find()}'
+        first = self.node(address, peer_encryption='on')
+        second = self.node(f'127.0.0.1:{port_find()}', [address])
+        first.start()
+        second.start()
+        self.down(second, 'encr')
+
+    def test_a_port_in_use_is_said(self):
+        with socket.socket() as taken:
+            taken.bind(('127.0.0.1', 0))
+            taken.listen()
+            cache = self.node(f'127.0.0.1:{taken.getsockname()[1]}')
+            cache.start()
+            node.until(lambda: 'cannot listen on' in self.peers(cache)['reason'], UP_SECONDS, 'the reason')
+        node.until(lambda: self.peers(cache)['state'] == 'ready', UP_SECONDS, 'it goes on trying')
+
+
+class Tls(Case):
+    def pem(self, folder, name, *arguments):
+        subprocess.run(['openssl', *arguments], cwd=folder, check=True, capture_output=True)
+        return os.path.join(folder, name)
+
+    def files_make(self, folder):
+        """One certificate for all nodes, of a CA of its own."""
+        key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+        ca = self.pem(folder, 'ca.pem', 'req', '-x509', *key, '-keyout', 'ca.key', '-out', 'ca.pem', '-subj', '/CN=ca',
+                      '-days', '2')
+        self.pem(folder, 'node.csr', 'req', *key, '-keyout', 'node.key', '-out', 'node.csr', '-subj', '/CN=node')
+        certificate = self.pem(folder, 'node.pem', 'x509', '-req', '-in', 'node.csr', '-CA', 'ca.pem', '-CAkey', 'ca.key',
+                               '-CAcreateserial', '-out', 'node.pem', '-days', '2')
+        os.chmod(os.path.join(folder, 'node.key'), 0o600)
+        return {'peer_tls_ca': ca, 'peer_tls_certificate': certificate,
+                'peer_tls_key': os.path.join(folder, 'node.key')}
+
+    def test_with_tls_and_encryption_they_see_each_other(self):
+        address = f'127.0.0.1:{port_find()}'
+        first = self.node(address, peer_encryption='on')
+        files = self.files_make(first.folder)
+        first.settings.update(files)
+        first.configure()
+        second = self.node(f'127.0.0.1:{port_find()}', [address], peer_encryption='on', **files)
+        plain = self.node(f'127.0.0.1:{port_find()}', [address], peer_encryption='on')
+        for cache in (first, second, plain):
+            cache.start()
+        self.up(second)
+        self.assertTrue(self.peers(second)['tls'])
+        self.assertTrue(self.peers(second)['encryption'])
+        self.down(plain, '.')
+        self.assertEqual(len([peer for peer in self.peers(first)['nodes'] if peer['state'] == 'up']), 1)
+
+
+class Confined(Case):
+    def setUp(self):
+        test_sandbox.skip_unless_whole()
+
+    def test_the_process_has_no_privileges_and_none_of_our_files(self):
+        first, second = self.pair(sandbox='enforce')
+        for cache in (first, second):
+            self.up(cache)
+            pid = self.peers(cache)['pid']
+            status = test_sandbox.status_of(pid)
+            self.assertEqual(status['NoNewPrivs'], '1')
+            self.assertEqual(status['Seccomp'], '2')
+            self.assertEqual(int(status['CapEff'], 16), 0)
+            files = [os.readlink(f'/proc/{pid}/fd/{number}') for number in os.listdir(f'/proc/{pid}/fd')]
+            # The lock proves that it is gone; it is open for that alone.
+            ours = [path for path in files if path.startswith((cache.state, cache.folder))]
+            self.assertEqual([path for path in ours if not path.endswith(('/lock', '/log'))], [])
+
+
+if __name__ == '__main__':
+    unittest.main()
