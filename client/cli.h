@@ -251,6 +251,7 @@ void cli_pause(uint64_t us);
 /* ---- commands ---- */
 
 enum cli_exit cli_status(struct cli *cli);
+enum cli_exit cli_peers(struct cli *cli);
 enum cli_exit cli_spaces(struct cli *cli);
 enum cli_exit cli_top(struct cli *cli);
 enum cli_exit cli_ls(struct cli *cli);

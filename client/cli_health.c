@@ -99,6 +99,26 @@ static void look_at_gpus(const json_t *stats, json_t *health)
 	}
 }
 
+static void look_at_peers(const json_t *stats, json_t *health)
+{
+	const json_t *peers = cli_get(stats, "peers");
+	size_t i;
+	json_t *peer;
+
+	if (cli_string(peers, "reason")[0] != 0)
+		add(health, "warn", "Blocks of other nodes are misses until then. To know more: kvtier peers",
+		    "The process for other nodes is not there: %s.", cli_string(peers, "reason"));
+	json_array_foreach(cli_get(peers, "nodes"), i, peer)
+	{
+		if (strcmp(cli_string(peer, "state"), "up") == 0 ||
+		    cli_string(peer, "reason")[0] == 0)
+			continue;
+		add(health, "warn", "Its blocks are misses until then. To know more: kvtier peers",
+		    "Node %s is not connected: %s.", cli_string(peer, "address"),
+		    cli_string(peer, "reason"));
+	}
+}
+
 static void look_at_counters(const json_t *stats, json_t *health)
 {
 	const json_t *counters = cli_get(stats, "counters");
@@ -183,6 +203,7 @@ json_t *cli_health(const struct cli *cli, const json_t *stats)
 	look_at_bypass(cli, stats, health);
 	look_at_devices(stats, health);
 	look_at_gpus(stats, health);
+	look_at_peers(stats, health);
 	look_at_counters(stats, health);
 	look_at_clients(stats, health);
 	look_at_reload(stats, health);

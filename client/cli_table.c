@@ -12,6 +12,10 @@ const struct cli_command cli_commands[] = {
 	{ "top", "[--once]", "a live screen: tiers, tenants, rates, slow calls",
 	  "Refreshed each second until q is pressed. --once prints one screen, measured over a second, and stops.",
 	  CLI_ONCE, 0, 0, NULL, CLI_DOOR_ANY, cli_top },
+	{ "peers", "", "the other nodes: who is connected, and why others are not",
+	  "Those that the setting peers names, and those that connected to this one: since when, by which transport, the time "
+	  "there and back, and bytes of blocks since then. What to look at first when a fetch from another node finds nothing.",
+	  0, 0, 0, NULL, CLI_DOOR_ADMIN, cli_peers },
 	{ "spaces", "[--tenant NAME]", "the spaces: bytes and blocks by tier, who used them last",
 	  "A space is what makes blocks interchangeable: model, weights, layout and adapter together. Engines are told apart by "
 	  "the names that they gave.",

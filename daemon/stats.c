@@ -467,7 +467,8 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 		absent_write(&daemon->absent[i], &json);
 	json_text_array_end(&json);
 	gpus_write(daemon, &json);
-	peer_process_write(daemon, &json);
+	if (tenant == NULL)
+		peer_process_write(daemon, &json);
 	sandbox_write(daemon, &json);
 	counters_write(daemon, &json);
 	scrub_write(daemon, &json);

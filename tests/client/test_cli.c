@@ -286,6 +286,11 @@ static void what_is_wrong_is_said_with_what_to_do(void **unused)
 		  "warn", ":0:1:2.3 is not open: no driver" },
 		{ "{\"gpus\":[{\"state\":\"ready\",\"reason\":\"no memory\"}]}", "warn",
 		  "only a part of memory: no memory" },
+		{ "{\"peers\":{\"reason\":\"cannot listen\",\"nodes\":[]}}", "warn",
+		  "is not there: cannot listen" },
+		{ "{\"peers\":{\"nodes\":[{\"address\":\"kv-2:9\",\"state\":\"down\","
+		  "\"reason\":\"refused\"}]}}",
+		  "warn", "Node kv-2:9 is not connected: refused" },
 		{ "{\"counters\":{\"damaged_cpu\":2}}", "fail", "2 blocks in memory" },
 		{ "{\"counters\":{\"damaged_nvme\":2}}", "warn", "2 blocks on nvme" },
 		{ "{\"engines\":[{\"id\":\"e\",\"ranks\":1,\"world\":2}]}", "warn", "1 of 2 ranks" },

@@ -1,4 +1,5 @@
 """Several kvtierd that see each other: who is up in the status of whom, and what is said when one is not."""
+import json
 import os
 import re
 import signal
@@ -82,6 +83,26 @@ class Status(Case):
         first.stop()
         self.down(second, '.')
         second.stop()
+
+    def kvtier(self, cache, *arguments):
+        return subprocess.run([node.program('kvtier'), '-s', os.path.join(cache.run, 'admin.sock'), *arguments],
+                              capture_output=True, text=True, check=True).stdout
+
+    def test_the_command_shows_who_is_there_and_why_not(self):
+        first, second = self.pair()
+        node.until(lambda: self.up(first)['connected_by'] == 'us', UP_SECONDS, 'it is who was asked for')
+        table = self.kvtier(first, 'peers')
+        self.assertIn(f' listens at {first.settings["peer_listen"]}: ready', table)
+        self.assertRegex(table, rf'(?m)^{re.escape(socket.gethostname()[:20])} .* up .* tcp ')
+        shown = json.loads(self.kvtier(first, 'peers', '-o', 'json'))
+        self.assertEqual([peer['state'] for peer in shown['nodes']], ['up'])
+        second.kill()
+        self.down(first, '.')
+        self.assertRegex(self.kvtier(first, 'peers'), r'(?m) down .*\w$')
+        self.assertIn('is not connected: ', self.kvtier(first, 'status'))
+        with node.Node(cpu_mib=4, nvme_mib=0) as alone:
+            alone.start()
+            self.assertIn('peer_listen is not set', self.kvtier(alone, 'peers'))
 
     def test_a_node_keeps_its_id(self):
         cache = self.node(f'127.0.0.1:{port_find()}')
