@@ -1,4 +1,4 @@
-/* client/cli_peers.c: peers: the other nodes, which of them are there, and why the others are not. */
+/* client/cli_peers.c: peers: the other nodes, who is there, and why others are not. */
 #include "client/cli.h"
 
 #include <string.h>
@@ -47,7 +47,9 @@ static void peers_print(struct cli *cli, const json_t *peers)
 	cli_line(cli, CLI_BOLD, "%-20s %-26s %-5s %8s %-9s %9s %10s %10s  %s", "NODE", "ADDRESS",
 		 "STATE", "SINCE", "BY", "ROUNDTRIP", "SENT", "RECEIVED", "REASON");
 	json_array_foreach(nodes, i, peer)
+	{
 		peer_print(cli, peer);
+	}
 	if (cli_number(peers, "nodes_left_out") > 0)
 		cli_line(cli, CLI_PLAIN, "and %.0f more", cli_number(peers, "nodes_left_out"));
 }

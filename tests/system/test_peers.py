@@ -1,4 +1,5 @@
 """Several kvtierd that see each other: who is up in the status of whom, and what is said when one is not."""
+import ctypes
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import library        # noqa: E402
 import node           # noqa: E402
 import test_sandbox   # noqa: E402
 
@@ -32,7 +34,7 @@ def secret_write(cache, *secrets):
 
 class Case(unittest.TestCase):
     def node(self, listen, peers=(), secrets=(SECRET,), **settings):
-        cache = node.Node(cpu_mib=4, nvme_mib=0, peer_listen=listen, **settings)
+        cache = node.Node(cpu_mib=96, nvme_mib=0, peer_listen=listen, **settings)
         self.addCleanup(cache.__exit__)
         cache.settings['peer_secret_file'] = secret_write(cache, *secrets)
         cache.settings['peers'] = '[' + ', '.join(f'{{address: "{peer}"}}' for peer in peers) + ']'
@@ -139,6 +141,60 @@ class Ends(Case):
             self.up(first)
             self.up(second)
         self.assertIn('event=peers_failed', first.log())
+
+
+class Source(ctypes.Structure):
+    _fields_ = [('peer', ctypes.c_char_p), ('mode', ctypes.c_int)]
+
+
+class Fetch(ctypes.Structure):
+    _fields_ = [('number', ctypes.c_uint64), ('keys_count', ctypes.c_uint32)]
+
+
+class Blocks(Case):
+    BYTES = 3 << 19
+    COUNT = 24
+
+    def client(self, cache):
+        client = library.Client(cache.socket(), payload_bytes=self.BYTES, blocks=self.COUNT)
+        self.addCleanup(client.close)
+        client.connect()
+        return client
+
+    def fetch(self, client, peer, hashes):
+        keys = library.Keys(count=len(hashes), hashes=b''.join(hashes))
+        lookup = library.Lookup(sections_count=1, sections=ctypes.pointer(keys))
+        source, fetch = Source(peer.encode(), 0), Fetch()
+        result = client.library.kvtier_fetch(client.client, ctypes.byref(lookup), ctypes.byref(source),
+                                             ctypes.c_uint64(20000000), ctypes.c_uint64(5000000), ctypes.byref(fetch))
+        self.assertEqual(result, 0)
+
+    def one_way(self, here, there):
+        """Blocks that one has come to an engine of the other, as they were stored."""
+        names = [node.hash_of('peers', here.folder, number) for number in range(self.COUNT)]
+        giver, taker = self.client(there), self.client(here)
+        for number, name in enumerate(names):
+            giver.put(number, node.payload_of(name, self.BYTES))
+        self.assertEqual(giver.run('store', names).good, self.COUNT)
+        peer = node.until(lambda: self.up(here)['connected_by'] == 'us' and self.up(here), UP_SECONDS, 'who was asked')
+        self.fetch(taker, peer['address'], names)
+        job = taker.run('load', names, deadline_us=20000000)
+        self.assertEqual(job.good, self.COUNT, job.results)
+        for number, name in enumerate(names):
+            node.assert_block(self, taker.get(number), node.payload_of(name, self.BYTES))
+        peer = self.up(here)
+        self.assertEqual(peer['fetched_blocks'], self.COUNT)
+        self.assertGreaterEqual(node.until(lambda: self.up(here)['received_bytes'], UP_SECONDS, 'bytes are counted'),
+                                self.BYTES)
+
+    def test_blocks_of_another_node_are_fetched(self):
+        first, second = self.pair(window_bytes='16MiB', extent_bytes='4MiB')
+        self.one_way(first, second)
+        self.one_way(second, first)
+
+    def test_so_they_are_under_a_seal(self):
+        first, second = self.pair(window_bytes='16MiB', extent_bytes='4MiB', peer_encryption='on')
+        self.one_way(first, second)
 
 
 class Refused(Case):
