@@ -43,6 +43,7 @@ $(eval $(call optional,liburing >= 2.3,HAVE_IO_URING,tiers/nvme/block_io_uring.c
 $(eval $(call optional,rocksdb,HAVE_ROCKSDB,tiers/nvme/catalog_rocksdb.c))
 $(eval $(call optional,libseccomp,HAVE_SECCOMP,daemon/sandbox_seccomp.c))
 $(eval $(call optional,numa,HAVE_NUMA,))
+$(eval $(call optional,ucx >= 1.13,HAVE_UCX,))
 LDLIBS  += -lyaml -lssl -lcrypto -lz -ljansson -lm
 
 objects  := $(sources:%.c=$(BUILD)/%.o)

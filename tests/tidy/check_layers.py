@@ -28,6 +28,8 @@ LIBRARIES = {
     'zlib.h': ['bench/'],                # packed traces
     'xxhash.h': ['client/kvtier_route.c'],
     'isa-l': ['tests/'],                 # only what our checksum is held against
+    'ucp/': ['transfer/peer/ucx_parts.h'],
+    'ucs/': ['transfer/peer/ucx_library.c'],   # the type of its log's hook
     'cuda.h': ['tests/'],               # what transfer/gpu_calls.h is held against
     'hip/': ['tests/'],
     'cmocka.h': ['tests/'],

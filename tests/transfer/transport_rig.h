@@ -60,6 +60,10 @@ extern const struct transport_events rig_events;
 void rig_wait_a_little(void);
 /* One pass of both; whether anything was done. */
 bool rig_step(void);
+/* Nothing is open yet. Skips where this back end cannot be, and says why. */
+void pair_begin(void);
+void pair_open_side(unsigned side);
+/* Both. */
 void pair_open(void);
 /* The second side expects, the first connects. */
 void pair_connect(void);

@@ -111,5 +111,10 @@ struct transport_ops {
 
 /* By sockets: a connection a link, head and payload in one call of the kernel each way. */
 extern const struct transport_ops transport_tcp;
+/* By UCX's active messages. create() says -ENOSYS and why where libucp is not here or too old, or
+ * was not there when this was built. UCX reads its own frames: who reaches its port need not know a
+ * token for that, so it is for networks whose nodes are trusted. A wrong token gets no answer, so
+ * who connects with it is down after idle_us_max. */
+extern const struct transport_ops transport_ucx;
 
 #endif
