@@ -213,6 +213,8 @@ static void figures_add(struct replay_figures *sum, const struct replay_figures 
 	ADD(input_blocks);
 	ADD(hit_tokens);
 	ADD(hit_blocks);
+	ADD(hit_tokens_peer);
+	ADD(failed_fetches);
 	ADD(hit_tokens_cpu);
 	ADD(hit_tokens_nvme);
 	ADD(hit_tokens_returned);

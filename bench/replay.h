@@ -27,6 +27,7 @@
 
 struct replay_options {
 	const char *socket;
+	const char *from;     /* NULL: none; other nodes to fetch from, with commas between */
 	uint64_t block_bytes; /* of one shard of a block */
 	uint32_t segments;
 	uint32_t processes, shards;
@@ -48,6 +49,7 @@ struct replay_figures {
 	_Atomic uint64_t requests; /* also read while it runs */
 	uint64_t input_tokens, input_blocks;
 	uint64_t hit_tokens, hit_blocks, hit_tokens_cpu, hit_tokens_nvme;
+	uint64_t hit_tokens_peer, failed_fetches;
 	uint64_t hit_tokens_returned; /* after the daemon was away and came back */
 	uint64_t checked_blocks, wrong_blocks, undelivered_blocks;
 	uint64_t late_calls, failed_lookups, failed_jobs, stuck_jobs, away_requests, returns;

@@ -82,6 +82,8 @@ static void put_replay_counts(json_t *root, const struct replay_figures *figures
 {
 	put_count(root, "wrong_blocks", figures->wrong_blocks);
 	put_count(root, "late_calls", figures->late_calls);
+	put_count(root, "hit_tokens_peer", figures->hit_tokens_peer);
+	put_count(root, "failed_fetches", figures->failed_fetches);
 	put_count(root, "hit_blocks", figures->hit_blocks);
 	put_count(root, "hit_tokens_after_return", figures->hit_tokens_returned);
 	put_count(root, "daemon_returns", figures->returns);

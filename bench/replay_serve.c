@@ -201,7 +201,8 @@ static void hits_count(struct engine *engine, const struct trace_request *reques
 {
 	struct replay_figures *figures = engine->figures;
 	uint64_t tokens = trace_hit_tokens(engine->trace, request, delivered);
-	uint64_t usable = (uint64_t)found->tier_tokens[0] + found->tier_tokens[1];
+	uint64_t usable = (uint64_t)found->tier_tokens[0] + found->tier_tokens[1] +
+			  found->tier_tokens[2];
 
 	figures->hit_blocks += delivered;
 	figures->hit_tokens += tokens;
@@ -209,8 +210,10 @@ static void hits_count(struct engine *engine, const struct trace_request *reques
 		figures->hit_tokens_returned += tokens;
 	/* The reply says how many tokens lie where; what was not delivered is taken off alike. */
 	uint64_t nvme = usable == 0 ? 0 : tokens * found->tier_tokens[1] / usable;
+	uint64_t peer = usable == 0 ? 0 : tokens * found->tier_tokens[2] / usable;
 	figures->hit_tokens_nvme += nvme;
-	figures->hit_tokens_cpu += tokens - nvme;
+	figures->hit_tokens_peer += peer;
+	figures->hit_tokens_cpu += tokens - nvme - peer;
 }
 
 static int chain_lookup(struct engine *engine, uint32_t count, struct kvtier_found *out_found)
@@ -328,6 +331,7 @@ uint32_t engine_serve(struct engine *engine, const struct trace_request *request
 	uint32_t count = request->blocks_count + request->output_blocks_count;
 	struct replay_figures *figures = engine->figures;
 	struct kvtier_found found = { 0 };
+	struct kvtier_fetch fetch = { 0 };
 	uint32_t delivered = 0;
 
 	assert(count <= engine->keys_max);
@@ -338,8 +342,13 @@ uint32_t engine_serve(struct engine *engine, const struct trace_request *request
 	/* As an engine would: `kvtier requests` tells them apart. */
 	random_system(engine->tag, sizeof(engine->tag));
 	engine_boot_check(engine);
-	if (request->blocks_count > 0 && chain_lookup(engine, request->blocks_count, &found) == 0)
+	if (request->blocks_count > 0 && chain_lookup(engine, request->blocks_count, &found) == 0) {
+		bool is_fetching = engine_fetch(engine, request->blocks_count, &found, &fetch);
+
 		delivered = chain_load(engine, request, &found);
+		if (is_fetching)
+			(void)kvtier_fetch_end(engine->clients[0], &fetch);
+	}
 	if (!engine->is_away)
 		chain_store(engine, request, delivered);
 	if (engine->is_away) {

@@ -159,6 +159,19 @@ static void keys_look(struct daemon *daemon, struct fetch *fetch)
 	}
 }
 
+/* A peer that was up a moment ago, or is new, may be up in a moment; one that is down for longer
+ * costs nobody
+ * any time. */
+static void peer_await(struct daemon *daemon, struct fetch *fetch)
+{
+	uint64_t until_us = fetch->peer->since_us + CONNECT_US_MAX;
+
+	if (until_us <= daemon->now_us)
+		fetch_end(daemon->peers, fetch, -EHOSTUNREACH);
+	else if (fetch->deadline_us > until_us)
+		fetch->deadline_us = until_us;
+}
+
 static void fetch_begin(struct session *session, struct fetch *fetch)
 {
 	struct daemon *daemon = session->daemon;
@@ -175,8 +188,8 @@ static void fetch_begin(struct session *session, struct fetch *fetch)
 		fetch_end(daemon->peers, fetch, 0);
 	else if (fetch->peer->is_up)
 		fetch_peer_up(fetch->peer, daemon);
-	else if (fetch->deadline_us > daemon->now_us + CONNECT_US_MAX)
-		fetch->deadline_us = daemon->now_us + CONNECT_US_MAX;
+	else
+		peer_await(daemon, fetch);
 }
 
 void fetch_keys_frame(struct session *session, const struct frame_lookup *frame)

@@ -51,6 +51,10 @@ static void a_node_that_is_never_there_costs_two_seconds(void **unused)
 	pair_pass_time(1);
 	assert_int_equal(rig_batch_count(batch, -ENOENT), BLOCKS);
 	rig_batch_give(batch);
+	/* And that once: from then on it is asked in vain without any wait. */
+	fetch = pair_fetch(BLOCKS, FRAME_FETCH_PRESENT);
+	assert_int_equal(rig_fetch_wait(taker, fetch.id, RIG_SECOND).usable_tokens, 0);
+	assert_int_equal(pair_load(BLOCKS), 0);
 	pair_finish();
 }
 

@@ -33,8 +33,8 @@ def secret_write(cache, *secrets):
 
 
 class Case(unittest.TestCase):
-    def node(self, listen, peers=(), secrets=(SECRET,), **settings):
-        cache = node.Node(cpu_mib=96, nvme_mib=0, peer_listen=listen, **settings)
+    def node(self, listen, peers=(), secrets=(SECRET,), cpu_mib=96, **settings):
+        cache = node.Node(cpu_mib=cpu_mib, nvme_mib=0, peer_listen=listen, **settings)
         self.addCleanup(cache.__exit__)
         cache.settings['peer_secret_file'] = secret_write(cache, *secrets)
         cache.settings['peers'] = '[' + ', '.join(f'{{address: "{peer}"}}' for peer in peers) + ']'
