@@ -1,4 +1,5 @@
-/* bench/replay_fetch.c: what the daemon has not is fetched from the nodes that --from names, in turn, as
+/* bench/replay_fetch.c: what the daemon has not is fetched from the nodes that --from names, in
+ * turn, as
  * a router's hint would have it. */
 #include "bench/replay_parts.h"
 

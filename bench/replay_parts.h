@@ -45,7 +45,8 @@ void engine_boot_check(struct engine *engine);
  * they are. */
 void engine_warm(struct engine *engine);
 
-/* Asks the nodes of --from, one after the other, for a chain of which the daemon has less. True: one has more:
+/* Asks the nodes of --from, one after the other, for a chain of which the daemon has less. True:
+ * one has more:
  * found says how much, and out_fetch is to be ended once it was loaded. */
 bool engine_fetch(struct engine *engine, uint32_t count, struct kvtier_found *found,
 		  struct kvtier_fetch *out_fetch);
