@@ -22,8 +22,8 @@ struct peer_process {
 	struct peer_link *link;
 	uint64_t stepped_us;
 	bool is_busy;
-	uint8_t node[PEER_NODE_BYTES];
-	char name[PEER_NAME_BYTES];
+	struct peer_hello hello;      /* ours */
+	struct peer_secrets *secrets; /* memory for keys: in force, and read again */
 	/* As far as it was logged. */
 	uint32_t changes;
 	bool was_ready;
@@ -35,28 +35,36 @@ _Static_assert(SETTINGS_PEERS_MAX <= PEER_SESSIONS_ASKED, "each node of the sett
 
 /* ---- start and end ---- */
 
+static void secrets_put_in_force(struct peer_process *process)
+{
+	peer_link_setup(process->link, &process->hello,
+			(const uint8_t (*)[PEER_SECRET_BYTES])process->secrets[0].keys,
+			process->secrets[0].count);
+}
+
 static int setup(struct daemon *daemon, struct error *error)
 {
 	const struct settings *settings = &daemon->settings;
 	struct peer_process *process = daemon->peer_process;
-	struct peer_hello hello = { .boot_id = daemon->boot_id };
-	struct peer_secrets secrets;
-	int result = peer_node_id(settings->state_directory, process->node, error);
+	struct peer_hello *hello = &process->hello;
+	void *memory;
+	int result = crypto_memory_create(&memory, 2 * sizeof(struct peer_secrets), error);
 
-	if (result == 0)
-		result = peer_secrets_read(&secrets, settings->peer_secret_file, error);
 	if (result < 0)
 		return result;
-	if (gethostname(process->name, sizeof(process->name) - 1) < 0)
-		snprintf(process->name, sizeof(process->name), "unknown");
+	process->secrets = memory;
+	result = peer_node_id(settings->state_directory, hello->node, error);
+	if (result == 0)
+		result = peer_secrets_read(&process->secrets[0], settings->peer_secret_file, error);
+	if (result < 0)
+		return result;
+	if (gethostname(hello->name, sizeof(hello->name) - 1) < 0)
+		snprintf(hello->name, sizeof(hello->name), "unknown");
+	snprintf(hello->release, sizeof(hello->release), "%s", KVTIER_VERSION);
+	hello->boot_id = daemon->boot_id;
 	if (strcmp(settings->peer_encryption, "on") == 0)
-		hello.features |= PEER_FEATURE_ENCRYPT;
-	memcpy(hello.node, process->node, sizeof(hello.node));
-	memcpy(hello.name, process->name, sizeof(hello.name));
-	snprintf(hello.release, sizeof(hello.release), "%s", KVTIER_VERSION);
-	peer_link_setup(process->link, &hello,
-			(const uint8_t (*)[PEER_SECRET_BYTES])secrets.keys, secrets.count);
-	crypto_wipe(&secrets, sizeof(secrets));
+		hello->features |= PEER_FEATURE_ENCRYPT;
+	secrets_put_in_force(process);
 	return 0;
 }
 
@@ -152,8 +160,41 @@ void peer_process_destroy(struct daemon *daemon)
 	if (daemon->peer_process == NULL)
 		return;
 	peer_link_destroy(daemon->peer_process->link);
+	crypto_memory_destroy(daemon->peer_process->secrets, 2 * sizeof(struct peer_secrets));
 	free(daemon->peer_process);
 	daemon->peer_process = NULL;
+}
+
+/* ---- a reload ---- */
+
+int peer_process_read(struct daemon *daemon, struct error *error)
+{
+	struct error reason;
+	int result;
+
+	if (daemon->peer_process == NULL)
+		return 0;
+	result = peer_secrets_read(&daemon->peer_process->secrets[1],
+				   daemon->settings.peer_secret_file, &reason);
+	return result == 0 ? 0 : error_set(error, result, "peer_secret_file: %s", reason.text);
+}
+
+unsigned peer_process_take(struct daemon *daemon, struct settings_change *changes,
+			   unsigned changes_max)
+{
+	struct peer_process *process = daemon->peer_process;
+
+	if (process == NULL ||
+	    memcmp(&process->secrets[0], &process->secrets[1], sizeof(process->secrets[0])) == 0)
+		return 0;
+	if (changes_max > 0) {
+		*changes = (struct settings_change){ .key = "peer_secrets", .is_reloadable = true };
+		snprintf(changes->from, sizeof(changes->from), "%u", process->secrets[0].count);
+		snprintf(changes->to, sizeof(changes->to), "%u others", process->secrets[1].count);
+	}
+	process->secrets[0] = process->secrets[1];
+	secrets_put_in_force(process);
+	return 1;
 }
 
 /* ---- the pass ---- */
@@ -272,8 +313,8 @@ void peer_process_write(const struct daemon *daemon, struct json_text *json)
 		return;
 	peer_link_status(process->link, &status);
 	json_text_object_begin(json, "peers");
-	json_text_string(json, "name", process->name);
-	json_text_hex(json, "node", process->node, sizeof(process->node));
+	json_text_string(json, "name", process->hello.name);
+	json_text_hex(json, "node", process->hello.node, sizeof(process->hello.node));
 	json_text_string(json, "listen", daemon->settings.peer_listen);
 	json_text_string(json, "state", state_of(&status));
 	json_text_string(json, "reason", status.reason);

@@ -27,6 +27,12 @@ bool peer_process_step(struct daemon *daemon);
 /* For the loop's wait. */
 bool peer_process_sleep(struct daemon *daemon);
 void peer_process_awake(struct daemon *daemon);
+/* The secrets' file once more, for a reload. On a mill. */
+must_check int peer_process_read(struct daemon *daemon, struct error *error);
+/* What was read is put in force, for connections that begin from now on, and noted as a change;
+ * returns how many there are. */
+unsigned peer_process_take(struct daemon *daemon, struct settings_change *changes,
+			   unsigned changes_max);
 /* The object `peers` of the status. */
 void peer_process_write(const struct daemon *daemon, struct json_text *json);
 

@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "daemon/encryption.h"
+#include "daemon/peer_process.h"
 #include "daemon/notify.h"
 
 #include <assert.h>
@@ -57,6 +58,8 @@ static void reload_work(struct mill_op *op)
 		op->result = settings_load(&reload->next, &reload->sources, &reload->error);
 	if (op->result == 0)
 		op->result = encryption_read(reload->daemon, &reload->error);
+	if (op->result == 0)
+		op->result = peer_process_read(reload->daemon, &reload->error);
 }
 
 /* What does not read the settings each time it needs them. */
@@ -108,6 +111,12 @@ static void reload_apply(struct reload *reload)
 					RELOAD_CHANGES_MAX - report->changes_count);
 	else
 		report->changes_count += encryption_take(daemon, NULL, 0);
+	if (report->changes_count < RELOAD_CHANGES_MAX)
+		report->changes_count +=
+			peer_process_take(daemon, report->changes + report->changes_count,
+					  RELOAD_CHANGES_MAX - report->changes_count);
+	else
+		report->changes_count += peer_process_take(daemon, NULL, 0);
 	report->applied_count = 0;
 	for (unsigned i = 0; i < report->changes_count && i < RELOAD_CHANGES_MAX; i++)
 		report->applied_count += report->changes[i].is_reloadable;

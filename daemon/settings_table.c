@@ -136,7 +136,7 @@ const struct setting settings_rows[] = {
 	{ "peer_secret_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_secret_file),
 	  .initial = "",
 	  .help = "What all nodes of a cluster know: a line of 64 hexadecimal digits (openssl rand -hex 32) a secret, "
-		  "at most 4, the first proves, all are believed. Mode as of `key_file`." },
+		  "at most 4, the first proves, all are believed. Mode as of `key_file`. A reload reads it again." },
 	{ "peer_transport", SETTING_CHOICE, FIELD(settings, peer_transport), .choices = "auto ucx tcp",
 	  .initial = "auto",
 	  .help = "How blocks go between nodes: `ucx` by RDMA where that is, `tcp` by sockets, `auto` the first that "

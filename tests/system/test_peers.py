@@ -215,6 +215,23 @@ class Refused(Case):
         self.up(first)
         self.up(second)
 
+    def reload(self, cache, words):
+        os.kill(cache.process.pid, signal.SIGHUP)
+        node.until(lambda: re.search(words, cache.log()), UP_SECONDS, words)
+
+    def test_a_reload_puts_another_secret_in_force(self):
+        address = f'127.0.0.1:{port_find()}'
+        first = self.node(address)
+        second = self.node(f'127.0.0.1:{port_find()}', [address], secrets=[OTHER_SECRET])
+        first.start()
+        second.start()
+        self.down(second, 'secret')
+        secret_write(first, 'not a secret')
+        self.reload(first, 'event=reload_refused reason="peer_secret_file: .*:2: is not 64 hex')
+        secret_write(first, OTHER_SECRET, SECRET)   # the first proves
+        self.reload(first, 'event=setting_changed key=peer_secrets from="1" to="2 others"')
+        self.up(second)
+
     def test_both_encrypt_or_none(self):
         address = f'127.0.0.1:{port_find()}'
         first = self.node(address, peer_encryption='on')
