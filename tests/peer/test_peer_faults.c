@@ -145,6 +145,31 @@ static void what_is_stopped_ends_and_its_memory_is_left_alone(void **unused)
 	rig_close();
 }
 
+/* A transport may have several on their way: one that has begun ends, none begins. */
+static void no_chunk_begins_in_a_place_that_ends(void **unused)
+{
+	const struct chunk_head one = { .tag = 9, .total = 4 * MIB, .bytes = 2 * MIB };
+	const struct chunk_head two = { .tag = 9, .total = 4 * MIB, .bytes = 2 * MIB,
+					.offset = 2 * MIB };
+	struct connection *connection;
+
+	(void)unused;
+	meet(false);
+	connection = fake_transport_owner(link_of(second));
+	rig_transfer(second, true, 1, SESSION_OF_SECOND, 9, MIB, 4 * MIB);
+	assert_true(place_arriving(connection, &one, one.bytes) ==
+		    connection->server->arenas[0].memory + MIB);
+	stop(second, 1);
+	assert_null(place_arriving(connection, &two, two.bytes));
+	rig_turn();
+	assert_int_equal(second->ends[1], 0);
+	place_arrived(connection, &one, connection->server->arenas[0].memory + MIB, 0);
+	AWAIT(second->ends[1] == 1);
+	assert_int_equal(second->results[1], -ECANCELED);
+	assert_int_equal(second->sessions[SESSION_OF_SECOND].downs, 0);
+	rig_close();
+}
+
 /* Half a chunk has come, and no more does: the place is given back when its link is cut. */
 static void a_place_that_is_being_written_ends_with_its_link(void **unused)
 {
@@ -338,6 +363,7 @@ int main(void)
 		cmocka_unit_test(data_that_comes_twice_ends_the_session),
 		cmocka_unit_test(data_that_nobody_wants_is_thrown_away),
 		cmocka_unit_test(what_is_stopped_ends_and_its_memory_is_left_alone),
+		cmocka_unit_test(no_chunk_begins_in_a_place_that_ends),
 		cmocka_unit_test(a_place_that_is_being_written_ends_with_its_link),
 		cmocka_unit_test(deadlines_end_places_and_sends),
 		cmocka_unit_test(a_link_that_breaks_ends_all_transfers_before_the_session),

@@ -130,6 +130,50 @@ static void frames_go_both_ways_in_order(void **unused)
 	rig_close();
 }
 
+/* Whom it will be for is not known yet: it connects itself, to somebody who says nothing. */
+static int unsettled_meet(void)
+{
+	struct sockaddr_in address = { .sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t bytes = sizeof(address);
+	char silent[40];
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(fd, (struct sockaddr *)&address, bytes), 0);
+	assert_int_equal(listen(fd, 4), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &bytes), 0);
+	snprintf(silent, sizeof(silent), "127.0.0.1:%u", ntohs(address.sin_port));
+	rig_open(&(struct rig_options){ 0 });
+	rig_connect(second, 1, silent);
+	rig_connect(first, 0, second->address);
+	AWAIT(first->sessions[0].is_up);
+	assert_int_equal(rig_up(second), PEER_SESSIONS_MAX);
+	return fd;
+}
+
+static void what_is_said_before_a_session_is_up_waits(void **unused)
+{
+	int fd = unsettled_meet();
+
+	(void)unused;
+	frames_say(first, 0, HELD_MAX);
+	for (unsigned n = 0; n < 100; n++)
+		rig_turn();
+	assert_int_equal(rig_up(second), PEER_SESSIONS_MAX);
+	rig.added_us += 1000000;
+	AWAIT(second->sessions[PEER_SESSIONS_ASKED].frames == HELD_MAX);
+	frames_say(first, 0, 1);
+	AWAIT(second->sessions[PEER_SESSIONS_ASKED].frames == HELD_MAX + 1);
+	rig_close();
+	close(fd);
+	fd = unsettled_meet();
+	frames_say(first, 0, HELD_MAX + 1);
+	AWAIT(first->sessions[0].downs == 1);
+	assert_non_null(strstr(first->sessions[0].reason, "said more than can be listened to"));
+	rig_close();
+	close(fd);
+}
+
 static void a_frame_of_another_life_is_dropped(void **unused)
 {
 	(void)unused;
@@ -369,6 +413,7 @@ int main(void)
 		cmocka_unit_test(bytes_go_by_tcp),
 		cmocka_unit_test(each_hears_who_the_other_is_and_how_the_line_does),
 		cmocka_unit_test(frames_go_both_ways_in_order),
+		cmocka_unit_test(what_is_said_before_a_session_is_up_waits),
 		cmocka_unit_test(a_frame_of_another_life_is_dropped),
 		cmocka_unit_test(of_two_connections_begun_at_once_one_is_kept),
 		cmocka_unit_test(a_session_that_was_accepted_becomes_the_one_that_is_asked_for),
