@@ -100,7 +100,7 @@ static void version(void)
 	printf("catalogue: %s\n", HAVE_ROCKSDB ? "rocksdb" : "none (nvme is found again by its headers)");
 	printf("checksum: crc32c, %s\n", crc32c_way());
 	printf("encryption: aes-256-gcm (OpenSSL %s)\n", crypto_library_version());
-	printf("gpus: cuda, rocm (by the driver that is there), peers: tcp\n");
+	printf("gpus: cuda, rocm (by the driver that is there), peers: tcp%s\n", HAVE_UCX ? ", ucx (where libucp is)" : "");
 	gpu_images_describe(kernels, sizeof(kernels));
 	printf("gpu kernels: %s\n", kernels);
 	printf("numa: %s\n", numa_is_built_in() ? "libnuma" : "not built in (memory lies where the kernel takes it)");

@@ -3,4 +3,4 @@
 
 #include <stddef.h>
 
-const struct transport_ops *const peer_transports[] = { &transport_tcp, NULL };
+const struct transport_ops *const peer_transports[] = { &transport_ucx, &transport_tcp, NULL };

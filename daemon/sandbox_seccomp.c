@@ -76,7 +76,8 @@ static const int peer_families[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETLINK };
 /* How much a socket has, its interfaces; by the type in the middle byte: RDMA's verbs. */
 static const unsigned long peer_ioctls[] = { FIONREAD, FIONBIO, SIOCGIFCONF, SIOCGIFNAME,
 					     SIOCGIFFLAGS, SIOCGIFADDR, SIOCGIFNETMASK,
-					     SIOCGIFMTU, SIOCGIFINDEX, SIOCETHTOOL };
+					     SIOCGIFMTU, SIOCGIFINDEX, SIOCGIFHWADDR,
+					     SIOCETHTOOL };
 #define VERBS_IOCTL_TYPE 0x1bu
 
 static const char *const io_uring[] = { "io_uring_enter", "io_uring_register" };

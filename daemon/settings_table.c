@@ -139,8 +139,8 @@ const struct setting settings_rows[] = {
 		  "at most 4, the first proves, all are believed. Mode as of `key_file`. A reload reads it again." },
 	{ "peer_transport", SETTING_CHOICE, FIELD(settings, peer_transport), .choices = "auto ucx tcp",
 	  .initial = "auto",
-	  .help = "How blocks go between nodes: `ucx` by RDMA where that is, `tcp` by sockets, `auto` the first that "
-		  "both nodes have." },
+	  .help = "How blocks go between nodes: `ucx` by UCX, on networks whose nodes are all trusted, `tcp` by sockets, "
+		  "`auto` by UCX where both have RDMA devices, else by sockets." },
 	{ "peer_encryption", SETTING_CHOICE, FIELD(settings, peer_encryption), .choices = "off on",
 	  .initial = "off",
 	  .help = "AES-256-GCM of blocks on their way between nodes; the same on all nodes." },

@@ -192,6 +192,15 @@ class Blocks(Case):
         self.one_way(first, second)
         self.one_way(second, first)
 
+    def test_so_they_are_by_ucx(self):
+        first, second = self.pair(window_bytes='16MiB', extent_bytes='4MiB', peer_transport='ucx')
+        node.until(lambda: self.peers(first)['state'] == 'ready' or self.peers(first)['reason'], UP_SECONDS, 'UCX')
+        if re.search('UCX is not here|not there when this was built|too old', self.peers(first)['reason']):
+            self.skipTest(self.peers(first)['reason'])
+        self.assertRegex(self.peers(first)['transport'], '^ucx ')
+        self.one_way(first, second)
+        self.one_way(second, first)
+
     def test_so_they_are_under_a_seal(self):
         first, second = self.pair(window_bytes='16MiB', extent_bytes='4MiB', peer_encryption='on')
         self.one_way(first, second)
