@@ -26,6 +26,8 @@ WRONG = {
 }
 ROW = re.compile(r'^\| `(\w+)` \| ([\w ]+) \|([^|]*)\|([^|]*)\|')
 SOMETHING = {'size': '64MiB', 'count': '16', 'duration': '1s', 'true or false': 'true', 'text': '/x'}
+# Keys without a default whose text has a form.
+OF_FORM = {'peer_listen': '127.0.0.1:9470', 'address': '127.0.0.1:9470'}
 
 
 def described():
@@ -40,7 +42,8 @@ def described():
         if row:
             key, kind, values, default = (part.strip() for part in row.groups())
             is_value = default and default not in ('required', 'none')
-            keys.append((section, key, kind, default if is_value else SOMETHING.get(kind, values.split(' ')[0])))
+            good = OF_FORM.get(key) or SOMETHING.get(kind, values.split(' ')[0])
+            keys.append((section, key, kind, default if is_value else good))
     return keys
 
 
