@@ -1,5 +1,6 @@
 """Nodes that use each other's blocks: a trace's requests are served from whatever any node has, every byte of what is
 loaded is checked, and nobody waits for a node, or for its peer process, that is not there any more."""
+import ctypes.util
 import os
 import signal
 import sys
@@ -86,6 +87,10 @@ class Shared(Case):
 
     def test_the_same_with_encryption_on_the_way(self):
         self.assert_as_one(peer_encryption='on')
+
+    @unittest.skipUnless(ctypes.util.find_library('ucp'), 'libucx0 is not installed')
+    def test_the_same_by_ucx(self):
+        self.assert_as_one(peer_transport='ucx')
 
     def test_what_several_nodes_have_is_found_in_turn(self):
         (first, second, third), addresses = self.cluster(3)
