@@ -199,8 +199,10 @@ enum kvtier_source_mode {
 	KVTIER_STREAM                       /* also what it gets before the deadline */
 };
 
+/* Of one of both: a peer, or a ticket. */
 struct kvtier_source {
-	const char *peer;                   /* "host:port", one of the daemon's peers */
+	const char *peer;                   /* "host:port", one of the daemon's peers; or NULL */
+	const char *ticket;                 /* kvtier_ticket()'s, from the other node; or NULL */
 	enum kvtier_source_mode mode;
 };
 
@@ -216,7 +218,9 @@ struct kvtier_fetch {
  * come, or is not
  * what it should be, is a miss. A fetch ends by kvtier_fetch_end(), `keep_us` from now, or with the
  * connection; what has come stays in the cache. -ENOTSUP: the daemon has no peers; -ENOENT: none of
- * that address; -EBUSY: too many fetches.
+ * that address; -EBUSY: too many fetches; -EBADMSG, -EPROTONOSUPPORT: no ticket of this cluster,
+ * or of another version; -EPERM: a ticket for another tenant or space. A ticket that is over by its
+ * time, a restart or its use is a fetch that brings nothing.
  */
 KVTIER_API int kvtier_fetch(struct kvtier_client *client, const struct kvtier_lookup *lookup,
 			    const struct kvtier_source *source, uint64_t keep_us,
@@ -229,6 +233,19 @@ KVTIER_API int kvtier_fetch_wait(struct kvtier_client *client, const struct kvti
 				 uint64_t wait_us_max, struct kvtier_found *out_found);
 /* Nothing more of it is wanted. Never waits for an answer. */
 KVTIER_API int kvtier_fetch_end(struct kvtier_client *client, const struct kvtier_fetch *fetch);
+
+#define KVTIER_TICKET_BYTES 1024u
+
+/*
+ * The daemon's promise of these keys (at most 16,384, stored already or not) to one other node: an
+ * opaque text that goes through URLs and JSON, for kvtier_fetch() there. Only the first node that
+ * comes with it within `keep_us` is given anything, each block once. It holds nothing here: what is
+ * evicted before is a miss. -ENOTSUP: the daemon has no peers; -EADDRNOTAVAIL: it does not know at
+ * which address others reach it (its setting peer_address); -EBUSY: too many tickets are open.
+ */
+KVTIER_API int kvtier_ticket(struct kvtier_client *client, const struct kvtier_lookup *lookup,
+			     uint64_t keep_us, uint64_t wait_us_max,
+			     char out_ticket[KVTIER_TICKET_BYTES]);
 
 struct kvtier_block {
 	uint8_t hash[KVTIER_HASH_BYTES];

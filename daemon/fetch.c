@@ -9,12 +9,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ITEMS_A_FRAME 96u
-
-static_assert(sizeof(struct peer_query) + ITEMS_A_FRAME * sizeof(struct peer_item) <=
-		      PEER_FRAME_BYTES_MAX,
-	      "a query's frame fits");
-
 int fetches_create(struct peers *peers, struct error *error)
 {
 	struct fetches *fetches = mmap(NULL, sizeof(*fetches), PROT_READ | PROT_WRITE,
@@ -44,6 +38,17 @@ void fetches_destroy(struct fetches *fetches)
 unsigned fetches_count(const struct peers *peers)
 {
 	return (unsigned)peers->fetches->live.count;
+}
+
+bool fetch_has_peer(const struct peers *peers, const struct peer *peer)
+{
+	struct list *live = &peers->fetches->live;
+
+	for (struct list_node *node = list_first(live); node != NULL;
+	     node = list_after(live, node))
+		if (list_item(node, struct fetch, link)->peer == peer)
+			return true;
+	return false;
 }
 
 /* ---- keys by their hash ---- */
@@ -86,30 +91,36 @@ static bool fetch_say(struct peers *peers, const struct fetch *fetch, void *fram
 	return peers->ops->say(peers->room, fetch->peer->session, fetch->life, frame) != -EAGAIN;
 }
 
-/* The next frame of the query. False: later. */
+/* The next frame of the query; the first has the ticket. False: later. */
 static bool query_say(struct peers *peers, struct fetch *fetch)
 {
 	union {
 		struct peer_query query;
 		uint8_t bytes[PEER_FRAME_BYTES_MAX];
 	} out;
-	struct peer_item *items = (struct peer_item *)(&out.query + 1);
+	uint32_t ticket_bytes = fetch->asked_sent == 0 ? fetch->ticket_bytes : 0;
+	uint32_t before = (uint32_t)sizeof(out.query) + (ticket_bytes + 7) / 8 * 8;
+	struct peer_item *items = (struct peer_item *)(out.bytes + before);
 	uint32_t left = fetch->asked_count - fetch->asked_sent;
-	uint32_t count = left < ITEMS_A_FRAME ? left : ITEMS_A_FRAME;
+	uint32_t count = (PEER_FRAME_BYTES_MAX - before) / sizeof(*items);
 	uint64_t now_us = peers->daemon->now_us;
 
-	memset(&out.query, 0, sizeof(out.query));
+	if (count > left)
+		count = left;
+	memset(&out, 0, before);
 	out.query.header = (struct peer_frame_header){
 		.magic = PEER_FRAME_MAGIC,
 		.type = PEER_QUERY,
 		.flags = (uint16_t)((count == left ? PEER_QUERY_LAST : 0u) |
 				    (fetch->is_stream ? PEER_QUERY_STREAM : 0u)),
-		.bytes = (uint32_t)(sizeof(out.query) + count * sizeof(*items)),
+		.bytes = (uint32_t)(before + count * sizeof(*items)),
 		.number = fetch->number,
 	};
 	memcpy(out.query.tenant, fetch->tenant->name, sizeof(out.query.tenant));
 	memcpy(out.query.fingerprint, fetch->fingerprint, sizeof(out.query.fingerprint));
 	out.query.wait_us = fetch->deadline_us > now_us ? fetch->deadline_us - now_us : 0;
+	out.query.ticket_bytes = (uint16_t)ticket_bytes;
+	memcpy(&out.query + 1, fetch->ticket, ticket_bytes);
 	out.query.items_count = (uint16_t)count;
 	for (uint32_t i = 0; i < count; i++) {
 		const struct peer_key *key = &fetch->keys[fetch->asked[fetch->asked_sent + i]];

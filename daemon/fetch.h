@@ -35,12 +35,20 @@ void fetches_destroy(struct fetches *fetches);
 bool fetches_step(struct peers *peers);
 unsigned fetches_count(const struct peers *peers);
 unsigned fetches_arrivals_count(const struct peers *peers);
+bool fetch_has_peer(const struct peers *peers, const struct peer *peer);
 
 /* ---- the engine's side ---- */
 
+/* Its keys follow: gathering.h, which alone calls the next four. */
 void fetch_frame(struct session *session, const struct frame_fetch *frame);
-/* A LOOKUP with FRAME_REMOTE. */
-void fetch_keys_frame(struct session *session, const struct frame_lookup *frame);
+/* 0; -EINVAL: no such group; -E2BIG. */
+must_check int fetch_keys_add(struct session *session, struct fetch *fetch,
+			      const struct frame_lookup *frame);
+/* Refuses it if its ticket is not for these keys. */
+void fetch_check(struct session *session, const struct fetch *fetch,
+		 const struct frame_lookup *last);
+void fetch_begin(struct session *session, struct fetch *fetch, const struct frame_lookup *last);
+void fetch_drop(struct fetch *fetch);
 void fetch_wait_frame(struct session *session, const struct frame_fetch_wait *frame);
 void fetch_end_frame(struct session *session, const struct frame_fetch_end *frame);
 /* The session has ended: so have its fetches. */

@@ -3,8 +3,10 @@
  * for blocks on their way. */
 #include "daemon/fetch_parts.h"
 
+#include "daemon/gathering.h"
 #include "daemon/lookup_parts.h"
 #include "daemon/server.h"
+#include "daemon/tickets.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -16,24 +18,8 @@
 
 /* ---- what it names ---- */
 
-static void gathering_refuse(struct session *session, int result, const char *reason)
+void fetch_drop(struct fetch *fetch)
 {
-	struct gathering *gathering = &session->gathering;
-
-	if (gathering->result == 0) {
-		gathering->result = result;
-		snprintf(gathering->reason, sizeof(gathering->reason), "%s", reason);
-	}
-}
-
-/* The fetch that is being named is dropped. */
-static void gathering_drop(struct session *session)
-{
-	struct fetch *fetch = session->gathering.fetch;
-
-	session->gathering.fetch = NULL;
-	if (fetch == NULL)
-		return;
 	fetch->session = NULL;
 	fetch->is_released = true;
 	fetch->state = FETCH_OVER;
@@ -81,33 +67,56 @@ static struct fetch *fetch_take(struct session *session, const struct frame_fetc
 	return fetch;
 }
 
-void fetch_frame(struct session *session, const struct frame_fetch *frame)
+/* Who has it: the peer that is named, or the issuer of the ticket. NULL without a refusal: that is
+ * we ourselves, and nobody is asked. */
+static struct peer *fetch_source(struct session *session, struct fetch *fetch,
+				 const struct frame_fetch *frame)
 {
-	struct daemon *daemon = session->daemon;
-	struct gathering *gathering = &session->gathering;
+	struct peers *peers = session->daemon->peers;
+	const char *text = (const char *)(frame + 1), *reason;
+	struct peer *peer;
+	struct ticket ticket;
 
-	if (session->state != SESSION_REGISTERED) {
-		session_refuse(session, frame->header.request, -EINVAL,
-			       "FETCH: not a control connection of a registered engine");
-		return;
+	if (frame->ticket_bytes == 0) {
+		peer = peers_find(session->daemon, frame->peer);
+		if (peer == NULL)
+			gathering_refuse(session, -ENOENT, "no peer of this node has that address");
+		return peer;
 	}
-	gathering_drop(session);
-	*gathering = (struct gathering){ .is_begun = true };
-	if (daemon->peers == NULL) {
-		gathering_refuse(session, -ENOTSUP, "this node has no peers: set peer_listen, or peers");
-		return;
+	int result = ticket_check(peers, text, frame->ticket_bytes, &ticket, &reason);
+	if (result == 0 && strcmp(ticket.tenant, session->tenant->name) != 0) {
+		result = -EPERM;
+		reason = "the ticket is for another tenant";
 	}
-	gathering->fetch = fetch_take(session, frame);
-	if (gathering->fetch == NULL) {
-		gathering_refuse(session, -EBUSY, "too many fetches are under way");
-		return;
+	if (result < 0) {
+		gathering_refuse(session, result, reason);
+		return NULL;
 	}
-	gathering->fetch->peer = peers_find(daemon, frame->peer);
-	if (gathering->fetch->peer == NULL)
-		gathering_refuse(session, -ENOENT, "no peer of this node has that address");
+	fetch->ticket_bytes = frame->ticket_bytes;
+	memcpy(fetch->ticket, text, frame->ticket_bytes);
+	memcpy(fetch->fingerprint, ticket.fingerprint, sizeof(fetch->fingerprint));
+	if (memcmp(ticket.node, peers->self.node, sizeof(ticket.node)) == 0)
+		return NULL;
+	peer = peers_visit(session->daemon, ticket.address);
+	if (peer == NULL)
+		gathering_refuse(session, -EHOSTUNREACH, "the ticket's node cannot be connected to");
+	return peer;
 }
 
-static int keys_add(struct session *session, struct fetch *fetch, const struct frame_lookup *frame)
+void fetch_frame(struct session *session, const struct frame_fetch *frame)
+{
+	struct gathering *gathering = &session->gathering;
+
+	if (!gathering_begin(session, frame->header.request, "FETCH"))
+		return;
+	gathering->fetch = fetch_take(session, frame);
+	if (gathering->fetch == NULL)
+		gathering_refuse(session, -EBUSY, "too many fetches are under way");
+	else
+		gathering->fetch->peer = fetch_source(session, gathering->fetch, frame);
+}
+
+int fetch_keys_add(struct session *session, struct fetch *fetch, const struct frame_lookup *frame)
 {
 	const uint8_t (*hashes)[FRAME_HASH_BYTES];
 	const struct frame_keys *keys;
@@ -172,11 +181,24 @@ static void peer_await(struct daemon *daemon, struct fetch *fetch)
 		fetch->deadline_us = until_us;
 }
 
-static void fetch_begin(struct session *session, struct fetch *fetch)
+void fetch_check(struct session *session, const struct fetch *fetch,
+		 const struct frame_lookup *last)
+{
+	if (fetch->ticket_bytes > 0 &&
+	    memcmp(fetch->fingerprint,
+		   cache_space_fingerprint(session->daemon->cache, last->space),
+		   SPACE_ID_BYTES) != 0)
+		gathering_refuse(session, -EPERM,
+				 "the ticket is for another model, layout or version");
+}
+
+void fetch_begin(struct session *session, struct fetch *fetch, const struct frame_lookup *last)
 {
 	struct daemon *daemon = session->daemon;
 	struct frame_fetching reply = { .fetch = fetch->id };
 
+	fetch->ask = *last;
+	fetch->space = last->space;
 	cache_space_hold(daemon->cache, fetch->space);
 	fetch->holds_space = true;
 	memcpy(fetch->fingerprint, cache_space_fingerprint(daemon->cache, fetch->space),
@@ -184,53 +206,12 @@ static void fetch_begin(struct session *session, struct fetch *fetch)
 	keys_look(daemon, fetch);
 	fetch->state = FETCH_CONNECTING;
 	session_reply(session, &reply, sizeof(reply), FRAME_FETCHING, fetch->ask.header.request, 0);
-	if (fetch->open_count == 0)
+	if (fetch->open_count == 0 || fetch->peer == NULL)
 		fetch_end(daemon->peers, fetch, 0);
 	else if (fetch->peer->is_up)
 		fetch_peer_up(fetch->peer, daemon);
 	else
 		peer_await(daemon, fetch);
-}
-
-void fetch_keys_frame(struct session *session, const struct frame_lookup *frame)
-{
-	struct gathering *gathering = &session->gathering;
-	struct fetch *fetch = gathering->fetch;
-	bool is_last = (frame->header.flags & FRAME_LAST) != 0;
-	int result;
-
-	if (!gathering->is_begun || session->state != SESSION_REGISTERED ||
-	    !session_may_use_space(session, frame->space)) {
-		session_refuse(session, frame->header.request, -EINVAL,
-			       "LOOKUP of another node's blocks: not behind FETCH or TICKET, or a "
-			       "space of somebody else");
-		return;
-	}
-	if (gathering->result == 0 && fetch->sections_count > 0 && fetch->space != frame->space)
-		gathering_refuse(session, -EINVAL, "keys of two spaces");
-	if (gathering->result == 0) {
-		fetch->space = frame->space;
-		result = keys_add(session, fetch, frame);
-		if (result == -EINVAL)
-			gathering_refuse(session, result, "no such group");
-		else if (result < 0)
-			gathering_refuse(session, result, "more than 16384 keys, or 64 sections");
-	}
-	if (!is_last)
-		return;
-	gathering->is_begun = false;
-	if (gathering->result == 0 &&
-	    daemon_bypass_of(session->daemon, session->tenant, frame->space) != FRAME_BYPASS_OFF)
-		gathering_refuse(session, -ENOENT, "the cache is turned off");
-	if (gathering->result < 0) {
-		gathering_drop(session);
-		session_reply_text(session, FRAME_ERROR, frame->header.request, gathering->result,
-				   gathering->reason, strlen(gathering->reason));
-		return;
-	}
-	gathering->fetch = NULL;
-	fetch->ask = *frame;
-	fetch_begin(session, fetch);
 }
 
 /* ---- what it is answered ---- */

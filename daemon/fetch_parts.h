@@ -43,6 +43,8 @@ struct fetch {
 	struct peer *peer;             /* NULL: none; then nothing is asked */
 	uint32_t life;                 /* of the peer, since it was asked */
 	uint64_t number;               /* of the query */
+	uint32_t ticket_bytes;         /* 0: none */
+	char ticket[FRAME_TICKET_BYTES_MAX];
 	bool is_stream;
 	bool holds_space;
 	bool is_answered;              /* what the peer gives is known */

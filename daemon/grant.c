@@ -2,6 +2,7 @@
 #include "daemon/grant_parts.h"
 
 #include "base/log.h"
+#include "daemon/tickets.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -70,7 +71,11 @@ static struct grant *grant_take(struct peers *peers, struct peer *peer,
 	grant->number = query->header.number;
 	grant->tenant = NULL;
 	grant->count = grant->leases_count = grant->sends_count = 0;
-	grant->granted_count = grant->looked = 0;
+	grant->settled_count = grant->looked = 0;
+	grant->promise = NULL;
+	grant->ticket_bytes = query->ticket_bytes;
+	memcpy(grant->ticket, peer_query_ticket(query), query->ticket_bytes);
+	grant->until_us = UINT64_MAX;
 	grant->shards_count = 0;
 	grant->is_stream = (query->header.flags & PEER_QUERY_STREAM) != 0;
 	grant->is_open = grant->is_over = grant->is_said = false;
@@ -161,7 +166,7 @@ static unsigned keys_grant(struct peers *peers, struct grant *grant, unsigned fi
 		grant->keys[keys[i]].shards_left = entry->shards_count;
 		grant->shards_count = entry->shards_count;
 	}
-	grant->granted_count += held;
+	grant->settled_count += held;
 	return held;
 }
 
@@ -217,7 +222,8 @@ static bool grant_tell(struct peers *peers, struct grant *grant)
 	out.grant.items_count = grant->count;
 	out.grant.shards_count = grant->shards_count;
 	for (unsigned i = 0; i < grant->count; i++)
-		if (grant->keys[i].state != GRANT_KEY_AWAITED)
+		if (grant->keys[i].state == GRANT_KEY_HELD ||
+		    grant->keys[i].state == GRANT_KEY_SENT)
 			bits[i / 8] |= (uint8_t)(1u << (i % 8));
 	grant->is_said = grant_say(peers, grant->peer, grant->life, &out);
 	return grant->is_said;
@@ -264,6 +270,41 @@ static struct tenant *tenant_by_name(struct daemon *daemon, const char *name)
 	return NULL;
 }
 
+/* Which of the keys its ticket is for. 0, or why it is no good. */
+static int ticket_take(struct peers *peers, struct grant *grant, const struct peer_query *query,
+		       const char **out_reason)
+{
+	int result;
+
+	if (grant->ticket_bytes == 0) {
+		*out_reason = "this node gives blocks only to those who come with a ticket";
+		return peers->self.gives_for_tickets_only ? -EACCES : 0;
+	}
+	const struct ticket_claim claim = { .peer = grant->peer, .query = query,
+					    .text = grant->ticket, .bytes = grant->ticket_bytes };
+	result = ticket_redeem(peers, &claim, &grant->promise, out_reason);
+	if (result < 0)
+		return result;
+	grant->promise_number = promise_number(grant->promise);
+	grant->until_us = promise_expires_us(grant->promise);
+	ticket_match(peers, grant->promise, grant->keys, grant->count);
+	for (unsigned i = 0; i < grant->count; i++) {
+		grant->keys[i].shards_asked = 0;
+		if (grant->keys[i].item != TICKET_KEY_NONE)
+			continue;
+		grant->keys[i].state = GRANT_KEY_REFUSED;
+		grant->settled_count++;
+	}
+	return 0;
+}
+
+static uint64_t deadline_of(const struct daemon *daemon, const struct grant *grant)
+{
+	uint64_t deadline_us = daemon->now_us + grant->lease_us;
+
+	return deadline_us < grant->until_us ? deadline_us : grant->until_us;
+}
+
 /* 0, or why nothing is granted. */
 static int grant_open(struct peers *peers, struct grant *grant, const struct peer_query *query,
 		      const char **out_reason)
@@ -271,6 +312,7 @@ static int grant_open(struct peers *peers, struct grant *grant, const struct pee
 	struct daemon *daemon = peers->daemon;
 	struct tenant *tenant = tenant_by_name(daemon, query->tenant);
 	uint64_t wait_us = query->wait_us;
+	int result;
 
 	*out_reason = "there is no such tenant here";
 	if (tenant == NULL)
@@ -284,11 +326,14 @@ static int grant_open(struct peers *peers, struct grant *grant, const struct pee
 	*out_reason = "its operator has turned the cache off";
 	if (daemon_bypass_of(daemon, tenant, grant->space) != FRAME_BYPASS_OFF)
 		return -ENOENT;
+	result = ticket_take(peers, grant, query, out_reason);
+	if (result < 0)
+		return result;
 	if (wait_us > daemon->settings.lease_us_max)
 		wait_us = daemon->settings.lease_us_max;
 	grant->tenant = tenant;
-	grant->deadline_us = daemon->now_us + wait_us;
 	grant->lease_us = wait_us;
+	grant->deadline_us = deadline_of(daemon, grant);
 	grant->is_open = true;
 	cache_space_hold(daemon->cache, grant->space);
 	return 0;
@@ -350,7 +395,7 @@ void grant_renew(struct peers *peers, struct peer *peer, uint64_t number)
 
 	if (grant == NULL || !grant->is_open)
 		return;
-	grant->deadline_us = daemon->now_us + grant->lease_us;
+	grant->deadline_us = deadline_of(daemon, grant);
 	for (unsigned i = 0; i < grant->leases_count; i++)
 		cache_lease_extend(daemon->cache, grant->leases[i], grant->deadline_us);
 }
@@ -394,7 +439,7 @@ static bool grant_step(struct peers *peers, struct grant *grant)
 	}
 	if (!grant->is_open)
 		return false;
-	if (grant->is_stream && grant->granted_count < grant->count &&
+	if (grant->is_stream && grant->settled_count < grant->count &&
 	    grant->changes != cache_changes(daemon->cache)) {
 		uint64_t changes = cache_changes(daemon->cache);
 

@@ -10,6 +10,7 @@
 
 enum grant_key_state {
 	GRANT_KEY_AWAITED, /* not here, or not held */
+	GRANT_KEY_REFUSED, /* not in the ticket, or given for it before */
 	GRANT_KEY_HELD,
 	GRANT_KEY_SENT     /* all its shards were: it is held no more */
 };
@@ -27,7 +28,14 @@ struct grant {
 	bool is_over;               /* nothing new is sent; it is there for its sends alone */
 	bool is_stream;
 	bool is_said;               /* what was granted last was told */
-	uint32_t count, granted_count;
+	/* the ticket it came with; its number as it was redeemed; NULL: it came with none */
+	struct promise *promise;
+	uint64_t promise_number;
+	uint32_t ticket_bytes;
+	char ticket[PEER_TICKET_BYTES_MAX];
+	uint64_t until_us;          /* of the ticket: no renewal goes beyond it */
+	uint32_t count;
+	uint32_t settled_count;     /* keys that are not awaited */
 	uint32_t looked;            /* keys before it are not awaited */
 	uint32_t shards_count;
 	unsigned leases_count, sends_count;

@@ -1,6 +1,8 @@
 /* daemon/grant_send.c: blocks of a grant on their way to who asked: raised, held, sent. */
 #include "daemon/grant_parts.h"
 
+#include "daemon/tickets.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -249,6 +251,22 @@ static bool send_step(struct send *send, bool *did_work)
 	return may_go_on;
 }
 
+/* Of a ticket each shard is given once: by this grant or by another of the same ticket. */
+static bool may_ask(struct peers *peers, struct grant *grant, const struct peer_fetch_item *item)
+{
+	struct peer_key *key = &grant->keys[item->item];
+	uint64_t bit = UINT64_C(1) << item->shard;
+
+	if (grant->promise == NULL)
+		return true;
+	if (key->state == GRANT_KEY_REFUSED || (key->shards_asked & bit) != 0 ||
+	    (key->shards_asked == 0 &&
+	     !ticket_spend(peers, grant->promise, grant->promise_number, key->item)))
+		return false;
+	key->shards_asked |= bit;
+	return true;
+}
+
 void grant_send_add(struct peers *peers, struct peer *peer, struct grant *grant,
 		    const struct peer_fetch_item *item)
 {
@@ -259,7 +277,11 @@ void grant_send_add(struct peers *peers, struct peer *peer, struct grant *grant,
 
 	if (grant != NULL && grant->is_open && item->item < grant->count &&
 	    item->shard < grant->shards_count)
-		result = (node = list_take_first(&grants->sends_free)) == NULL ? -EAGAIN : 0;
+		result = list_is_empty(&grants->sends_free)   ? -EAGAIN
+			 : may_ask(peers, grant, item) ? 0
+							: -EALREADY;
+	if (result == 0)
+		node = list_take_first(&grants->sends_free);
 	if (node == NULL) {
 		/* A peer that does not read is not told; its own deadline ends the wait. */
 		(void)tag_fail(peers, peer, peer->life, grant != NULL ? grant->number : 0,

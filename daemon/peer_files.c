@@ -181,6 +181,7 @@ static int tls_check(const struct settings *settings, struct error *error)
 static int alone_check(const struct settings *settings, struct error *error)
 {
 	const char *useless = settings->peers_count > 0		? "peers"
+			      : settings->peer_address[0]	? "peer_address"
 			      : settings->peer_secret_file[0]	? "peer_secret_file"
 			      : settings->peer_tls_certificate[0] ? "peer_tls_certificate"
 			      : settings->peer_tls_key[0]	? "peer_tls_key"

@@ -7,6 +7,7 @@
 #include "daemon/peer_link.h"
 #include "daemon/peers.h"
 #include "daemon/server.h"
+#include "daemon/tickets.h"
 #include "proto/json_text.h"
 
 #include <errno.h>
@@ -139,12 +140,34 @@ void *peer_process_room(const struct daemon *daemon)
 	return daemon->peer_process == NULL ? NULL : daemon->peer_process->link;
 }
 
+/* peer_listen, where it says at which address. */
+static bool listen_is_an_address(const char *listen)
+{
+	return strncmp(listen, "0.0.0.0:", 8) != 0 && strncmp(listen, "[::]:", 5) != 0 &&
+	       strcmp(strrchr(listen, ':'), ":0") != 0;
+}
+
+static void self_say(struct daemon *daemon)
+{
+	const struct settings *settings = &daemon->settings;
+	struct peer_self *self = &daemon->peers->self;
+
+	memcpy(self->node, daemon->peer_process->hello.node, sizeof(self->node));
+	self->secrets = &daemon->peer_process->secrets[0];
+	self->gives_for_tickets_only = strcmp(settings->peer_gives, "tickets") == 0;
+	if (settings->peer_address[0] != '\0')
+		snprintf(self->address, sizeof(self->address), "%s", settings->peer_address);
+	else if (listen_is_an_address(settings->peer_listen))
+		snprintf(self->address, sizeof(self->address), "%s", settings->peer_listen);
+}
+
 int peer_process_open(struct daemon *daemon, struct error *error)
 {
 	struct peer_process *process = daemon->peer_process;
 
 	if (process == NULL)
 		return 0;
+	self_say(daemon);
 	for (unsigned i = 0; i < daemon->tenants_count; i++)
 		peer_link_arena(process->link, i, daemon->tenants[i].arena.fd,
 				ARENA_HEAD_BYTES + daemon->tenants[i].arena.bytes);
@@ -316,6 +339,12 @@ void peer_process_write(const struct daemon *daemon, struct json_text *json)
 	json_text_string(json, "name", process->hello.name);
 	json_text_hex(json, "node", process->hello.node, sizeof(process->hello.node));
 	json_text_string(json, "listen", daemon->settings.peer_listen);
+	json_text_string(json, "address", daemon->peers->self.address);
+	json_text_string(json, "gives", daemon->settings.peer_gives);
+	json_text_unsigned(json, "tickets_open", tickets_count(daemon->peers));
+	json_text_unsigned(json, "tickets_issued", daemon->peers->tickets_issued);
+	json_text_unsigned(json, "tickets_redeemed", daemon->peers->tickets_redeemed);
+	json_text_unsigned(json, "tickets_refused", daemon->peers->tickets_refused);
 	json_text_string(json, "state", state_of(&status));
 	json_text_string(json, "reason", status.reason);
 	json_text_string(json, "transport", status.transport);

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "daemon/fetch.h"
 #include "daemon/grant.h"
+#include "daemon/tickets.h"
 #include "tiers/tier.h"
 
 #include <assert.h>
@@ -12,6 +13,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define VISIT_US (UINT64_C(300) * 1000000) /* idle, of a node that a ticket named */
+#define VISITS_LOOK_US (UINT64_C(10) * 1000000)
 /* Believed until measured: a network of 10 Gbit/s. */
 #define SPEED_START { .latency_us = 200.0, .bytes_us = 1000.0 }
 
@@ -121,7 +124,9 @@ int peers_create(struct daemon *daemon, const struct peer_ops *ops, void *room,
 	peers->room = room;
 	daemon->peers = peers;
 	result = fetches_create(peers, error);
-	return result < 0 ? result : grants_create(peers, error);
+	if (result == 0)
+		result = grants_create(peers, error);
+	return result == 0 ? tickets_create(peers, error) : result;
 }
 
 void peers_destroy(struct daemon *daemon)
@@ -133,8 +138,29 @@ void peers_destroy(struct daemon *daemon)
 	assert(!peers_are_busy(daemon));
 	fetches_destroy(peers->fetches);
 	grants_destroy(peers->grants);
+	tickets_destroy(peers->tickets);
 	munmap(peers, sizeof(*peers));
 	daemon->peers = NULL;
+}
+
+/* Nodes that only tickets named, and that nobody wants anything of any more. */
+static void visits_end(struct peers *peers)
+{
+	uint64_t now_us = peers->daemon->now_us;
+
+	if (now_us < peers->visits_us)
+		return;
+	peers->visits_us = now_us + VISITS_LOOK_US;
+	for (unsigned i = 0; i < PEER_SESSIONS_MAX; i++) {
+		struct peer *peer = &peers->peers[i];
+
+		if (!peer->is_used || !peer->is_by_ticket || now_us < peer->visited_us + VISIT_US ||
+		    peer->grants_count > 0 || peer->sends_count > 0 || fetch_has_peer(peers, peer))
+			continue;
+		log_line(LOG_INFO, "peer_left", "peer=%s", peer->address);
+		peers->ops->forget(peers->room, peer->session);
+		peer->is_used = false;
+	}
 }
 
 bool peers_step(struct daemon *daemon)
@@ -144,6 +170,7 @@ bool peers_step(struct daemon *daemon)
 	if (peers == NULL)
 		return false;
 	bool did_work = fetches_step(peers);
+	visits_end(peers);
 	return grants_step(peers) || did_work;
 }
 
@@ -192,5 +219,19 @@ struct peer *peers_connect(struct daemon *daemon, const char *address)
 	peer_begin(peers, session, address);
 	peer = peer_of(peers, session);
 	peer->is_asked = true;
+	return peer;
+}
+
+struct peer *peers_visit(struct daemon *daemon, const char *address)
+{
+	struct peer *peer = peers_find(daemon, address);
+
+	if (peer == NULL) {
+		peer = peers_connect(daemon, address);
+		if (peer != NULL)
+			peer->is_by_ticket = true;
+	}
+	if (peer != NULL)
+		peer->visited_us = daemon->now_us;
 	return peer;
 }

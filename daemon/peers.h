@@ -24,11 +24,13 @@ struct peer {
 	bool is_used;
 	bool is_up;
 	bool is_asked;          /* we connect to it */
+	bool is_by_ticket;      /* only because a ticket named it: let go of once idle */
 	uint32_t session, life;
 	char address[PEER_ADDRESS_TEXT_BYTES]; /* that we connect to; else where it came from */
 	char reason[PEER_REASON_BYTES];        /* why it is not up; "" */
 	struct peer_hello hello;               /* once it was up */
 	uint64_t since_us;                     /* up, or not */
+	uint64_t visited_us;                   /* by a ticket, last */
 	uint32_t ups;
 	struct tier_speed speed;               /* of blocks that came from it */
 	uint64_t fetched_blocks, fetched_bytes, failed_blocks, refused_blocks;
@@ -40,15 +42,26 @@ struct peer {
 struct peer_key {
 	uint8_t hash[BLOCK_HASH_BYTES];
 	uint32_t position;
-	uint32_t item;          /* fetch: its place in the query */
+	uint32_t item;          /* fetch: its place in the query; grant: in the ticket */
 	uint16_t group;
 	uint8_t state;
 	uint8_t shards_left;
+	uint64_t shards_asked;  /* grant for a ticket: each once, by its bit */
 	bool is_spoilt;         /* fetch: one of its shards cannot come */
 };
 
 struct fetches;
 struct grants;
+struct tickets;
+struct peer_secrets;
+
+/* What tickets are made of and read by. */
+struct peer_self {
+	uint8_t node[PEER_NODE_BYTES];
+	char address[PEER_ADDRESS_TEXT_BYTES]; /* at which others reach us; "": not known */
+	const struct peer_secrets *secrets;    /* borrowed; NULL: no ticket is any good */
+	bool gives_for_tickets_only;
+};
 
 struct peers {
 	struct daemon *daemon;
@@ -57,6 +70,10 @@ struct peers {
 	struct peer peers[PEER_SESSIONS_MAX];
 	struct fetches *fetches;
 	struct grants *grants;
+	struct tickets *tickets;
+	struct peer_self self;
+	uint64_t visits_us;     /* when idle visits are looked for again */
+	uint64_t tickets_issued, tickets_redeemed, tickets_refused;
 	uint64_t wrong_blocks;  /* that came, and were not what they should be */
 	uint64_t wrong_frames;  /* frames of peers that make no sense */
 };
@@ -79,5 +96,7 @@ struct peer *peers_find(struct daemon *daemon, const char *address);
 void peer_speed_learn(struct peer *peer, uint64_t bytes, uint64_t us, unsigned beside);
 /* Begins to connect to it, unless it is known. NULL: too many nodes, or no address. */
 struct peer *peers_connect(struct daemon *daemon, const char *address);
+/* The same, for a ticket's sake. */
+struct peer *peers_visit(struct daemon *daemon, const char *address);
 
 #endif

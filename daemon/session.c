@@ -4,8 +4,10 @@
 #include "base/log.h"
 #include "daemon/batch.h"
 #include "daemon/fetch.h"
+#include "daemon/gathering.h"
 #include "daemon/operate.h"
 #include "daemon/server.h"
+#include "daemon/tickets.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -188,7 +190,7 @@ static void serve(struct session *session, const void *frame, const struct frame
 	case FRAME_SPACE:         engine_space(session, frame); break;
 	case FRAME_LOOKUP:
 		if (header->flags & FRAME_REMOTE)
-			fetch_keys_frame(session, frame);
+			gathering_keys(session, frame);
 		else
 			lookup_frame(session, frame);
 		break;
@@ -208,6 +210,7 @@ static void serve(struct session *session, const void *frame, const struct frame
 	case FRAME_FETCH:         fetch_frame(session, frame); break;
 	case FRAME_FETCH_WAIT:    fetch_wait_frame(session, frame); break;
 	case FRAME_FETCH_END:     fetch_end_frame(session, frame); break;
+	case FRAME_TICKET:        ticket_frame(session, frame); break;
 	default:
 		assert(!"frame_check lets requests through only");
 	}

@@ -81,7 +81,10 @@ struct fetch;
 /* Keys that are being named for a FETCH; fetch_client.c. */
 struct gathering {
 	bool is_begun;
-	struct fetch *fetch;
+	bool has_space;
+	uint32_t space;
+	struct fetch *fetch;     /* what they are for: it, or the ticket; NULL: refused */
+	struct promise *promise;
 	int result;
 	char reason[96];
 };

@@ -20,7 +20,7 @@
 #define SETTINGS_PEERS_MAX 64
 #define SETTINGS_PATH_BYTES 256
 #define SETTINGS_FILE_BYTES_MAX (1u << 20)
-#define SETTINGS_ORIGINS 40
+#define SETTINGS_ORIGINS 48
 #define SETTINGS_ITEM_ORIGINS 6
 
 /* Where a value came from, for people: "kvtier.yaml:12", "environment", "command line". Empty: the
@@ -86,6 +86,8 @@ struct settings {
 	char encryption[16];          /* of what lies on nvme: off, ephemeral, key_file */
 	uint64_t encryption_buffer_bytes; /* 0: chosen; of no use when encryption is off */
 	char peer_listen[64];         /* "address:port" for other nodes; "": there are none */
+	char peer_address[128];       /* "host:port" at which others reach peer_listen */
+	char peer_gives[16];          /* to whom blocks are given: cluster, tickets */
 	char peer_secret_file[SETTINGS_PATH_BYTES]; /* a line of 64 hex digits each, newest first */
 	char peer_transport[16];      /* auto, ucx, tcp */
 	char peer_encryption[16];     /* of blocks on their way: off, on */

@@ -133,6 +133,13 @@ const struct setting settings_rows[] = {
 	{ "peer_listen", SETTING_TEXT, CHECK_LISTEN, FIELD(settings, peer_listen), .initial = "",
 	  .help = "Address and port at which other nodes reach this one, which needs `peer_secret_file`; "
 		  "empty: there are no other nodes." },
+	{ "peer_address", SETTING_TEXT, CHECK_PEER_OR_NONE, FIELD(settings, peer_address), .initial = "",
+	  .help = "How other nodes reach `peer_listen`, for tickets: kv-2:9470, 10.0.0.2:9470. Empty: `peer_listen` "
+		  "itself; where that is no single address (0.0.0.0, [::]), no tickets are given out." },
+	{ "peer_gives", SETTING_CHOICE, FIELD(settings, peer_gives), .choices = "cluster tickets",
+	  .initial = "cluster",
+	  .help = "To whom blocks are given: `cluster` to any node that knows the secret, `tickets` only to one that "
+		  "comes with a ticket for them." },
 	{ "peer_secret_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_secret_file),
 	  .initial = "",
 	  .help = "What all nodes of a cluster know: a line of 64 hexadecimal digits (openssl rand -hex 32) a secret, "

@@ -26,6 +26,7 @@ enum setting_check {
 	CHECK_NAME,  /* letters, digits, '-', '_', '.' */
 	CHECK_LISTEN, /* address:port, or nothing */
 	CHECK_PEER,   /* name or address, and port */
+	CHECK_PEER_OR_NONE,
 	CHECK_GPUS,   /* auto, off, or names of GPUs */
 	CHECK_NUMA    /* auto, off, or NUMA nodes */
 };

@@ -223,6 +223,10 @@ static const char *text_complaint(enum setting_check check, const char *text)
 		return listen_is_right(text)
 			       ? NULL
 			       : "is not ADDRESS:PORT, such as 127.0.0.1:9469 or [::1]:9469";
+	case CHECK_PEER_OR_NONE:
+		if (text[0] == '\0')
+			return NULL;
+		__attribute__((fallthrough));
 	case CHECK_PEER:
 		return peer_is_right(text)
 			       ? NULL

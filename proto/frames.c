@@ -327,6 +327,7 @@ static const struct shape {
 	[FRAME_FETCH] = { "FETCH", sizeof(struct frame_fetch), frame_check_fetch },
 	[FRAME_FETCH_WAIT] = { "FETCH_WAIT", sizeof(struct frame_fetch_wait), check_fixed },
 	[FRAME_FETCH_END] = { "FETCH_END", sizeof(struct frame_fetch_end), check_fixed },
+	[FRAME_TICKET] = { "TICKET", sizeof(struct frame_ticket), check_fixed },
 	[FRAME_HELLO_REPLY] = { "HELLO_REPLY", sizeof(struct frame_hello_reply),
 				check_hello_reply },
 	[FRAME_REGISTERED] = { "REGISTERED", sizeof(struct frame_registered), check_fixed },
@@ -345,6 +346,7 @@ static const struct shape {
 	[FRAME_LENT] = { "LENT", sizeof(struct frame_lent), check_fixed },
 	[FRAME_COPIED] = { "COPIED", sizeof(struct frame_copied), frame_check_copied },
 	[FRAME_FETCHING] = { "FETCHING", sizeof(struct frame_fetching), check_fixed },
+	[FRAME_TICKETED] = { "TICKETED", sizeof(struct frame_ticketed), frame_check_ticketed },
 };
 
 const char *frame_type_name(unsigned type)

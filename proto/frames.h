@@ -62,6 +62,7 @@ enum frame_type {
 	FRAME_FETCH,         /* FETCHING, or ERROR, for the last LOOKUP of its keys */
 	FRAME_FETCH_WAIT,    /* FOUND */
 	FRAME_FETCH_END,     /* no reply */
+	FRAME_TICKET,        /* TICKETED, or ERROR, for the last LOOKUP of its keys */
 	FRAME_REQUESTS_END,
 	/* replies and events */
 	FRAME_HELLO_REPLY = 64,
@@ -81,6 +82,7 @@ enum frame_type {
 	FRAME_LENT,
 	FRAME_COPIED, /* an event, before COMMIT of a block that the daemon pulls */
 	FRAME_FETCHING,
+	FRAME_TICKETED,
 	FRAME_TYPES_END
 };
 
@@ -92,7 +94,7 @@ enum frame_type {
 /* flags */
 #define FRAME_LAST 1u /* the last frame of a lookup */
 #define FRAME_PULL 2u /* STORE, LOAD: between memory that was lent and the arena */
-#define FRAME_REMOTE 4u /* LOOKUP: it names keys of the FETCH before it (frames_peers.h) */
+#define FRAME_REMOTE 4u /* LOOKUP: it names keys of the FETCH or TICKET before it */
 
 struct frame_header {
 	uint32_t magic;

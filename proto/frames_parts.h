@@ -35,5 +35,6 @@ int frame_check_release(const struct frame_inspection *in);
 
 /* frames_peers.c */
 int frame_check_fetch(const struct frame_inspection *in);
+int frame_check_ticketed(const struct frame_inspection *in);
 
 #endif

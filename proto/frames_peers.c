@@ -6,6 +6,17 @@
 #include <errno.h>
 #include <string.h>
 
+int frame_check_ticketed(const struct frame_inspection *in)
+{
+	const struct frame_ticketed *frame = in->frame;
+
+	if (memchr(frame->text, 0, sizeof(frame->text)) == NULL)
+		return error_set(in->error, -EPROTO,
+				 "TICKETED: text does not end in a NUL within %zu bytes",
+				 sizeof(frame->text));
+	return frame_check_count(in, "text", 0, 0, 1);
+}
+
 int frame_check_fetch(const struct frame_inspection *in)
 {
 	const struct frame_fetch *frame = in->frame;

@@ -5,6 +5,7 @@
  * on the same connection and name the keys, and the one with FRAME_LAST is answered, by FETCHING,
  * or
  * ERROR with the reason. Its tag, costs and lease are those of FOUND, which answers FETCH_WAIT.
+ * TICKET begins a list of keys in the same way, and is answered by TICKETED.
  */
 #ifndef KVTIER_PROTO_FRAMES_PEERS_H
 #define KVTIER_PROTO_FRAMES_PEERS_H
@@ -23,7 +24,7 @@ enum frame_fetch_mode {
 
 struct frame_fetch {
 	struct frame_header header;
-	char peer[FRAME_PEER_BYTES];
+	char peer[FRAME_PEER_BYTES];     /* "": the ticket says where */
 	uint64_t wait_us;                /* from now: what is not here then does not come */
 	uint32_t mode;                   /* enum frame_fetch_mode */
 	uint32_t ticket_bytes;           /* 0: none */
@@ -41,6 +42,17 @@ struct frame_fetch_wait {
 	struct frame_header header;
 	uint64_t fetch;
 	uint64_t wait_us;
+};
+
+/* A promise of the keys that follow, to one other node, which names it in FETCH. */
+struct frame_ticket {
+	struct frame_header header;
+	uint64_t keep_us;                /* from now: what is not asked for then is not given */
+};
+
+struct frame_ticketed {
+	struct frame_header header;
+	char text[FRAME_TICKET_BYTES_MAX]; /* NUL-terminated inside */
 };
 
 #define FRAME_TIER_PEER 2u               /* frame_run.tier: on its way from another node */

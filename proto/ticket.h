@@ -2,10 +2,10 @@
  * proto/ticket.h: what one kvtierd promises to whoever brings it back: these blocks, from here,
  * to one other node, once, until then. An opaque text for engines and proxies.
  *
- * The text is base64url (RFC 4648, no padding) of a version's byte, the fields, and a MAC over both:
- * HKDF-SHA256 under the cluster's secret with a label of its own, so nobody without the secret can
- * make one, change one, or take another proof of the cluster for one. What of the promise is still
- * open only the issuer knows.
+ * The text is base64url (RFC 4648, no padding) of a version's byte, the fields, and a MAC over
+ * both: HKDF-SHA256 under the cluster's secret with a label of its own, so nobody without the
+ * secret can make one, change one, or take another proof of the cluster for one. What of the
+ * promise is still open only the issuer knows.
  */
 #ifndef KVTIER_PROTO_TICKET_H
 #define KVTIER_PROTO_TICKET_H

@@ -118,6 +118,8 @@ struct fake_daemon {
 		char peer[FRAME_PEER_BYTES]; /* of the last one */
 		uint32_t mode;
 		uint64_t keep_us, wait_us;
+		bool is_ticket; /* the list that was named last is a ticket's */
+		char ticket[FRAME_TICKET_BYTES_MAX + 1]; /* of the last FETCH */
 		uint64_t number, ended; /* the last one's; of the last END */
 		uint32_t keys_count;
 	} fetch;

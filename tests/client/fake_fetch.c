@@ -21,6 +21,15 @@ void fake_fetch_begin(struct fake_daemon *fake, struct fake_connection *connecti
 		fake_send(fake, connection, way, error);
 		return;
 	}
+	if (fake->fetch.is_ticket) {
+		struct frame_ticketed *ticketed = (struct frame_ticketed *)fake_outgoing;
+
+		memset(ticketed, 0, sizeof(*ticketed));
+		strcpy(ticketed->text, "the ticket");
+		fake_reply(fake, connection, way, FRAME_TICKETED, sizeof(*ticketed),
+			   &frame->header);
+		return;
+	}
 	reply->fetch = ++fake->fetch.number;
 	fake_reply(fake, connection, way, FRAME_FETCHING, sizeof(*reply), &frame->header);
 }
@@ -58,7 +67,13 @@ void fake_serve_fetch(struct fake_daemon *fake, struct fake_connection *connecti
 	const struct frame_header *header = (const struct frame_header *)fake_incoming;
 	const struct frame_fetch *fetch = (const struct frame_fetch *)header;
 
-	if (header->type == FRAME_FETCH) {
+	if (header->type == FRAME_TICKET) {
+		fake->fetch.is_ticket = true;
+		fake->fetch.keep_us = ((const struct frame_ticket *)header)->keep_us;
+	} else if (header->type == FRAME_FETCH) {
+		fake->fetch.is_ticket = false;
+		memcpy(fake->fetch.ticket, fetch + 1, fetch->ticket_bytes);
+		fake->fetch.ticket[fetch->ticket_bytes] = '\0';
 		memcpy(fake->fetch.peer, fetch->peer, sizeof(fake->fetch.peer));
 		fake->fetch.mode = fetch->mode;
 		fake->fetch.keep_us = fetch->wait_us;

@@ -54,6 +54,45 @@ static void a_fetch_is_begun_waited_for_and_ended(void **unused)
 	rig_destroy(rig);
 }
 
+static void a_ticket_is_taken_and_goes_with_a_fetch(void **unused)
+{
+	struct rig *rig = rig_create();
+	const struct kvtier_keys keys = {
+		.count = RIG_BLOCKS,
+		.hashes = (const uint8_t (*)[KVTIER_HASH_BYTES])rig->hashes,
+	};
+	const struct kvtier_lookup lookup = { .sections_count = 1, .sections = &keys };
+	char ticket[KVTIER_TICKET_BYTES], longest[FRAME_TICKET_BYTES_MAX + 2];
+	struct kvtier_source by_ticket = { .ticket = ticket };
+	struct kvtier_fetch fetch;
+
+	(void)unused;
+	assert_int_equal(kvtier_ticket(rig->client, &lookup, KEEP_US, RIG_WAIT_US, ticket), 0);
+	assert_string_equal(ticket, "the ticket");
+	assert_int_equal(rig->fake.fetch.keep_us, KEEP_US);
+	assert_int_equal(rig->fake.fetch.keys_count, RIG_BLOCKS);
+	assert_int_equal(fetch_begin(rig, RIG_BLOCKS, &by_ticket, &fetch), 0);
+	assert_string_equal(rig->fake.fetch.ticket, "the ticket");
+	assert_string_equal(rig->fake.fetch.peer, "");
+	/* Neither both nor none, nor what no frame carries. */
+	by_ticket.peer = source.peer;
+	assert_int_equal(fetch_begin(rig, 3, &by_ticket, &fetch), -EINVAL);
+	by_ticket = (struct kvtier_source){ .ticket = "" };
+	assert_int_equal(fetch_begin(rig, 3, &by_ticket, &fetch), -EBADMSG);
+	memset(longest, 'a', sizeof(longest) - 1);
+	longest[sizeof(longest) - 1] = '\0';
+	by_ticket.ticket = longest;
+	assert_int_equal(fetch_begin(rig, 3, &by_ticket, &fetch), -EBADMSG);
+	longest[FRAME_TICKET_BYTES_MAX] = '\0';
+	assert_int_equal(fetch_begin(rig, 3, &by_ticket, &fetch), 0);
+	assert_string_equal(rig->fake.fetch.ticket, longest);
+	rig->fake.fetch.refusal = -EADDRNOTAVAIL;
+	assert_int_equal(kvtier_ticket(rig->client, &lookup, KEEP_US, RIG_WAIT_US, ticket),
+			 -EADDRNOTAVAIL);
+	assert_string_equal(ticket, "");
+	rig_destroy(rig);
+}
+
 static void what_cannot_be_asked_is_refused_here(void **unused)
 {
 	struct rig *rig = rig_create();
@@ -145,6 +184,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_fetch_is_begun_waited_for_and_ended),
+		cmocka_unit_test(a_ticket_is_taken_and_goes_with_a_fetch),
 		cmocka_unit_test(what_cannot_be_asked_is_refused_here),
 		cmocka_unit_test(a_daemon_without_peers_is_not_asked),
 		cmocka_unit_test(a_refusal_costs_nothing_else),

@@ -213,7 +213,10 @@ int rig_try_start(struct rig *rig, struct error *error)
 
 	assert(rig->daemon == NULL);
 	rig->lives++;
-	return daemon_create(&rig->daemon, &rig->settings, &seams, error);
+	int result = daemon_create(&rig->daemon, &rig->settings, &seams, error);
+	if (result == 0)
+		rig_net_introduce(rig);
+	return result;
 }
 
 void rig_start(struct rig *rig)

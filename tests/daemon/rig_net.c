@@ -1,6 +1,8 @@
 /* tests/daemon/rig_net.c: see rig_net.h. */
 #include "tests/daemon/rig_net.h"
 
+#include "daemon/peer_files.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdio.h>
@@ -31,6 +33,23 @@ void *rig_net_room(struct rig *rig)
 	struct rig_net_node *node = &rig->config.net->nodes[rig->config.net_node];
 	node->rig = rig;
 	return node;
+}
+
+static void node_id(unsigned node, uint8_t out_id[PEER_NODE_BYTES])
+{
+	memset(out_id, (int)node + 1, PEER_NODE_BYTES);
+}
+
+void rig_net_introduce(struct rig *rig)
+{
+	static const struct peer_secrets secrets = { .count = 1, .keys = { { 7, 7, 7 } } };
+
+	if (rig->config.net == NULL)
+		return;
+	struct peer_self *self = &rig->daemon->peers->self;
+	node_id(rig->config.net_node, self->node);
+	snprintf(self->address, sizeof(self->address), "node-%u:1", rig->config.net_node);
+	self->secrets = &secrets;
 }
 
 static unsigned number_of(const struct rig_net_node *node)
@@ -182,6 +201,7 @@ static bool line_step(struct rig_net *net, unsigned a, unsigned b)
 		struct peer_hello hello = { .boot_id = daemon_at(net, ends[1 - i])->boot_id };
 		char address[16];
 
+		node_id(ends[1 - i], hello.node);
 		snprintf(hello.name, sizeof(hello.name), "node-%u", ends[1 - i]);
 		snprintf(address, sizeof(address), "node-%u:1", ends[1 - i]);
 		peer_events.up(daemon_at(net, ends[i]), ends[1 - i], line->life, &hello, address,
@@ -345,16 +365,12 @@ void rig_net_die(struct rig_net *net, unsigned node)
 
 /* ---- what clients ask ---- */
 
-struct rig_fetch rig_fetch(struct rig_client *client, unsigned node, const struct rig_keys *keys,
-			   unsigned count, enum frame_fetch_mode mode, uint64_t wait_us)
+static struct rig_fetch fetch_ask(struct rig_client *client, const struct rig_keys *keys,
+				  unsigned count)
 {
 	const struct frame_fetching *reply = (const struct frame_fetching *)client->reply;
-	struct frame_fetch *frame = rig_frame(client, FRAME_FETCH, sizeof(*frame));
 	struct rig_fetch fetch = { 0 };
 
-	snprintf(frame->peer, sizeof(frame->peer), "node-%u:1", node);
-	frame->mode = mode;
-	frame->wait_us = wait_us;
 	rig_send(client, FRAME_CONTROL);
 	rig_lookup_write(client, keys, count)->header.flags = FRAME_LAST | FRAME_REMOTE;
 	((struct frame_lookup *)client->out)->lease_us = RIG_SECOND;
@@ -362,6 +378,48 @@ struct rig_fetch rig_fetch(struct rig_client *client, unsigned node, const struc
 	if (fetch.result == 0)
 		fetch.id = reply->fetch;
 	return fetch;
+}
+
+struct rig_fetch rig_fetch(struct rig_client *client, unsigned node, const struct rig_keys *keys,
+			   unsigned count, enum frame_fetch_mode mode, uint64_t wait_us)
+{
+	struct frame_fetch *frame = rig_frame(client, FRAME_FETCH, sizeof(*frame));
+
+	snprintf(frame->peer, sizeof(frame->peer), "node-%u:1", node);
+	frame->mode = mode;
+	frame->wait_us = wait_us;
+	return fetch_ask(client, keys, count);
+}
+
+struct rig_fetch rig_fetch_by(struct rig_client *client, const char *ticket,
+			      const struct rig_keys *keys, unsigned count,
+			      enum frame_fetch_mode mode, uint64_t wait_us)
+{
+	size_t bytes = strlen(ticket);
+	struct frame_fetch *frame =
+		rig_frame(client, FRAME_FETCH, (uint32_t)(sizeof(*frame) + bytes));
+
+	frame->ticket_bytes = (uint32_t)bytes;
+	memcpy(frame + 1, ticket, bytes);
+	frame->mode = mode;
+	frame->wait_us = wait_us;
+	return fetch_ask(client, keys, count);
+}
+
+int rig_ticket(struct rig_client *client, const struct rig_keys *keys, unsigned count,
+	       uint64_t keep_us, char out_text[FRAME_TICKET_BYTES_MAX])
+{
+	const struct frame_ticketed *reply = (const struct frame_ticketed *)client->reply;
+	struct frame_ticket *frame = rig_frame(client, FRAME_TICKET, sizeof(*frame));
+
+	out_text[0] = '\0';
+	frame->keep_us = keep_us;
+	rig_send(client, FRAME_CONTROL);
+	rig_lookup_write(client, keys, count)->header.flags = FRAME_LAST | FRAME_REMOTE;
+	int result = rig_ask(client, FRAME_CONTROL, FRAME_TICKETED);
+	if (result == 0)
+		memcpy(out_text, reply->text, FRAME_TICKET_BYTES_MAX);
+	return result;
 }
 
 struct rig_found rig_fetch_wait(struct rig_client *client, uint64_t fetch, uint64_t wait_us)

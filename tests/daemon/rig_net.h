@@ -59,6 +59,8 @@ void rig_net_init(struct rig_net *net);
 void rig_net_finish(struct rig_net *net);
 /* The config's network gets this rig as its node; NULL: it is on none. Before daemon_create(). */
 void *rig_net_room(struct rig *rig);
+/* Its daemon is told who it is, and the cluster's secret. */
+void rig_net_introduce(struct rig *rig);
 /* `connected`: node `from` is to keep connected to `to`, as settings say it. */
 void rig_net_join(struct rig_net *net, unsigned from, unsigned to);
 bool rig_net_step(struct rig_net *net, struct rig *from);
@@ -77,6 +79,13 @@ struct rig_fetch {
 
 struct rig_fetch rig_fetch(struct rig_client *client, unsigned node, const struct rig_keys *keys,
 			   unsigned count, enum frame_fetch_mode mode, uint64_t wait_us);
+/* By a ticket, which is to end in a NUL. */
+struct rig_fetch rig_fetch_by(struct rig_client *client, const char *ticket,
+			      const struct rig_keys *keys, unsigned count,
+			      enum frame_fetch_mode mode, uint64_t wait_us);
+/* 0, or why not; then `out_text` is "". */
+int rig_ticket(struct rig_client *client, const struct rig_keys *keys, unsigned count,
+	       uint64_t keep_us, char out_text[FRAME_TICKET_BYTES_MAX]);
 struct rig_found rig_fetch_wait(struct rig_client *client, uint64_t fetch, uint64_t wait_us);
 void rig_fetch_end(struct rig_client *client, uint64_t fetch);
 

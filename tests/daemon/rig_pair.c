@@ -9,7 +9,7 @@ struct rig_net net;
 struct rig rigs[2];
 struct rig_client *giver, *taker;
 
-void pair_start(const struct rig_engine *engine, const struct rig_config *config)
+void pair_start_apart(const struct rig_engine *engine, const struct rig_config *config)
 {
 	rig_net_init(&net);
 	for (unsigned i = 0; i < 2; i++) {
@@ -20,9 +20,15 @@ void pair_start(const struct rig_engine *engine, const struct rig_config *config
 		own.seed = i + 1;
 		rig_init(&rigs[i], &own);
 	}
-	rig_net_join(&net, 1, 0);
 	giver = rig_register(&rigs[0], engine);
 	taker = rig_register(&rigs[1], engine);
+	rig_settle(&rigs[1]);
+}
+
+void pair_start(const struct rig_engine *engine, const struct rig_config *config)
+{
+	pair_start_apart(engine, config);
+	rig_net_join(&net, 1, 0);
 	rig_settle(&rigs[1]);
 }
 

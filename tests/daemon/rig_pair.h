@@ -20,6 +20,8 @@ extern struct rig_client *giver, *taker;
 
 /* Both NULL: the defaults. Node 1, the taker's, connects to node 0. */
 void pair_start(const struct rig_engine *engine, const struct rig_config *config);
+/* The same, but neither connects to the other. */
+void pair_start_apart(const struct rig_engine *engine, const struct rig_config *config);
 /* Once every deadline has passed nothing is held or under way on either side. */
 void pair_finish(void);
 void pair_pass_time(uint64_t us);

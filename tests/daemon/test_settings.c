@@ -207,7 +207,7 @@ static void other_value(const struct setting *row, char *text, size_t text_bytes
 			 : row->check == CHECK_NAME ? "other-name"
 			 : row->check == CHECK_GPUS ? "rocm:0001:C1:00.0, cuda:00000000:17:00.0"
 			 : row->check == CHECK_NUMA ? "0,2-3"
-			 : row->check == CHECK_PEER ? "[fd00::2]:9470"
+			 : row->check == CHECK_PEER || row->check == CHECK_PEER_OR_NONE ? "[fd00::2]:9470"
 						    : "/other \"path\" # \\ :");
 	else if (row->type == SETTING_CHOICE)
 		snprintf(text, text_bytes, "%s", strrchr(row->choices, ' ') + 1);

@@ -156,6 +156,10 @@ static inline size_t sample_fixed_bytes(unsigned type)
 		return sizeof(struct frame_fetch_end);
 	case FRAME_FETCHING:
 		return sizeof(struct frame_fetching);
+	case FRAME_TICKET:
+		return sizeof(struct frame_ticket);
+	case FRAME_TICKETED:
+		return sizeof(struct frame_ticketed);
 	case FRAME_LENT:
 		return sizeof(struct frame_lent);
 	default:

@@ -188,6 +188,10 @@ static void a_fetch_names_its_peer_and_how(void **unused)
 	sample_frame(memory, FRAME_FETCH, 0);
 	frame->mode = FRAME_FETCH_MODES;
 	assert_int_equal(check_changed(FRAME_FETCH), -EPROTO);
+	sample_frame(memory, FRAME_TICKETED, 0);
+	assert_int_equal(check_changed(FRAME_TICKETED), 0);
+	memset(((struct frame_ticketed *)memory)->text, 'a', FRAME_TICKET_BYTES_MAX);
+	assert_int_equal(check_changed(FRAME_TICKETED), -EPROTO);
 	sample_frame(memory, FRAME_FETCH, FRAME_TICKET_BYTES_MAX + 1);
 	assert_int_equal(check_changed(FRAME_FETCH), -EPROTO);
 	sample_frame(memory, FRAME_FETCH, FRAME_TICKET_BYTES_MAX);
