@@ -254,7 +254,8 @@ void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_gra
 			key->state = FETCH_KEY_GRANTED;
 			if (fetch->asked[i] < fetch->next)
 				fetch->next = fetch->asked[i];
-		} else if (!fetch->is_stream) {
+		} else if (!fetch->is_stream ||
+			   (grant->header.flags & PEER_GRANT_FINAL) != 0) {
 			fetch_key_end(peers, fetch, fetch->asked[i], false);
 		}
 	}

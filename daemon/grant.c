@@ -215,6 +215,9 @@ static bool grant_tell(struct peers *peers, struct grant *grant)
 	out.grant.header = (struct peer_frame_header){
 		.magic = PEER_FRAME_MAGIC,
 		.type = PEER_GRANT,
+		.flags = !grant->is_stream || grant->settled_count == grant->count
+				 ? PEER_GRANT_FINAL
+				 : 0,
 		.bytes = (uint32_t)sizeof(out.grant) + bits_bytes,
 		.number = grant->number,
 	};

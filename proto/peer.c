@@ -187,7 +187,7 @@ static const struct shape {
 	[PEER_LINK] = { "LINK", sizeof(struct peer_link_frame), 0, false, check_link },
 	[PEER_QUERY] = { "QUERY", sizeof(struct peer_query), PEER_QUERY_LAST | PEER_QUERY_STREAM,
 			 false, check_query },
-	[PEER_GRANT] = { "GRANT", sizeof(struct peer_grant), 0, true, check_grant },
+	[PEER_GRANT] = { "GRANT", sizeof(struct peer_grant), PEER_GRANT_FINAL, true, check_grant },
 	[PEER_FETCH] = { "FETCH", sizeof(struct peer_fetch), 0, false, check_fetch },
 	[PEER_BLOCK] = { "BLOCK", sizeof(struct peer_block), 0, false, check_block },
 	[PEER_FAILED] = { "FAILED", sizeof(struct peer_failed), 0, true, check_fixed },

@@ -132,6 +132,8 @@ struct peer_query {
 	/* the ticket, padded to 8 bytes; struct peer_item items[items_count] */
 };
 
+#define PEER_GRANT_FINAL 1u  /* header.flags: no more of the query will be granted */
+
 struct peer_grant {
 	/* result: refused, nothing more comes; a sentence follows instead of bits */
 	struct peer_frame_header header;

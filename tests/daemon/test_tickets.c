@@ -257,6 +257,24 @@ static void blocks_may_be_promised_before_they_are_there(void **unused)
 	finish();
 }
 
+/* Who waits for more than was promised is told at once that it never comes. */
+static void a_stream_knows_what_will_never_come(void **unused)
+{
+	const struct rig_keys named = { .first = 1, .count = 8 },
+			      wanted = { .first = 1, .count = BLOCKS };
+
+	(void)unused;
+	pair_start(NULL, NULL);
+	assert_int_equal(rig_ticket(giver, &named, 1, KEEP_US, text), 0);
+	pair_give(1, BLOCKS);
+	struct rig_fetch fetch =
+		rig_fetch_by(taker, text, &wanted, 1, FRAME_FETCH_STREAM, WAIT_US);
+	assert_int_equal(brings(fetch), 8);
+	assert_int_equal(pair_load(BLOCKS), 8);
+	assert_int_equal(fetches_count(rigs[1].daemon->peers), 1);
+	finish();
+}
+
 static void a_node_may_give_for_tickets_only(void **unused)
 {
 	(void)unused;
@@ -338,6 +356,7 @@ int main(void)
 		cmocka_unit_test(what_was_not_issued_is_not_redeemed),
 		cmocka_unit_test(not_for_another_tenant_or_model),
 		cmocka_unit_test(blocks_may_be_promised_before_they_are_there),
+		cmocka_unit_test(a_stream_knows_what_will_never_come),
 		cmocka_unit_test(a_node_may_give_for_tickets_only),
 		cmocka_unit_test(our_own_ticket_asks_nobody),
 		cmocka_unit_test(a_node_that_does_not_know_its_address_gives_none),
