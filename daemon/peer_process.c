@@ -3,6 +3,8 @@
 
 #include "base/crypto.h"
 #include "base/log.h"
+#include "daemon/fetch.h"
+#include "daemon/grant.h"
 #include "daemon/peer_files.h"
 #include "daemon/peer_link.h"
 #include "daemon/peers.h"
@@ -341,6 +343,8 @@ void peer_process_write(const struct daemon *daemon, struct json_text *json)
 	json_text_string(json, "listen", daemon->settings.peer_listen);
 	json_text_string(json, "address", daemon->peers->self.address);
 	json_text_string(json, "gives", daemon->settings.peer_gives);
+	json_text_unsigned(json, "fetches_open", fetches_count(daemon->peers));
+	json_text_unsigned(json, "grants_open", grants_count(daemon->peers));
 	json_text_unsigned(json, "tickets_open", tickets_count(daemon->peers));
 	json_text_unsigned(json, "tickets_issued", daemon->peers->tickets_issued);
 	json_text_unsigned(json, "tickets_redeemed", daemon->peers->tickets_redeemed);

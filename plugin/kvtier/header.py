@@ -15,6 +15,9 @@ HASH_BYTES = 32
 TAG_BYTES = 16
 LOOKUP_KEYS_MAX = 65536
 HINT_KEYS_MAX = 1024
+FETCH_KEYS_MAX = 16384
+TICKET_BYTES = 1024
+PRESENT, STREAM = 0, 1
 IDENTITY_FIELDS = ('model_content', 'dtype', 'quantisation', 'layout', 'split', 'speculation',
                    'hash_algorithm', 'hash_seed', 'weights_version')
 
@@ -74,6 +77,15 @@ class Found(ctypes.Structure):
                 ('present', ctypes.c_void_p), ('present_max', ctypes.c_uint32)]
 
 
+class Source(ctypes.Structure):
+    _fields_ = [('peer', ctypes.c_char_p), ('ticket', ctypes.c_char_p), ('mode', ctypes.c_int)]
+
+
+class Fetch(ctypes.Structure):
+    """A fetch of the daemon's; see struct kvtier_fetch."""
+    _fields_ = [('number', ctypes.c_uint64), ('keys_count', ctypes.c_uint32)]
+
+
 class Block(ctypes.Structure):
     _fields_ = [('hash', ctypes.c_uint8 * HASH_BYTES), ('route_key', ctypes.c_uint64),
                 ('engine_block', ctypes.c_uint32)]
@@ -110,6 +122,10 @@ ARGUMENTS = {
     'space_open': [_ptr, _text, _u64, ctypes.POINTER(_u32)],
     'lookup': [_ptr, ctypes.POINTER(Lookup), _u64, ctypes.POINTER(Found)],
     'lease_release': [_ptr, _u64],
+    'fetch': [_ptr, ctypes.POINTER(Lookup), ctypes.POINTER(Source), _u64, _u64, ctypes.POINTER(Fetch)],
+    'fetch_wait': [_ptr, ctypes.POINTER(Fetch), _u64, ctypes.POINTER(Found)],
+    'fetch_end': [_ptr, ctypes.POINTER(Fetch)],
+    'ticket': [_ptr, ctypes.POINTER(Lookup), _u64, _u64, _text],
     'store': [_ptr, ctypes.POINTER(Transfer), ctypes.POINTER(_u64)],
     'load': [_ptr, ctypes.POINTER(Transfer), ctypes.POINTER(_u64)],
     'cancel': [_ptr, _u64],

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 
 from kvtier import header
 from kvtier.device import Region
-from kvtier.header import (GROUP_KINDS, HASH_BYTES, HINT_END, HINT_KEYS_MAX, HINT_RETAIN,
-                           HINT_TOUCH, LOOKUP_KEYS_MAX, SCHEDULER, TAG_BYTES, WORKER, Found)
+from kvtier.header import (FETCH_KEYS_MAX, GROUP_KINDS, HASH_BYTES, HINT_END, HINT_KEYS_MAX,
+                           HINT_RETAIN, HINT_TOUCH, LOOKUP_KEYS_MAX, SCHEDULER, TAG_BYTES, WORKER,
+                           Fetch, Found)
 
-__all__ = ['Client', 'Completion', 'Device', 'Found', 'Group', 'HASH_BYTES', 'HINT_END', 'HINT_KEYS_MAX',
+__all__ = ['Client', 'Completion', 'Device', 'FETCH_KEYS_MAX', 'Fetch', 'Found', 'Group', 'HASH_BYTES', 'HINT_END', 'HINT_KEYS_MAX',
            'HINT_RETAIN', 'HINT_TOUCH', 'LOOKUP_KEYS_MAX', 'LibraryError', 'Options', 'SCHEDULER',
-           'SOCKET_DEFAULT', 'TAG_BYTES', 'UNDECIDED', 'WORKER', 'block_array', 'error_text', 'load_library',
+           'SOCKET_DEFAULT', 'Source', 'TAG_BYTES', 'UNDECIDED', 'WORKER', 'block_array', 'error_text', 'load_library',
            'route_keys', 'version']
 
 SOCKET_DEFAULT = '/run/kvtier/t/default/kv.sock'
@@ -75,6 +76,14 @@ class Completion:
     count: int
     good_count: int
     results: list[int] = field(default_factory=list)   # empty when all are good
+
+
+@dataclass
+class Source:
+    """Of one of both: where another node's daemon is, or a ticket of it."""
+    peer: str = ''
+    ticket: str = ''
+    is_stream: bool = False     # also what it gets before the deadline
 
 
 class LibraryError(OSError):
@@ -225,6 +234,39 @@ class Client:
                            ctypes.byref(found))
         del keys
         return result, found, presence.raw
+
+    def fetch(self, sections: Sequence[tuple[int, int, bytes]], source: Source, keep_us: int,
+              wait_us_max: int, *, space: int = 0, tag: bytes | None = None, lease_us: int = 0,
+              cost: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> tuple[int, Fetch]:
+        """The daemon brings these blocks from another node. At most FETCH_KEYS_MAX."""
+        lookup, keys = _lookup_of(sections, space, tag, lease_us, cost)
+        own = header.Source(source.peer.encode() or None, source.ticket.encode() or None,
+                            header.STREAM if source.is_stream else header.PRESENT)
+        fetch = Fetch()
+        result = self._run(self._library.kvtier_fetch, ctypes.byref(lookup), ctypes.byref(own),
+                           keep_us, wait_us_max, ctypes.byref(fetch))
+        del keys
+        return result, fetch
+
+    def fetch_wait(self, fetch: Fetch, wait_us_max: int) -> tuple[int, Found]:
+        """As lookup(), with what is on its way. -EAGAIN: the other node has not answered yet."""
+        found = Found()
+        result = self._run(self._library.kvtier_fetch_wait, ctypes.byref(fetch), wait_us_max,
+                           ctypes.byref(found))
+        return result, found
+
+    def fetch_end(self, fetch: Fetch) -> None:
+        self._library.kvtier_fetch_end(self._client, ctypes.byref(fetch))
+
+    def ticket(self, sections: Sequence[tuple[int, int, bytes]], keep_us: int, wait_us_max: int, *,
+               space: int = 0) -> tuple[int, str]:
+        """(result, what another node fetches these blocks by). At most FETCH_KEYS_MAX."""
+        lookup, keys = _lookup_of(sections, space, None, 0, (0.0, 0.0, 0.0))
+        text = ctypes.create_string_buffer(header.TICKET_BYTES)
+        result = self._run(self._library.kvtier_ticket, ctypes.byref(lookup), keep_us, wait_us_max,
+                           text)
+        del keys
+        return result, text.value.decode()
 
     def lease_release(self, lease: int) -> None:
         self._library.kvtier_lease_release(self._client, lease)

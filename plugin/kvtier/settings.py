@@ -53,6 +53,10 @@ TABLE = (
             'daemon that does not answer is asked less and less often.', least=0.1, most=1000),
     Setting('load_ms', float, 5000.0, 'Bound of one asynchronous load; past it the rest is '
             'recomputed.', least=1, most=600000),
+    Setting('handoff_ms', float, 30000.0, 'How long another node may take to hand over the blocks of a '
+            'request, its prefill included when both run at once; past it the rest is computed here. Also '
+            'how long a request\'s blocks are promised to the node that goes on with it.', least=1,
+            most=600000),
     Setting('store_ms', float, 10000.0, 'Bound of one store; past it the rest is dropped.',
             least=1, most=600000),
     Setting('flush_ms', float, 20.0, 'When the engine wants blocks back whose store is not over '
@@ -96,6 +100,7 @@ class Settings:
     sync_load_ms: float
     lookup_ms: float
     load_ms: float
+    handoff_ms: float
     store_ms: float
     flush_ms: float
     lease_ms: float

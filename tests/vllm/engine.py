@@ -61,6 +61,7 @@ class Request:
     salt: str | None = None
     lora: tuple[str, int, str] | None = None     # name, number, folder
     controls: dict[str, Any] | None = None       # kv_transfer_params['kvtier']
+    transfer: dict[str, Any] | None = None       # the rest of kv_transfer_params
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Result:
     cached: int          # prompt tokens that were not computed
     reason: str
     seconds: float
+    transfer: dict[str, Any] | None = None       # the kv_transfer_params of its answer
 
 
 @dataclass
@@ -171,6 +173,12 @@ class Engine:
         counted = {name: value - before.get(name, 0) if name.endswith('_total') else value
                    for name, value in after.items()}
         return Run([Result(**one) for one in answer['results']], answer['steps'], counted)
+
+    def abort(self, requests: Sequence[Request], steps: int) -> tuple[float, int]:
+        """Begins them all, goes on for some steps, and ends those that have not ended. (seconds until
+        the engine had all its blocks back, how many it did not get back)"""
+        answer = self.ask('abort', requests=[vars(one) for one in requests], steps=steps)
+        return answer['seconds'], answer['blocks_missing']
 
     def begin(self, requests: Sequence[Request], **options: Any) -> None:
         """Starts a generate() whose answer nobody waits for: for an engine to be killed."""

@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 STEPS_MAX = 200_000
+ABORT_SECONDS_MAX = 30.0
 
 
 class EngineProcess:
@@ -76,7 +77,8 @@ class EngineProcess:
                 own = output.outputs[0]
                 results[index] = {
                     'tokens': list(own.token_ids), 'cached': output.num_cached_tokens,
-                    'reason': own.finish_reason, 'seconds': time.monotonic() - since}
+                    'reason': own.finish_reason, 'seconds': time.monotonic() - since,
+                    'transfer': getattr(output, 'kv_transfer_params', None)}
                 if tell:
                     self.answer({'ended': index})
         return steps
@@ -92,14 +94,33 @@ class EngineProcess:
         prompt = {'prompt_token_ids': request['tokens']}
         if request.get('salt'):
             prompt['cache_salt'] = request['salt']
-        controls = request.get('controls')
+        transfer = dict(request.get('transfer') or {})
+        if request.get('controls'):
+            transfer['kvtier'] = request['controls']
         params = SamplingParams(
             temperature=0, max_tokens=request['max_tokens'], ignore_eos=True, detokenize=False,
-            extra_args={'kv_transfer_params': {'kvtier': controls}} if controls else None)
+            extra_args={'kv_transfer_params': transfer} if transfer else None)
         lora = request.get('lora')
         self._engine.add_request(name, prompt, params,
                                  lora_request=LoRARequest(*lora) if lora else None)
         return name
+
+    def abort(self, requests: list[dict[str, Any]], steps: int) -> dict[str, Any]:
+        """Begins requests, and ends those that are not over after some steps."""
+        self.reset()
+        pool = self._scheduler.kv_cache_manager.block_pool
+        free_blocks = pool.get_num_free_blocks()
+        names = [self._add(request) for request in requests]
+        for _ in range(steps):
+            if self._engine.has_unfinished_requests():
+                self._engine.step()
+        began = time.monotonic()
+        self._engine.abort_request(names)
+        # Blocks that are being loaded into come back when that has ended; an engine goes on by itself.
+        while pool.get_num_free_blocks() < free_blocks and time.monotonic() - began < ABORT_SECONDS_MAX:
+            self._core.step_fn()
+        return {'seconds': time.monotonic() - began,
+                'blocks_missing': free_blocks - pool.get_num_free_blocks()}
 
     def reset(self) -> dict[str, Any]:
         """Empties the engine's own prefix cache, so that what is warm comes from kvtier."""
@@ -147,7 +168,7 @@ class EngineProcess:
         self._engine.engine_core.shutdown()
 
 
-COMMANDS = ('generate', 'reset', 'reset_all', 'connector', 'load_mode', 'stats', 'about')
+COMMANDS = ('generate', 'abort', 'reset', 'reset_all', 'connector', 'load_mode', 'stats', 'about')
 
 
 def main() -> int:

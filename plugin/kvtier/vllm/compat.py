@@ -53,14 +53,20 @@ def none_hash() -> bytes | None:
     return getattr(kv_cache_utils, 'NONE_HASH', None)
 
 
-def hit_sources(cpu_tokens: int, nvme_tokens: int) -> dict[Any, int] | None:
+def hit_sources(cpu_tokens: int, nvme_tokens: int, peer_tokens: int) -> dict[Any, int] | None:
     """vLLM's own split of external hits by tier, where it has one."""
     try:
         from vllm.v1.metrics.cache_hit_source import CacheHitSource
     except ImportError:
         return None
+    peer = getattr(CacheHitSource, 'P2P', CacheHitSource.HOST)
     split = {CacheHitSource.HOST: cpu_tokens, CacheHitSource.DISK: nvme_tokens}
+    split[peer] = split.get(peer, 0) + peer_tokens
     return {source: tokens for source, tokens in split.items() if tokens > 0}
+
+
+def was_aborted(request: Any) -> bool:
+    return getattr(getattr(request, 'status', None), 'name', '') == 'FINISHED_ABORTED'
 
 
 def overwritten_blocks(scheduler_output: Any) -> Sequence[int]:

@@ -111,9 +111,9 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
 
     def get_external_cache_hit_sources(self, request: Any, num_external_tokens: int) -> Any:
         assert self._scheduler is not None
-        cpu, nvme = self._guarded((num_external_tokens, 0), self._scheduler.hit_split, request,
-                                  num_external_tokens)
-        return compat.hit_sources(cpu, nvme) or {}
+        split = self._guarded((num_external_tokens, 0, 0), self._scheduler.hit_split, request,
+                              num_external_tokens)
+        return compat.hit_sources(*split) or {}
 
     def build_connector_meta(self, scheduler_output: Any) -> KVConnectorMetadata:
         assert self._scheduler is not None
@@ -135,8 +135,7 @@ class KvtierConnector(KVConnectorBase_V1, SupportsHMA):
             block_ids: tuple[list[int], ...]) -> tuple[bool, dict[str, Any] | None]:
         """The blocks are free at once: a store that still reads one is flushed before its reuse."""
         assert self._scheduler is not None
-        self._guarded(None, self._scheduler.finished, request)
-        return False, None
+        return False, self._guarded(None, self._scheduler.finished, request, block_ids)
 
     def reset_cache(self) -> bool:
         assert self._scheduler is not None

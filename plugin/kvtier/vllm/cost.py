@@ -51,3 +51,25 @@ class PrefillCost:
         """The estimate for `count` tokens after `before`; 0 while not known."""
         a, b, c = self.coefficients()
         return a + b * count + c * count * (before + count / 2) if count > 0 else 0.0
+
+
+class StepClock:
+    """How long a step takes. Steps follow each other while there is work: their distance is their
+    time."""
+
+    def __init__(self, cost: PrefillCost):
+        self.seconds = 0.0      # of late
+        self._cost = cost
+        self._began: tuple[float, list[tuple[int, int]]] | None = None
+
+    def step(self, now: float, chunks: list[tuple[int, int]]) -> None:
+        """One begins now, and computes these: (tokens before, tokens)."""
+        if self._began is not None and self._began[1]:
+            seconds = now - self._began[0]
+            self._cost.add_step(seconds, self._began[1])
+            self.seconds += 0.1 * (seconds - self.seconds)
+        self._began = (now, chunks)
+
+    def idle(self) -> None:
+        """No request is left: the time until the next step says nothing."""
+        self._began = None

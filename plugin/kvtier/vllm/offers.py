@@ -67,6 +67,17 @@ class Offers:
         return self._memory.is_tail(
             self._names.hashes(tracked.request, 0, position - 1, position))
 
+    def below_failed(self, tracked: Tracked, first: int, limit: int, multiple: int,
+                     now: float) -> int:
+        """The limit (tokens, as `first`) lowered to the first block that failed and was not stored
+        again since, and to a multiple of `multiple`."""
+        if not self._memory.has_failed():
+            return limit
+        for group, size in enumerate(self._groups):
+            names = self._names.each(tracked.request, group, first // size, limit // size)
+            limit = min(limit, (first // size + self._memory.first_failed(names, now)) * size)
+        return limit - limit % multiple
+
     def take(self, tracked: Tracked, count: int) -> list[Store]:
         """Stores of what is complete once this step has computed `count` tokens of the request."""
         request = tracked.request

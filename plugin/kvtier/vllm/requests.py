@@ -11,7 +11,7 @@ from kvtier import library
 from kvtier.library import Found
 from kvtier.tables import CONTROLS
 from kvtier.trace import trace_id
-from kvtier.vllm.messages import Load
+from kvtier.vllm.messages import Blocks, Load
 
 CONTROL_NAMES = tuple(name for name, _, _ in CONTROLS)
 
@@ -66,6 +66,17 @@ class Answer:
     lease: int
     until: float
     found: Found | None = None
+    load_us_max: int = 0    # its load's deadline; 0: by the settings
+
+
+@dataclass
+class Handed:
+    """Blocks that another node hands over."""
+    fetch: library.Fetch
+    local_tokens: int       # it brings what is behind these
+    until: float            # the daemon gives up then
+    is_stream_of_peer: bool # the other node computes at this moment
+    was_asked: bool = False
 
 
 @dataclass
@@ -75,6 +86,8 @@ class Tracked:
     tag: bytes
     controls: Controls
     adapter: bytes | None = None
+    source: library.Source | None = None    # where its blocks are, until that was asked
+    handed: Handed | None = None
     is_refused: bool = False     # its hashes do not cover its content
     may_load: bool = True        # False for good once a load has failed
     answer: Answer | None = None
@@ -85,6 +98,7 @@ class Tracked:
     loaded_tokens: int = 0
     cpu_tokens: int = 0
     nvme_tokens: int = 0
+    peer_tokens: int = 0
     restore_seconds: float = 0.0
     blocks: list[list[int]] = field(default_factory=list)    # of each group
     offered: list[int] = field(default_factory=list)         # blocks of each group, to the store
@@ -126,9 +140,25 @@ class BlockNames:
         step = self._hashes_per_block[group]
         return b''.join(request.block_hashes[first * step + step - 1:end * step:step])
 
-    def list(self, request: Any, group: int, first: int, end: int) -> list[bytes]:
+    def each(self, request: Any, group: int, first: int, end: int) -> list[bytes]:
         step = self._hashes_per_block[group]
         return request.block_hashes[first * step + step - 1:end * step:step]
+
+    def sections(self, request: Any, first: int, end: int) -> list[tuple[int, int, bytes]]:
+        """Of each group the first position and the hashes of tokens [first, end)."""
+        return [(group, first // size, self.hashes(request, group, first // size, end // size))
+                for group, size in enumerate(self.tokens_per_block)]
+
+    def to_load(self, request: Any, group: int, first: int, end: int,
+                engine_blocks: list[int]) -> Blocks | None:
+        """Blocks [first, end) and where the engine wants them; None: it wants none of them."""
+        # Blocks before a window are not there (0): they hold nothing that is looked at again.
+        while first < end and engine_blocks[first] == 0:
+            first += 1
+        if first == end:
+            return None
+        return Blocks(group, first, self.hashes(request, group, first, end),
+                      numpy.array(engine_blocks[first:end], dtype='<u4').tobytes())
 
     def parent(self, request: Any, group: int, first: int) -> bytes | None:
         return None if first == 0 else self.hashes(request, group, first - 1, first)

@@ -15,7 +15,9 @@ from vllm.logger import init_logger
 from kvtier import library
 from kvtier.settings import Settings
 from kvtier.vllm import compat
-from kvtier.vllm.cost import PrefillCost
+from kvtier.vllm.cost import PrefillCost, StepClock
+from kvtier.vllm.handoff import Handoffs, source_of, wants_ticket
+from kvtier.vllm.hints import hints_at_end, send_hint
 from kvtier.vllm.identity import AdapterDigests, Refused, request_refusal
 from kvtier.vllm.ledger import Names
 from kvtier.vllm.link import Link, options_of
@@ -54,14 +56,14 @@ class SchedulerSide:
         self._is_planned_ahead = compat.is_planned_ahead(vllm_config)
         self._offers = Offers(settings, self._names, self._memory, kv_cache_config.num_blocks,
                               self._is_planned_ahead)
+        self._handoffs = Handoffs(engine, settings)
         self._number = 0
         self._new_loads: list[Load] = []
         self._overwritten: list[int] = []
         self._was_connected = False
         self._checked_hashes = False
         self.cost = PrefillCost()
-        self._step_began: tuple[float, list[tuple[int, int]]] | None = None
-        self._step_seconds = 0.0
+        self._clock = StepClock(self.cost)
         self.stats = ConnectorStats()
         self._enabled_told: int | None = None
 
@@ -133,6 +135,9 @@ class SchedulerSide:
             tracked.controls = controls_of(request)
         except ControlError as error:
             logger.warning('kvtier: request %s: %s; ignored', request.request_id, error)
+        tracked.source, wrong = source_of(request)
+        if wrong:
+            logger.warning('kvtier: request %s: %s; ignored', request.request_id, wrong)
         try:
             why = request_refusal(request, self._settings.media_ids_are_content)
             if why is None and getattr(request, 'lora_request', None) is not None:
@@ -165,7 +170,11 @@ class SchedulerSide:
         limit = self._limit(tracked, local_tokens)
         if client is None or limit - local_tokens < max(1, self._settings.load_tokens_min):
             return NOT_LOADED
-        tracked.answer = self._look_up(client, tracked, local_tokens, limit, now)
+        is_pending, tracked.answer = self._take_over(client, tracked, local_tokens, limit, now)
+        if is_pending:
+            return None, False
+        if tracked.answer is None:
+            tracked.answer = self._look_up(client, tracked, local_tokens, limit, now)
         if tracked.answer is None:
             return NOT_LOADED
         tracked.is_async = tracked.answer.is_async
@@ -183,23 +192,43 @@ class SchedulerSide:
             limit = min(limit, self._names.known(request, group) * size)
         return limit - limit % self._multiple
 
+    def _cost(self) -> tuple[float, float, float]:
+        always = self._settings.load_or_recompute == 'always'
+        return (0.0, 0.0, 0.0) if always else self.cost.coefficients()
+
+    def _take_over(self, client: library.Client, tracked: Tracked, local_tokens: int, limit: int,
+                   now: float) -> tuple[bool, Answer | None]:
+        """What another node hands over: (True, None): it is not known yet; (False, None): nothing."""
+        space = self._link.space_of(tracked.adapter) if self._link is not None else None
+        if tracked.source is not None and space is not None:
+            known = self._offers.below_failed(tracked, local_tokens, limit, self._multiple, now)
+            sections = self._names.sections(tracked.request, local_tokens, known)
+            if self._handoffs.begin(client, tracked, sections, space=space, cost=self._cost(),
+                                    now=now, lease_us=int(self._settings.lease_ms * 1000)):
+                self.stats.add('fetches_total', 1)
+        is_pending, found = self._handoffs.found(client, tracked, local_tokens, now)
+        if found is None:
+            return is_pending, None
+        answer = self._answer(client, found, local_tokens, limit, now)
+        if answer.tokens == 0:
+            self._handoffs.end(client, tracked)
+        else:
+            answer.is_async = True
+            answer.load_us_max = self._handoffs.load_us_max(tracked, now)
+        return False, answer
+
     def _look_up(self, client: library.Client, tracked: Tracked, local_tokens: int, limit: int,
                  now: float) -> Answer | None:
         space = self._link.space_of(tracked.adapter) if self._link is not None else None
         if space is None:
             return None
-        limit = self._below_failed(tracked, local_tokens, limit, now)
-        sections = [(group, local_tokens // size,
-                     self._names.hashes(tracked.request, group, local_tokens // size,
-                                        limit // size))
-                    for group, size in enumerate(self._groups)]
+        limit = self._offers.below_failed(tracked, local_tokens, limit, self._multiple, now)
+        sections = self._names.sections(tracked.request, local_tokens, limit)
         if not sections[0][2]:
             return None
-        always = self._settings.load_or_recompute == 'always'
         result, found = client.lookup(
             sections, int(self._settings.lookup_ms * 1000), space=space, tag=tracked.tag,
-            lease_us=int(self._settings.lease_ms * 1000),
-            cost=(0.0, 0.0, 0.0) if always else self.cost.coefficients())
+            lease_us=int(self._settings.lease_ms * 1000), cost=self._cost())
         seconds = time.monotonic() - now
         self.stats.add('lookups_total', 1)
         self.stats.add('lookup_seconds_total', seconds)
@@ -237,18 +266,8 @@ class SchedulerSide:
             return True    # the next step is on its way before a loss in this one is known
         if self._settings.load_mode != 'auto':
             return self._settings.load_mode == 'async'
-        bound = min(self._settings.sync_load_ms / 1000, self._step_seconds or 0.0)
+        bound = min(self._settings.sync_load_ms / 1000, self._clock.seconds)
         return restore_us * 1e-6 > bound
-
-    def _below_failed(self, tracked: Tracked, local_tokens: int, limit: int, now: float) -> int:
-        """The limit lowered to the first block that failed and was not stored again since."""
-        if not self._memory.has_failed():
-            return limit
-        for group, size in enumerate(self._groups):
-            first = local_tokens // size
-            names = self._names.list(tracked.request, group, first, limit // size)
-            limit = min(limit, (first + self._memory.first_failed(names, now)) * size)
-        return limit - limit % self._multiple
 
     def _drop_answer(self, tracked: Tracked) -> None:
         answer, tracked.answer = tracked.answer, None
@@ -268,8 +287,8 @@ class SchedulerSide:
         begin, end = answer.local_tokens, answer.local_tokens + tokens
         parts = []
         for group, size in enumerate(self._groups):
-            part = self._blocks_to_load(request, group, begin // size, end // size,
-                                        block_ids[group])
+            part = self._names.to_load(request, group, begin // size, end // size,
+                                       block_ids[group])
             if part is not None:
                 parts.append(part)
                 self._overwritten.extend(numpy.frombuffer(part.engine_blocks, '<u4').tolist())
@@ -280,7 +299,9 @@ class SchedulerSide:
         tracked.load, tracked.load_from, tracked.loaded_tokens = load.number, begin, tokens
         if found is not None:
             tracked.cpu_tokens = min(tokens, found.tier_tokens[0])
-            tracked.nvme_tokens = tokens - tracked.cpu_tokens
+            tracked.peer_tokens = min(tokens - tracked.cpu_tokens, found.tier_tokens[2])
+            tracked.nvme_tokens = tokens - tracked.cpu_tokens - tracked.peer_tokens
+            self.stats.add('peer_tokens_total', tracked.peer_tokens)
         self._loads[load.number] = UnderWay(tracked, load)
         self._new_loads.append(load)
         # What the engine had itself is offered, unless it is known to be there; what is loaded is.
@@ -290,21 +311,13 @@ class SchedulerSide:
 
     def _load_us_max(self, answer: Answer) -> int:
         """Its deadline: what was worth its estimate is not worth many times of it."""
+        if answer.load_us_max > 0:
+            return answer.load_us_max
         bound_ms = self._settings.load_ms if answer.is_async else self._settings.sync_load_ms
         if self._settings.load_or_recompute == 'auto':
             estimate = answer.found.restore_us * 1e-6 if answer.found is not None else 0.0
             bound_ms = min(bound_ms, 1e3 * max(LOAD_SECONDS_MIN, ESTIMATE_TIMES * estimate))
         return int(bound_ms * 1000)
-
-    def _blocks_to_load(self, request: Any, group: int, first: int, end: int,
-                        engine_blocks: list[int]) -> Blocks | None:
-        # Blocks before a window are not there (0): they hold nothing that is looked at again.
-        while first < end and engine_blocks[first] == 0:
-            first += 1
-        if first == end:
-            return None
-        return Blocks(group, first, self._names.hashes(request, group, first, end),
-                      numpy.array(engine_blocks[first:end], dtype='<u4').tobytes())
 
     # ---- a step ----
 
@@ -327,20 +340,8 @@ class SchedulerSide:
             if can_store and tracked.controls.store and not tracked.is_refused and tracked.blocks:
                 metadata.stores += self._offers.take(tracked, count)
         self._new_loads, self._overwritten = [], []
-        self._time_step(began, chunks)
+        self._clock.step(began, chunks)
         return metadata
-
-    def _time_step(self, now: float, chunks: list[tuple[int, int]]) -> None:
-        """Steps follow each other while there is work: their distance is their time."""
-        if self._step_began is not None and self._step_began[1]:
-            seconds = now - self._step_began[0]
-            self.cost.add_step(seconds, self._step_began[1])
-            self._step_seconds += 0.1 * (seconds - self._step_seconds)
-        self._step_began = (now, chunks)
-
-    def idle(self) -> None:
-        """No request is left: the time until the next step says nothing."""
-        self._step_began = None
 
     def lose(self, request: Any, block_ids: tuple[list[int], ...]) -> None:
         """After a fault of our own: the request waits for a load that will not be. The workers say
@@ -387,6 +388,7 @@ class SchedulerSide:
         tracked.restore_seconds += under_way.seconds
         if not under_way.has_failed:
             self._memory.loaded(load.parts)
+        self._handoffs.end(self._link.client if self._link is not None else None, tracked)
         if load.lease and self._link is not None and self._link.client is not None:
             self._link.client.lease_release(load.lease)
 
@@ -416,15 +418,18 @@ class SchedulerSide:
                 first = next((i for i, block in enumerate(ids) if block in lost_blocks), len(ids))
                 self.block_pool.evict_blocks({block for block in ids[first:] if block != 0})
 
-    def finished(self, request: Any) -> None:
-        """The request's end: its hints, and one line for whoever wants to know."""
+    def finished(self, request: Any, block_ids: tuple[list[int], ...]) -> dict[str, Any] | None:
+        """The request's end: its hints, one line for whoever wants to know, and kv_transfer_params
+        for the engine that goes on with it, if one is to."""
         tracked = self._requests.pop(request.request_id, None)
         if tracked is None:
-            return
+            return None
         self._drop_answer(tracked)
-        self._send_hints(tracked)
+        self._handoffs.end(self._link.client if self._link is not None else None, tracked)
+        for hint, retain_us in hints_at_end(tracked.controls):
+            self._hint(tracked, hint, request.num_tokens, retain_us)
         if not self._requests:
-            self.idle()
+            self._clock.idle()
         logger.debug(
             'kvtier: request %s (tag %s): %d tokens, %d from the engine\'s own cache, %d from '
             'kvtier (%d cpu, %d nvme) in %.1f ms, instead of about %.1f ms of prefill; %d blocks '
@@ -433,43 +438,48 @@ class SchedulerSide:
             tracked.restore_seconds * 1e3,
             self.cost.seconds(tracked.load_from, tracked.loaded_tokens) * 1e3,
             sum(tracked.offered))
+        return self._hand_over(tracked, block_ids)
 
-    def _send_hints(self, tracked: Tracked) -> None:
-        controls = tracked.controls
-        if controls.end_of_session:
-            self._hint(tracked, library.HINT_END, tracked.request.num_tokens)
-        elif controls.retain_seconds:
-            self._hint(tracked, library.HINT_RETAIN, tracked.request.num_tokens,
-                       int(controls.retain_seconds * 1e6))
-
-    def _hint(self, tracked: Tracked, hint: int, tokens: int, retain_us: int = 0) -> None:
-        """About the request's first `tokens` tokens, deepest blocks first. Advice: may be lost."""
+    def _hand_over(self, tracked: Tracked,
+                   block_ids: tuple[list[int], ...]) -> dict[str, Any] | None:
+        """What was offered to the store is promised: it is there, or will be in a moment."""
+        if not wants_ticket(tracked.request) or tracked.is_refused or compat.was_aborted(tracked.request):
+            return None
         client = self._client()
         space = self._link.space_of(tracked.adapter) if self._link is not None else None
-        if client is None or space is None or tracked.is_refused:
-            return
-        for group, size in enumerate(self._groups):
-            end = min(tokens // size, self._names.known(tracked.request, group))
-            while end > 0:
-                first = max(0, end - library.HINT_KEYS_MAX)
-                hashes = self._names.hashes(tracked.request, group, first, end)
-                if client.hint(hint, group, hashes, int(self._settings.lookup_ms * 1000),
-                               space=space, retain_us=retain_us) < 0:
-                    return
-                end = first
+        if client is None or space is None or self._registration is None:
+            return None
+        sections = [(group, 0, self._names.hashes(tracked.request, group, 0, offered))
+                    for group, offered in enumerate(tracked.offered)]
+        answer = self._handoffs.answer(client, tracked.request, sections, space, block_ids,
+                                       self._registration.world)
+        if answer is not None:
+            self.stats.add('tickets_total', 1)
+        return answer
 
-    def hit_split(self, request: Any, tokens: int) -> tuple[int, int]:
-        """(from cpu, from nvme) of the tokens that the request loads."""
+    def _hint(self, tracked: Tracked, hint: int, tokens: int, retain_us: int = 0) -> None:
+        client = self._client()
+        space = self._link.space_of(tracked.adapter) if self._link is not None else None
+        if client is not None and space is not None and not tracked.is_refused:
+            send_hint(client, self._names, tracked, hint, tokens, space=space, retain_us=retain_us,
+                      wait_us=int(self._settings.lookup_ms * 1000))
+
+    def hit_split(self, request: Any, tokens: int) -> tuple[int, int, int]:
+        """(from cpu, from nvme, from another node) of the tokens that the request loads."""
         tracked = self._requests.get(request.request_id)
         if tracked is None:
-            return tokens, 0
-        return min(tokens, tracked.cpu_tokens), tokens - min(tokens, tracked.cpu_tokens)
+            return tokens, 0, 0
+        cpu = min(tokens, tracked.cpu_tokens)
+        peer = min(tokens - cpu, tracked.peer_tokens)
+        return cpu, tokens - cpu - peer, peer
 
     def reset(self) -> bool:
         """The weights were changed in place: from now on another space, with nothing in it."""
         self._weights.renew()
         for tracked in self._requests.values():
             self._drop_answer(tracked)
+            self._handoffs.end(self._link.client if self._link is not None else None, tracked)
+            tracked.source = None
             tracked.offered = [0] * len(self._groups)
         self._memory.forget()
         if self._link is not None:
