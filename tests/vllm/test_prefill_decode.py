@@ -5,9 +5,12 @@ Whatever ends in between, nothing is held two seconds later, and the answer is t
 """
 from __future__ import annotations
 
+import http.client
+import http.server
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 import unittest
@@ -23,6 +26,7 @@ import rig       # noqa: E402
 TOKENS = 1300
 HANDOFF_MS = 4000.0
 GONE_SECONDS = 2.0
+PROXY_SECONDS_MAX = 60.0
 UP_SECONDS = 20.0
 ASK = {'do_remote_decode': True, 'do_remote_prefill': False, 'remote_engine_id': None, 'remote_block_ids': None,
        'remote_host': None, 'remote_port': None}
@@ -32,6 +36,36 @@ def port_find() -> int:
     with socket.socket() as found:
         found.bind(('127.0.0.1', 0))
         return found.getsockname()[1]
+
+
+class Served(http.server.ThreadingHTTPServer):
+    """An engine behind as much of the OpenAI API as a proxy asks for; prompts and answers are token ids."""
+
+    def __init__(self, own: engine.Engine):
+        super().__init__(('127.0.0.1', 0), Answers)
+        self.own, self.runs = own, []
+        self.address = f'127.0.0.1:{self.server_address[1]}'
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    protocol_version = 'HTTP/1.1'
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        assert isinstance(self.server, Served)
+        run = self.server.own.generate([engine.Request(body['prompt'], body['max_tokens'],
+                                                       transfer=body.get('kv_transfer_params'))])
+        self.server.runs.append(run)
+        text = json.dumps({'choices': [{'token_ids': run.results[0].tokens}],
+                           'kv_transfer_params': run.results[0].transfer}).encode()
+        self.send_response(200)
+        self.send_header('Content-Length', str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def log_message(self, *unused: Any) -> None:
+        return
 
 
 class PrefillDecode(rig.EngineTest):
@@ -164,6 +198,42 @@ class PrefillDecode(rig.EngineTest):
             self.assertEqual(run.tokens(), [wanted])
             self.assertEqual(run.cached(), [whole])
             self.assertEqual(run.counted('peer_tokens_total'), whole)
+        self.wait_idle()
+
+    def through(self, program: str, *options: str) -> engine.Run:
+        """Our first prompt through an example proxy; what the decoding engine did."""
+        servers = [Served(own) for own in (self.prefill, self.decode)]
+        for server in servers:
+            self.addCleanup(server.server_close)
+            self.addCleanup(server.shutdown)
+        with subprocess.Popen([sys.executable, os.path.join(node.TOP, 'examples', program), '--listen', '127.0.0.1:0',
+                               '--prefill', servers[0].address, '--decode', servers[1].address, *options],
+                              stdout=subprocess.PIPE, text=True) as proxy:
+            try:
+                client = http.client.HTTPConnection(proxy.stdout.readline().rpartition('/')[2].strip(),
+                                                    timeout=PROXY_SECONDS_MAX)
+                client.request('POST', '/v1/completions',
+                               json.dumps({'prompt': self.prompts[0], 'max_tokens': rig.MAX_TOKENS}))
+                answer = json.loads(client.getresponse().read())
+                client.close()
+            finally:
+                proxy.terminate()
+        run = servers[1].runs[0]
+        self.assertEqual(answer['choices'][0]['token_ids'], run.tokens()[0])
+        return run
+
+    def test_through_a_proxy_that_knows_only_the_nixl_flow(self) -> None:
+        right = self.right(self.prompts[:1])
+        run = self.through('proxy_sequential.py')
+        self.assertEqual(run.tokens(), right)
+        self.assertEqual(run.counted('peer_tokens_total'), self.whole[0])
+        self.wait_idle()
+
+    def test_through_a_proxy_that_asks_both_at_once(self) -> None:
+        right = self.right(self.prompts[:1])
+        run = self.through('proxy_streaming.py', '--peer', self.addresses[0])
+        self.assertEqual(run.tokens(), right)
+        self.assertEqual(run.counted('peer_tokens_total'), self.whole[0])
         self.wait_idle()
 
     def test_who_decodes_is_aborted_at_any_step(self) -> None:
