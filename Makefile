@@ -156,6 +156,9 @@ demo: deps-build
 bench: deps-build
 	@$(MAKE) --no-print-directory all
 	bench/core.sh $(BUILD)
+bench-peer: deps-build
+	@$(MAKE) --no-print-directory all
+	bench/peer.sh $(BUILD)
 gpu-suite: deps-build
 	@$(MAKE) --no-print-directory all
 	tests/gpu/suite.py --build $(BUILD) --json $(BUILD)/gpu-suite.json
@@ -271,7 +274,7 @@ install: all $(describe) $(BUILD)/kvtier.pc
 help:
 	@sed -n '1,/^$$/p' Makefile | sed 's/^# \{0,1\}//'
 	@echo 'make bench      measure the core                    make install    DESTDIR= PREFIX=/usr/local'
-	@echo 'make bench-rivals   beside Mooncake and NIXL, installed into BUILD/rivals'
+	@echo 'make bench-peer blocks between nodes, on loopback   make bench-rivals   beside Mooncake and NIXL, installed into BUILD/rivals'
 	@echo 'make tidy       layers, lengths, cppcheck, docs     make fuzz       SECONDS=60 for each fuzzer; needs clang'
 	@echo 'make reliability   the long programme; MINUTES=60 PARTS=kills,soak'
 	@echo 'make docs       write what is generated from tables make config     flags, and which libraries were found'
@@ -309,6 +312,6 @@ $(BUILD)/flags: FORCE   # changes only when the flags do; then everything is reb
 clean:
 	rm -rf build
 
-.PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-rivals bench-vllm gpu-suite gpu-bundle docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
+.PHONY: all ptx programs tests print-tests fuzzers print-fuzzers fuzz sim plants print-plants test test-vllm reliability tidy wheel vllm-env vllm-sources demo demo-vllm bench bench-peer bench-rivals bench-vllm gpu-suite gpu-bundle docs deps deps-build deps-vllm sbom mutations config install help clean FORCE
 .PRECIOUS: $(BUILD)/%.o
 -include $(objects:.o=.d) $(mains:%.c=$(BUILD)/%.d) $(tests:=.d) $(fuzzers:=.d) $(helper_sources:%.c=$(BUILD)/%.d) $(sim_objects:.o=.d) $(fake_gpu_objects:.o=.d) $(BUILD)/tests/gpu/rocm/rocm.d $(describe).d

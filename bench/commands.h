@@ -16,5 +16,6 @@ int replay_command(int argc, char **argv);
 int generate_command(int argc, char **argv);
 int micro_command(int argc, char **argv);
 int gpu_command(int argc, char **argv);
+int peer_command(int argc, char **argv);
 
 #endif

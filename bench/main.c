@@ -18,6 +18,8 @@ static const struct command commands[] = {
 	  replay_command },
 	{ "generate", "writes a synthetic trace from a seed", generate_command },
 	{ "micro", "measures operations beside what the machine gives for them", micro_command },
+	{ "peer", "measures blocks between two nodes beside plain sockets and plain UCX",
+	  peer_command },
 	{ "gpu", "measures the transfer engine beside a GPU's plain copies", gpu_command },
 };
 

@@ -20,6 +20,7 @@ struct micro {
 	uint64_t restart_blocks;
 	uint64_t index_blocks; /* of the index that lookups are measured in */
 	const char *encryption; /* of daemons that are started from now on; NULL: off */
+	const char *settings;   /* more lines of their settings; NULL: none */
 	struct measures measures;
 };
 

@@ -51,6 +51,8 @@ static int config_write(const struct micro_node *node, struct error *error)
 		node->micro->directory, node->micro->directory);
 	if (node->micro->encryption != NULL)
 		fprintf(file, "encryption: %s\n", node->micro->encryption);
+	if (node->micro->settings != NULL)
+		fputs(node->micro->settings, file);
 	fprintf(file,
 		"extent_bytes: %" PRIu64 "\nblock_bytes_min: %" PRIu64
 		"\ntenants:\n  - name: default\n"
