@@ -9,7 +9,8 @@ import node
 
 sys.path.insert(0, os.path.join(node.TOP, 'plugin'))
 from kvtier.header import (CANCELLED, DONE, EXPIRED, FAILED, SCHEDULER, WORKER, Block,   # noqa: E402,F401
-                           Completion, Found, Group, Identity, Keys, Lookup, Options, Plane, Transfer, declare)
+                           Completion, Fetch, Found, Group, Identity, Keys, Lookup, Options, Plane, Source, Transfer,
+                           declare)
 
 c = ctypes
 

@@ -143,14 +143,6 @@ class Ends(Case):
         self.assertIn('event=peers_failed', first.log())
 
 
-class Source(ctypes.Structure):
-    _fields_ = [('peer', ctypes.c_char_p), ('mode', ctypes.c_int)]
-
-
-class Fetch(ctypes.Structure):
-    _fields_ = [('number', ctypes.c_uint64), ('keys_count', ctypes.c_uint32)]
-
-
 class Blocks(Case):
     BYTES = 3 << 19
     COUNT = 24
@@ -164,7 +156,7 @@ class Blocks(Case):
     def fetch(self, client, peer, hashes):
         keys = library.Keys(count=len(hashes), hashes=b''.join(hashes))
         lookup = library.Lookup(sections_count=1, sections=ctypes.pointer(keys))
-        source, fetch = Source(peer.encode(), 0), Fetch()
+        source, fetch = library.Source(peer=peer.encode()), library.Fetch()
         result = client.library.kvtier_fetch(client.client, ctypes.byref(lookup), ctypes.byref(source),
                                              ctypes.c_uint64(20000000), ctypes.c_uint64(5000000), ctypes.byref(fetch))
         self.assertEqual(result, 0)
