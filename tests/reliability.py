@@ -173,6 +173,18 @@ def run_failpoints(part):
         part.add(rounds=1)
 
 
+def run_network(part):
+    """nodes over links that drop after byte K, go one way only, part, lose and crawl"""
+    for seed in seeds(part):
+        passed, skipped, figures = unittest(part, 'tests/system/test_peers_network.py', scale=7, seed=seed)
+        done = figures.get('peers_network.json')   # none where no namespace can be made
+        if done is None:
+            raise Skip('no network of namespaces can be made here')
+        part.add(tests=passed, skipped=skipped, cuts=done['cuts'], cuts_that_bit=done['cuts_that_bit'],
+                 heals=done['heals'], late_seconds_max=done['late_seconds_max'], fetched_blocks=done['blocks_good'],
+                 missed_blocks=done['blocks_missed'], rounds=1)
+
+
 def run_faults(part):
     """real disks, limits, clocks, catalogue files and settings, broken"""
     for seed in seeds(part):
@@ -381,6 +393,7 @@ def judge_soak(part, samples, again):
 # Name: (function, share of the time). Another part is a function and a line here.
 PARTS = {
     'kills': (run_kills, 25), 'engines': (run_engines, 3), 'failpoints': (run_failpoints, 5), 'faults': (run_faults, 6),
+    'network': (run_network, 5),
     'corruptions': (run_corruptions, 6), 'sim': (run_sim, 20), 'fuzz': (run_fuzz, 20), 'soak': (run_soak, 15),
 }
 
