@@ -65,7 +65,23 @@
 	row(gpu_store_copied,      "a GPU's process copied a block out and did not say so") \
 	row(gpu_load_submitted,    "a GPU's process submitted copies into lent memory") \
 	row(gpu_load_copied,       "a GPU's process copied a block in and did not say so") \
-	row(gpu_closed,            "a GPU's process closed lent memory and did not say so")
+	row(gpu_closed,            "a GPU's process closed lent memory and did not say so") \
+	row(fetch_asked,           "another node was asked for blocks") \
+	row(fetch_granted,         "another node granted blocks, none has a slot yet") \
+	row(fetch_placed,          "a block from another node has a slot, it was not asked for") \
+	row(fetch_arrived,         "a block from another node is in its slot, not yet checked") \
+	row(fetch_checked,         "a block from another node is right, its slot is not READY") \
+	row(fetch_ended,           "a fetch is over, the other node was not told") \
+	row(grant_held,            "blocks are held for another node, it was not told") \
+	row(grant_asked,           "another node asked for a block that it was granted") \
+	row(grant_said,            "another node was told what comes, nothing was sent") \
+	row(grant_sent,            "a block was sent to another node, it is still held") \
+	row(grant_ended,           "what was held for another node is free again") \
+	row(peer_connected,        "a peer process has a session, the daemon was told") \
+	row(peer_placed,           "a peer process has a place for a block") \
+	row(peer_sending,          "a peer process is about to send a chunk") \
+	row(peer_sent,             "a peer process sent a chunk and did not say so") \
+	row(peer_arrived,          "a chunk is in its place, a peer process did not say so")
 
 enum failpoint {
 #define FAILPOINT_ENUM(name, help) FAILPOINT_##name,

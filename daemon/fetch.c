@@ -4,6 +4,8 @@
 #include "daemon/lookup_parts.h"
 #include "daemon/server.h"
 
+#include "base/failpoint.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -145,6 +147,7 @@ static bool fetch_ask(struct peers *peers, struct fetch *fetch)
 		did_work = true;
 	}
 	fetch->state = FETCH_ASKED;
+	(void)failpoint(fetch_asked);
 	return true;
 }
 
@@ -198,6 +201,7 @@ void fetch_end(struct peers *peers, struct fetch *fetch, int result)
 		    fetch->keys[key].state == FETCH_KEY_GRANTED)
 			fetch_key_end(peers, fetch, key, false);
 	fetch_arrivals_stop(peers, fetch);
+	(void)failpoint(fetch_ended);
 	release_say(peers, fetch);
 }
 
@@ -259,6 +263,7 @@ void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_gra
 			fetch_key_end(peers, fetch, fetch->asked[i], false);
 		}
 	}
+	(void)failpoint(fetch_granted);
 	(void)fetch_arrivals_begin(peers, fetch);
 }
 

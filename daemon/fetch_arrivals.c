@@ -4,6 +4,7 @@
 
 #include "daemon/purge.h"
 
+#include "base/failpoint.h"
 #include "base/log.h"
 
 #include <assert.h>
@@ -142,6 +143,8 @@ static void check_done(struct mill_op *op)
 	assert(arrival->state == ARRIVAL_CHECKED);
 	if (op->result == -EBADMSG)
 		wrong_say(arrival, "its bytes are not those of its checksums");
+	if (op->result == 0 && failpoint(fetch_checked))
+		op->result = -EIO;
 	arrival_end(arrival, op->result);
 }
 
@@ -165,6 +168,8 @@ static void placed(struct peer_transfer *transfer, int result)
 	assert(arrival->state == ARRIVAL_COMING);
 	if (arrival->result < 0)
 		result = arrival->result;
+	if (result == 0 && failpoint(fetch_arrived))
+		result = -EIO;
 	if (result < 0) {
 		arrival_end(arrival, result);
 		return;
@@ -404,7 +409,7 @@ static int arrival_begin(struct peers *peers, struct fetch *fetch, uint32_t key,
 	fetch->arriving_bytes += arrival->slot_bytes;
 	fetch->keys[key].shards_left++;
 	/* A queue that is full fails this block: it is asked for no second time. */
-	if (!fetch_item_say(peers, arrival))
+	if (failpoint(fetch_placed) || !fetch_item_say(peers, arrival))
 		arrival_stop(arrival, -EBUSY);
 	return 0;
 }

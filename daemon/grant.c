@@ -1,6 +1,7 @@
 /* daemon/grant.c: grants: what another node asks for, what of it is here, and how long it stays. */
 #include "daemon/grant_parts.h"
 
+#include "base/failpoint.h"
 #include "base/log.h"
 #include "daemon/tickets.h"
 
@@ -110,6 +111,7 @@ void grant_end(struct peers *peers, struct grant *grant)
 		if (grant->tenant != NULL)
 			cache_space_release(peers->daemon->cache, grant->space);
 		grant_sends_stop(peers, grant);
+		(void)failpoint(grant_ended);
 	}
 	if (grant->sends_count == 0)
 		grant_give(peers, grant);
@@ -379,6 +381,7 @@ void grant_query(struct peers *peers, struct peer *peer, const struct peer_query
 		return;
 	}
 	(void)keys_look(peers, grant);
+	(void)failpoint(grant_held);
 	grant->changes = cache_changes(peers->daemon->cache);
 	(void)grant_tell(peers, grant);
 }

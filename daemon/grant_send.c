@@ -3,6 +3,8 @@
 
 #include "daemon/tickets.h"
 
+#include "base/failpoint.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -82,6 +84,8 @@ static void sent(struct peer_transfer *transfer, int result)
 	assert(send->state == SEND_SENDING);
 	assert(peer->sends_count > 0);
 	peer->sends_count--;
+	if (result == 0 && failpoint(grant_sent))
+		result = -EIO;
 	send_release(send);
 	if (result == 0) {
 		peer->sent_blocks++;
@@ -168,7 +172,8 @@ static bool send_begin(struct send *send)
 		.deadline_us = grant->deadline_us,
 		.done = sent,
 	};
-	int result = peers->ops->transfer(peers->room, &send->transfer);
+	int result = failpoint(grant_said) ? -EIO
+					   : peers->ops->transfer(peers->room, &send->transfer);
 	if (result == -EAGAIN)
 		return false;
 	if (result < 0) {
@@ -280,6 +285,8 @@ void grant_send_add(struct peers *peers, struct peer *peer, struct grant *grant,
 		result = list_is_empty(&grants->sends_free)   ? -EAGAIN
 			 : may_ask(peers, grant, item) ? 0
 							: -EALREADY;
+	if (result == 0 && failpoint(grant_asked))
+		result = -EIO;
 	if (result == 0)
 		node = list_take_first(&grants->sends_free);
 	if (node == NULL) {

@@ -170,6 +170,10 @@ def run_failpoints(part):
         for action in ('kill', 'error', 'stop', 'engine'):   # none where no driver of the tests is built
             done = pulled.get(f'pull-failpoints-{action}.json', {'covered': 0, 'total': 0})
             part.add(**{f'pull_{action}_points_max': done['covered'], 'pull_points_max': done['total']})
+        _, _, peers = unittest(part, 'tests/system/test_peers_failpoints.py', scale=1, seed=seed)
+        for action in ('kill', 'error', 'stop'):
+            done = peers[f'peers-failpoints-{action}.json']
+            part.add(**{f'peers_{action}_points_max': done['covered'], 'peers_points_max': done['total']})
         part.add(rounds=1)
 
 

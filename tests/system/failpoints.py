@@ -26,14 +26,17 @@ SCENARIOS = {
 }
 # A name that begins so is passed only where memory of a device is lent: test_pull_failpoints.py.
 PULL = ('lend_', 'pull_', 'gpu_')
+# And so, only where nodes fetch from each other: test_peers_failpoints.py.
+PEERS = ('fetch_', 'grant_', 'peer_')
 DEATH_SECONDS = 30
 PATIENCE_SECONDS = 5   # of what happens a little after the last request
 KILLED_WORKER = b'killed by signal 9'
 WORKER_DEATHS = 'kvtier_worker_restarts_total{worker="catalog"}'
 
 
-def points(of_pull=False):
-    return [point for point in node.failpoints() if point.startswith(PULL) == of_pull]
+def points(of=None):
+    return [point for point in node.failpoints()
+            if (point.startswith(of) if of else not point.startswith(PULL + PEERS))]
 
 
 def armed(point, nth, action):
@@ -158,15 +161,15 @@ class Case(unittest.TestCase):
 class Covered:
     """Which failpoints were passed so that something happened; written to build/tests/ at the end."""
 
-    def __init__(self, action, of_pull=False):
+    def __init__(self, action, of=None):
         self.action = action
-        self.of_pull = of_pull
+        self.of = of
         self.reached = set()
 
     def report(self):
         """Prints and writes what was reached of what there is; called when the last was tried."""
-        names = points(self.of_pull)
-        print(f"failpoints{' of pull' if self.of_pull else ''} x {self.action}: {len(self.reached)} / {len(names)}",
-              flush=True)
-        node.figures_write(f"{'pull-' if self.of_pull else ''}failpoints-{self.action}.json", {
+        names = points(self.of)
+        word = {None: '', PULL: 'pull', PEERS: 'peers'}[self.of]
+        print(f"failpoints{' of ' if word else ''}{word} x {self.action}: {len(self.reached)} / {len(names)}", flush=True)
+        node.figures_write(f"{word}{'-' if word else ''}failpoints-{self.action}.json", {
             'covered': len(self.reached), 'total': len(names), 'missing': sorted(set(names) - self.reached)})

@@ -24,7 +24,7 @@ ENGINE = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'pull_engine.p
 ENGINE_SECONDS = 150
 REACHED_SECONDS = 30
 LIVES_MAX = 30
-covered = {action: failpoints.Covered(action, of_pull=True) for action in ('kill', 'error', 'stop', 'engine')}
+covered = {action: failpoints.Covered(action, failpoints.PULL) for action in ('kill', 'error', 'stop', 'engine')}
 
 
 def tearDownModule():
@@ -206,7 +206,7 @@ def test_of(point):
     return lambda self: self.check(point)
 
 
-for name in failpoints.points(of_pull=True):
+for name in failpoints.points(failpoints.PULL):
     setattr(Kills, f'test_killed_at_{name}_it_starts_again_and_nothing_is_wrong', test_of(name))
     setattr(Failures, f'test_where_{name}_fails_nothing_is_wrong', test_of(name))
     setattr(Stops, f'test_stopped_at_{name}_it_is_not_waited_for_and_nothing_is_wrong', test_of(name))

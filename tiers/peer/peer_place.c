@@ -2,6 +2,8 @@
  * seal. */
 #include "tiers/peer/peer_parts.h"
 
+#include "base/failpoint.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -149,6 +151,8 @@ void place_arrived(struct connection *connection, const struct chunk_head *head,
 	if (result == 0 && server->config.is_encrypted && place->state == TRANSFER_MOVING &&
 	    !chunk_open(connection, head, memory))
 		result = -EBADMSG;
+	if (result == 0 && failpoint(peer_arrived))
+		result = -EIO;
 	place->under_way--;
 	if (result == 0) {
 		place->moved += head->bytes;

@@ -1,6 +1,8 @@
 /* tiers/peer/peer_send.c: chunks that go: whose turn it is, under which seal. */
 #include "tiers/peer/peer_parts.h"
 
+#include "base/failpoint.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -11,6 +13,8 @@ static void send_done(struct transport_send *done, int result)
 	struct connection *connection = transfer->connection;
 	struct peer_server *server = connection->server;
 
+	if (result == 0 && failpoint(peer_sent))
+		result = -EIO;
 	if (send->buffer != NULL)
 		server->free_buffers[server->free_buffers_count++] = send->buffer;
 	assert(transfer->under_way > 0 && connection->under_way_bytes >= done->bytes);
@@ -69,6 +73,7 @@ static void chunk_send(struct connection *connection, struct transfer *transfer)
 	transfer->moved += head.bytes;
 	transfer->under_way++;
 	connection->under_way_bytes += head.bytes;
+	(void)failpoint(peer_sending);
 	server->ops[connection->transport]->send(connection->link, &send->send);
 }
 

@@ -2,6 +2,8 @@
  * and again. */
 #include "tiers/peer/peer_parts.h"
 
+#include "base/failpoint.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -174,7 +176,9 @@ bool session_up(struct peer_server *server, struct connection *connection)
 		 session->is_asked ? session->address : connection->address);
 	snprintf(message.up.transport, sizeof(message.up.transport), "%s",
 		 server->ops[connection->transport]->name);
-	return server_say(server, &message);
+	bool is_told = server_say(server, &message);
+	(void)failpoint(peer_connected);
+	return is_told;
 }
 
 /* With jitter, so that nodes which lost each other at once do not meet at once again. */

@@ -1,6 +1,8 @@
 /* tiers/peer/peer_transfer.c: places and sends: begin, end, deadline, answer. */
 #include "tiers/peer/peer_parts.h"
 
+#include "base/failpoint.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -119,6 +121,8 @@ int transfer_begin(struct peer_server *server, const struct peer_message *messag
 	list_append(transfer->is_place ? &transfer->connection->places
 				       : &transfer->connection->sends,
 		    &transfer->link);
+	if (transfer->is_place && failpoint(peer_placed))
+		transfer_stop(server, transfer, -EIO);
 	return 0;
 }
 
