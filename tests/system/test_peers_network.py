@@ -89,9 +89,10 @@ class Case(test_fetch.Case):
 
 
 class Shared(Case):
-    """The trace of test_fetch.py, split over nodes with a network between them."""
+    """The trace of test_fetch.py, split over two and three nodes with a network between them."""
     dump = test_fetch.Shared.dump
     assert_as_one = test_fetch.Shared.assert_as_one
+    test_what_several_nodes_have_is_found_over_a_network = test_fetch.Shared.test_what_several_nodes_have_is_found_in_turn
 
     def test_two_nodes_hit_what_one_would_over_a_network(self):
         self.assert_as_one()
