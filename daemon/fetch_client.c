@@ -97,7 +97,7 @@ static struct peer *fetch_source(struct session *session, struct fetch *fetch,
 	memcpy(fetch->fingerprint, ticket.fingerprint, sizeof(fetch->fingerprint));
 	if (memcmp(ticket.node, peers->self.node, sizeof(ticket.node)) == 0)
 		return NULL;
-	peer = peers_visit(session->daemon, ticket.address);
+	peer = peers_want(session->daemon, ticket.address, PEER_BY_TICKET);
 	if (peer == NULL)
 		gathering_refuse(session, -EHOSTUNREACH, "the ticket's node cannot be connected to");
 	return peer;

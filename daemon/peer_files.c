@@ -182,6 +182,8 @@ static int alone_check(const struct settings *settings, struct error *error)
 {
 	const char *useless = settings->peers_count > 0		? "peers"
 			      : settings->peer_address[0]	? "peer_address"
+			      : settings->peers_file[0]	? "peers_file"
+			      : settings->peers_dns[0]	? "peers_dns"
 			      : settings->peer_secret_file[0]	? "peer_secret_file"
 			      : settings->peer_tls_certificate[0] ? "peer_tls_certificate"
 			      : settings->peer_tls_key[0]	? "peer_tls_key"
@@ -209,6 +211,54 @@ int peer_settings_check(const struct settings *settings, struct error *error)
 						 settings->peers[i].address, other);
 	result = secrets_check(settings, error);
 	return result == 0 ? tls_check(settings, error) : result;
+}
+
+/* ---- a list of nodes ---- */
+
+/* The line without its comment and blanks around it. */
+static size_t line_trim(const char **line, size_t length)
+{
+	const char *comment = memchr(*line, '#', length);
+
+	if (comment != NULL)
+		length = (size_t)(comment - *line);
+	while (length > 0 && strchr(" \t\r", (*line)[length - 1]) != NULL)
+		length--;
+	while (length > 0 && strchr(" \t", **line) != NULL) {
+		(*line)++;
+		length--;
+	}
+	return length;
+}
+
+int peer_list_read(struct peer_list *list, const char *path, struct error *error)
+{
+	char *content = malloc(PEER_LIST_BYTES_MAX + 2), *out = list->text;
+	int result = content == NULL
+			     ? error_set(error, -ENOMEM, "no memory to read %.120s", path)
+			     : file_read(path, false, content, PEER_LIST_BYTES_MAX, error);
+
+	for (const char *at = content; result == 0 && *at != '\0';) {
+		size_t whole = strcspn(at, "\n");
+		const char *line = at;
+		size_t length = line_trim(&line, whole);
+		unsigned number = 1;
+		char address[PEER_ADDRESS_TEXT_MAX];
+
+		for (const char *before = content; before < at; before++)
+			number += *before == '\n';
+		snprintf(address, sizeof(address), "%.*s", (int)length, line);
+		if (length >= sizeof(address) || (length > 0 && !settings_is_peer(address)))
+			result = error_set(error, -EINVAL,
+					   "%.120s:%u: is not NAME:PORT or ADDRESS:PORT, such as kv-2:9470",
+					   path, number);
+		else if (length > 0)
+			out += sprintf(out, "%s\n", address);
+		at += whole + (at[whole] == '\n');
+	}
+	*out = '\0';
+	free(content);
+	return result;
 }
 
 /* ---- who we are ---- */

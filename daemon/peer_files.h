@@ -22,6 +22,14 @@ must_check int peer_secrets_read(struct peer_secrets *secrets, const char *path,
 				 struct error *error);
 /* `text` has room for PEER_PEM_BYTES_MAX. `is_secret`: nobody else may read the file. */
 must_check int peer_pem_read(const char *path, bool is_secret, char *text, struct error *error);
+/* Nodes, one a line, without comments and blanks. */
+#define PEER_LIST_BYTES_MAX 65536u
+struct peer_list {
+	char text[PEER_LIST_BYTES_MAX + 1];
+};
+
+/* -EINVAL: a line that is no address, with its number. May block. */
+must_check int peer_list_read(struct peer_list *list, const char *path, struct error *error);
 /* For checking settings: all that peers need is there, fits together and can be read. */
 must_check int peer_settings_check(const struct settings *settings, struct error *error);
 /* The state directory's id, the same in each life; made where there is none. */

@@ -82,9 +82,19 @@ static void session_lost(struct peer_link *link, uint32_t number, const char *re
 		session_become(link, session, SESSION_FREE);
 }
 
+static void resolve_end(struct peer_link *link, int result, const char *text)
+{
+	link->resolving[0] = '\0';
+	link->is_resolve_said = false;
+	if (link->config.resolved != NULL)
+		link->config.resolved(link->config.owner, result, text);
+}
+
 void peer_link_all_end(struct peer_link *link, const char *reason)
 {
 	link->is_ready = false;
+	if (link->is_resolve_said)
+		resolve_end(link, -EIO, reason);
 	link->is_setup_sent = link->is_tls_sent = false;
 	for (unsigned n = 0; n < PEER_ARENAS_MAX; n++)
 		link->arenas[n].is_sent = false;
@@ -203,6 +213,15 @@ static bool forgotten(struct peer_link *link, const struct peer_message *message
 	return true;
 }
 
+static bool resolved(struct peer_link *link, struct peer_message *message)
+{
+	if (!link->is_resolve_said || message->result > 0)
+		return false;
+	message->list[sizeof(message->list) - 1] = '\0';
+	resolve_end(link, message->result, message->result < 0 ? message->text : message->list);
+	return true;
+}
+
 static bool message_take(struct peer_link *link, struct peer_message *message)
 {
 	if (message->number >= PEER_SESSIONS_MAX)
@@ -224,6 +243,8 @@ static bool message_take(struct peer_link *link, struct peer_message *message)
 		return transferred(link, message);
 	case PEER_FORGOTTEN:
 		return forgotten(link, message);
+	case PEER_RESOLVED:
+		return resolved(link, message);
 	case PEER_LINE:
 		link->sessions[message->number].line = message->line;
 		return true;
@@ -287,6 +308,26 @@ static void sessions_say(struct peer_link *link)
 	}
 }
 
+static void resolve_say(struct peer_link *link)
+{
+	struct peer_message message = { .verb = PEER_RESOLVE };
+
+	if (link->resolving[0] == '\0' || link->is_resolve_said)
+		return;
+	snprintf(message.text, sizeof(message.text), "%s", link->resolving);
+	link->is_resolve_said = worker_send(link->worker, &message) == 0;
+}
+
+int peer_link_resolve(struct peer_link *link, const char *name)
+{
+	if (strlen(name) >= sizeof(link->resolving))
+		return -EINVAL;
+	if (link->resolving[0] != '\0')
+		return -EAGAIN;
+	snprintf(link->resolving, sizeof(link->resolving), "%s", name);
+	return 0;
+}
+
 static void stops_say(struct peer_link *link)
 {
 	for (uint32_t n = 0; link->stopping_count > 0 && n < PEER_TRANSFERS_MAX; n++) {
@@ -326,6 +367,7 @@ bool peer_link_step(struct peer_link *link, uint64_t now_us)
 	if (is_there(link)) {
 		sessions_say(link);
 		stops_say(link);
+		resolve_say(link);
 		late_look(link, now_us);
 	}
 	return did;

@@ -32,6 +32,8 @@ struct peer_link_config {
 	struct clock *clock;
 	int lock_fd;            /* see worker_config */
 	const struct peer_events *events;
+	/* Of peer_link_resolve(); "host:port", a line each; or result, and why not. May be NULL. */
+	void (*resolved)(void *owner, int result, const char *text);
 	void *owner;            /* of the events */
 };
 
@@ -71,6 +73,9 @@ must_check int peer_link_tls(struct peer_link *link, const char *ca, const char 
 /* Mapped writable by every life. `fd` is borrowed until destroy. */
 void peer_link_arena(struct peer_link *link, uint32_t number, int fd, uint64_t bytes);
 
+/* All addresses of "name:port" are looked up: config.resolved() once, also when the process ends
+ * before. -EAGAIN: one is under way. -EINVAL: too long. */
+must_check int peer_link_resolve(struct peer_link *link, const char *name);
 bool peer_link_step(struct peer_link *link, uint64_t now_us);
 /* For the loop's wait: see worker_fd() and the two below it. */
 struct worker *peer_link_worker(struct peer_link *link);

@@ -45,6 +45,8 @@ struct peer_link {
 	struct peer_setup *setup; /* memory for keys */
 	struct peer_tls *tls;     /* the same; NULL: none */
 	bool is_setup_sent, is_tls_sent; /* to this life */
+	char resolving[PEER_ADDRESS_TEXT_MAX]; /* "": no name is asked for */
+	bool is_resolve_said;
 	uint64_t looked_us;
 	uint32_t transfers_count, free_count, stopping_count, unsaid_count;
 	struct link_arena arenas[PEER_ARENAS_MAX];

@@ -7,6 +7,7 @@
 #include "daemon/grant.h"
 #include "daemon/peer_files.h"
 #include "daemon/peer_link.h"
+#include "daemon/peer_members.h"
 #include "daemon/peers.h"
 #include "daemon/server.h"
 #include "daemon/tickets.h"
@@ -23,6 +24,7 @@
 
 struct peer_process {
 	struct peer_link *link;
+	struct peer_members *members; /* NULL: only those of the settings */
 	uint64_t stepped_us;
 	bool is_busy;
 	struct peer_hello hello;      /* ours */
@@ -43,6 +45,18 @@ static void secrets_put_in_force(struct peer_process *process)
 	peer_link_setup(process->link, &process->hello,
 			(const uint8_t (*)[PEER_SECRET_BYTES])process->secrets[0].keys,
 			process->secrets[0].count);
+}
+
+static void resolved(void *owner, int result, const char *text)
+{
+	struct daemon *daemon = owner;
+
+	peer_members_resolved(daemon->peer_process->members, result, text);
+}
+
+int peer_process_resolve(struct daemon *daemon, const char *name)
+{
+	return peer_link_resolve(daemon->peer_process->link, name);
 }
 
 static int setup(struct daemon *daemon, struct error *error)
@@ -113,6 +127,7 @@ int peer_process_create(struct daemon *daemon, struct error *error)
 		.clock = daemon->clock,
 		.lock_fd = daemon->lock_fd,
 		.events = &peer_events,
+		.resolved = resolved,
 		.owner = daemon,
 	};
 
@@ -174,9 +189,12 @@ int peer_process_open(struct daemon *daemon, struct error *error)
 		peer_link_arena(process->link, i, daemon->tenants[i].arena.fd,
 				ARENA_HEAD_BYTES + daemon->tenants[i].arena.bytes);
 	for (uint32_t i = 0; i < daemon->settings.peers_count; i++)
-		if (peers_connect(daemon, daemon->settings.peers[i].address) == NULL)
+		if (peers_want(daemon, daemon->settings.peers[i].address, PEER_BY_SETTING) == NULL)
 			return error_set(error, -EINVAL, "peers.%u.address: %s cannot be connected",
 					 i, daemon->settings.peers[i].address);
+	int result = peer_members_create(daemon, &process->members, error);
+	if (result < 0)
+		return result;
 	return server_watch(daemon->server, worker_fd(peer_link_worker(process->link)), error);
 }
 
@@ -185,6 +203,7 @@ void peer_process_destroy(struct daemon *daemon)
 	if (daemon->peer_process == NULL)
 		return;
 	peer_link_destroy(daemon->peer_process->link);
+	peer_members_destroy(daemon->peer_process->members);
 	crypto_memory_destroy(daemon->peer_process->secrets, 2 * sizeof(struct peer_secrets));
 	free(daemon->peer_process);
 	daemon->peer_process = NULL;
@@ -256,6 +275,7 @@ bool peer_process_step(struct daemon *daemon)
 	    daemon->now_us - process->stepped_us < STEP_US)
 		return false;
 	process->stepped_us = daemon->now_us;
+	(void)peer_members_step(process->members);
 	process->is_busy = peer_link_step(process->link, daemon->now_us);
 	if (process->changes != peer_link_changes(process->link))
 		changes_log(process, daemon);
@@ -357,6 +377,7 @@ void peer_process_write(const struct daemon *daemon, struct json_text *json)
 	json_text_unsigned(json, "pid", (uint64_t)status.pid);
 	json_text_unsigned(json, "restarts", status.restarts);
 	json_text_unsigned(json, "transfers_under_way", status.transfers);
+	peer_members_write(process->members, json);
 	json_text_array_begin(json, "nodes");
 	left_out = nodes_write(daemon, true, bytes_max, json);
 	left_out += nodes_write(daemon, false, bytes_max, json);

@@ -27,6 +27,8 @@ bool peer_process_step(struct daemon *daemon);
 /* For the loop's wait. */
 bool peer_process_sleep(struct daemon *daemon);
 void peer_process_awake(struct daemon *daemon);
+/* See peer_link_resolve(). */
+must_check int peer_process_resolve(struct daemon *daemon, const char *name);
 /* The secrets' file once more, for a reload. On a mill. */
 must_check int peer_process_read(struct daemon *daemon, struct error *error);
 /* What was read is put in force, for connections that begin from now on, and noted as a change;

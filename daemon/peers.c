@@ -14,7 +14,7 @@
 #include <sys/mman.h>
 
 #define VISIT_US (UINT64_C(300) * 1000000) /* idle, of a node that a ticket named */
-#define VISITS_LOOK_US (UINT64_C(10) * 1000000)
+#define IDLE_LOOK_US (UINT64_C(1) * 1000000)
 /* Believed until measured: a network of 10 Gbit/s. */
 #define SPEED_START { .latency_us = 200.0, .bytes_us = 1000.0 }
 
@@ -72,6 +72,10 @@ static void on_down(void *owner, uint32_t session, uint32_t life, int result, co
 		log_line(LOG_WARNING, "peer_down", "peer=%s result=%d reason=%s", peer->address,
 			 result, log_quote(quoted, sizeof(quoted), reason));
 	snprintf(peer->reason, sizeof(peer->reason), "%s", reason);
+	if (result == -ELOOP && peer->is_asked) {
+		memcpy(daemon->peers->itself, peer->address, sizeof(daemon->peers->itself));
+		peers_unwant(peer, PEER_BY_FILE | PEER_BY_DNS | PEER_BY_TICKET);
+	}
 	if (peer->is_up)
 		peer->since_us = daemon->now_us;
 	peer->is_up = false;
@@ -143,19 +147,27 @@ void peers_destroy(struct daemon *daemon)
 	daemon->peers = NULL;
 }
 
-/* Nodes that only tickets named, and that nobody wants anything of any more. */
-static void visits_end(struct peers *peers)
+static bool is_idle(const struct peers *peers, const struct peer *peer)
+{
+	return peer->grants_count == 0 && peer->sends_count == 0 && !fetch_has_peer(peers, peer);
+}
+
+/* Nodes that nobody names any more, and nobody wants anything of. */
+static void unwanted_end(struct peers *peers)
 {
 	uint64_t now_us = peers->daemon->now_us;
 
-	if (now_us < peers->visits_us)
+	if (now_us < peers->idle_us)
 		return;
-	peers->visits_us = now_us + VISITS_LOOK_US;
+	peers->idle_us = now_us + IDLE_LOOK_US;
 	for (unsigned i = 0; i < PEER_SESSIONS_MAX; i++) {
 		struct peer *peer = &peers->peers[i];
 
-		if (!peer->is_used || !peer->is_by_ticket || now_us < peer->visited_us + VISIT_US ||
-		    peer->grants_count > 0 || peer->sends_count > 0 || fetch_has_peer(peers, peer))
+		if (!peer->is_used || !peer->is_asked)
+			continue;
+		if (now_us >= peer->visited_us + VISIT_US)
+			peers_unwant(peer, PEER_BY_TICKET);
+		if (peer->wanted_by != 0 || !is_idle(peers, peer))
 			continue;
 		log_line(LOG_INFO, "peer_left", "peer=%s", peer->address);
 		peers->ops->forget(peers->room, peer->session);
@@ -170,7 +182,7 @@ bool peers_step(struct daemon *daemon)
 	if (peers == NULL)
 		return false;
 	bool did_work = fetches_step(peers);
-	visits_end(peers);
+	unwanted_end(peers);
 	return grants_step(peers) || did_work;
 }
 
@@ -205,33 +217,27 @@ struct peer *peers_find(struct daemon *daemon, const char *address)
 	return NULL;
 }
 
-struct peer *peers_connect(struct daemon *daemon, const char *address)
+struct peer *peers_want(struct daemon *daemon, const char *address, enum peer_source source)
 {
 	struct peers *peers = daemon->peers;
 	struct peer *peer = peers_find(daemon, address);
 	uint32_t session;
 
-	if (peer != NULL)
-		return peer;
-	if (strlen(address) >= PEER_ADDRESS_TEXT_BYTES ||
-	    peers->ops->connect(peers->room, address, &session) < 0)
-		return NULL;
-	peer_begin(peers, session, address);
-	peer = peer_of(peers, session);
-	peer->is_asked = true;
+	if (peer == NULL) {
+		if (strlen(address) >= PEER_ADDRESS_TEXT_BYTES ||
+		    peers->ops->connect(peers->room, address, &session) < 0)
+			return NULL;
+		peer_begin(peers, session, address);
+		peer = peer_of(peers, session);
+		peer->is_asked = true;
+	}
+	peer->wanted_by |= source;
+	if (source == PEER_BY_TICKET)
+		peer->visited_us = daemon->now_us;
 	return peer;
 }
 
-struct peer *peers_visit(struct daemon *daemon, const char *address)
+void peers_unwant(struct peer *peer, unsigned sources)
 {
-	struct peer *peer = peers_find(daemon, address);
-
-	if (peer == NULL) {
-		peer = peers_connect(daemon, address);
-		if (peer != NULL)
-			peer->is_by_ticket = true;
-	}
-	if (peer != NULL)
-		peer->visited_us = daemon->now_us;
-	return peer;
+	peer->wanted_by &= ~sources;
 }

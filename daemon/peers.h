@@ -19,12 +19,20 @@
 #define PEER_ADDRESS_TEXT_BYTES 128u
 #define PEER_REASON_BYTES 160u
 
+/* Who names a node that we connect to. */
+enum peer_source {
+	PEER_BY_SETTING = 1,
+	PEER_BY_FILE = 2,
+	PEER_BY_DNS = 4,
+	PEER_BY_TICKET = 8  /* some time ago */
+};
+
 /* One node. By its session's number. */
 struct peer {
 	bool is_used;
 	bool is_up;
 	bool is_asked;          /* we connect to it */
-	bool is_by_ticket;      /* only because a ticket named it: let go of once idle */
+	unsigned wanted_by;     /* enum peer_source, bits; 0: let go of once idle */
 	uint32_t session, life;
 	char address[PEER_ADDRESS_TEXT_BYTES]; /* that we connect to; else where it came from */
 	char reason[PEER_REASON_BYTES];        /* why it is not up; "" */
@@ -72,7 +80,8 @@ struct peers {
 	struct grants *grants;
 	struct tickets *tickets;
 	struct peer_self self;
-	uint64_t visits_us;     /* when idle visits are looked for again */
+	char itself[PEER_ADDRESS_TEXT_BYTES]; /* an address that turned out to be our own */
+	uint64_t idle_us;       /* when those whom nobody wants are looked for again */
 	uint64_t tickets_issued, tickets_redeemed, tickets_refused;
 	uint64_t wrong_blocks;  /* that came, and were not what they should be */
 	uint64_t wrong_frames;  /* frames of peers that make no sense */
@@ -95,8 +104,9 @@ struct peer *peers_find(struct daemon *daemon, const char *address);
 /* `bytes` came from it within `us`, beside `beside` other blocks. */
 void peer_speed_learn(struct peer *peer, uint64_t bytes, uint64_t us, unsigned beside);
 /* Begins to connect to it, unless it is known. NULL: too many nodes, or no address. */
-struct peer *peers_connect(struct daemon *daemon, const char *address);
-/* The same, for a ticket's sake. */
-struct peer *peers_visit(struct daemon *daemon, const char *address);
+struct peer *peers_want(struct daemon *daemon, const char *address, enum peer_source source);
+/* These sources (bits) name it no more. A node that nobody names is let go of once nothing is
+ * wanted of it, or by it. */
+void peers_unwant(struct peer *peer, unsigned sources);
 
 #endif

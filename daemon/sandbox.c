@@ -187,8 +187,9 @@ static bool has_peers(const struct settings *settings)
 static int grant_peer_files(struct landlock *landlock, const struct settings *settings,
 			    struct error *error)
 {
-	const char *const files[] = { settings->peer_secret_file, settings->peer_tls_certificate,
-				      settings->peer_tls_key, settings->peer_tls_ca };
+	const char *const files[] = { settings->peers_file, settings->peer_secret_file,
+				      settings->peer_tls_certificate, settings->peer_tls_key,
+				      settings->peer_tls_ca };
 	int result = 0;
 
 	for (size_t i = 0; result == 0 && i < sizeof(files) / sizeof(files[0]); i++)

@@ -94,6 +94,9 @@ struct settings {
 	char peer_tls_certificate[SETTINGS_PATH_BYTES]; /* PEM; "": no TLS */
 	char peer_tls_key[SETTINGS_PATH_BYTES];
 	char peer_tls_ca[SETTINGS_PATH_BYTES];
+	char peers_file[SETTINGS_PATH_BYTES]; /* a node's "host:port" a line; "": none */
+	char peers_dns[128];          /* "name:port": each of its addresses is a node; "": none */
+	uint64_t peers_dns_interval_us;
 	uint32_t peers_count;         /* nodes that we connect to */
 	struct peer_settings peers[SETTINGS_PEERS_MAX];
 	uint32_t tenants_count;       /* none given: one, "default" */
@@ -106,6 +109,8 @@ struct settings {
 void settings_default(struct settings *settings);
 /* A path whose node has gone where nothing is there: it must not be made as a file. */
 bool settings_names_node(const char *path);
+/* "kv-2.kv:9470", "10.0.0.2:9470", "[fd00::2]:9470": names are looked up later, again and again. */
+bool settings_is_peer(const char *text);
 /* The disk's own failures: waiting for an operator would not bring its blocks back. */
 bool settings_is_disk_failure(int result);
 /* Reads one YAML file over the defaults. An unknown key is an error with line and nearest known

@@ -140,6 +140,15 @@ const struct setting settings_rows[] = {
 	  .initial = "cluster",
 	  .help = "To whom blocks are given: `cluster` to any node that knows the secret, `tickets` only to one that "
 		  "comes with a ticket for them." },
+	{ "peers_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peers_file), .initial = "",
+	  .help = "More `peers`: a node's NAME:PORT or ADDRESS:PORT a line, # begins a comment. Read again each second; who "
+		  "is not named any more is let go of." },
+	{ "peers_dns", SETTING_TEXT, CHECK_PEER_OR_NONE, FIELD(settings, peers_dns), .initial = "",
+	  .help = "More `peers`: NAME:PORT, whose every address is a node, as of a headless Service: "
+		  "kvtierd-peers.kvtier.svc:9470. Looked up again each `peers_dns_interval`." },
+	{ "peers_dns_interval", SETTING_DURATION, FIELD(settings, peers_dns_interval_us),
+	  BETWEEN(SECOND / 10, 3600 * SECOND), .initial = "10s",
+	  .help = "How often `peers_dns` is looked up, a fifth more or less." },
 	{ "peer_secret_file", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_secret_file),
 	  .initial = "",
 	  .help = "What all nodes of a cluster know: a line of 64 hexadecimal digits (openssl rand -hex 32) a secret, "

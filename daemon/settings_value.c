@@ -172,8 +172,7 @@ static bool listen_is_right(const char *text)
 	return inet_pton(AF_INET6, host + 1, address) == 1;
 }
 
-/* "kv-2.kv:9470", "10.0.0.2:9470", "[fd00::2]:9470": names are looked up later, again and again. */
-static bool peer_is_right(const char *text)
+bool settings_is_peer(const char *text)
 {
 	static const char letters[] =
 		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:[]";
@@ -228,7 +227,7 @@ static const char *text_complaint(enum setting_check check, const char *text)
 			return NULL;
 		__attribute__((fallthrough));
 	case CHECK_PEER:
-		return peer_is_right(text)
+		return settings_is_peer(text)
 			       ? NULL
 			       : "is not NAME:PORT or ADDRESS:PORT, such as kv-2:9470 or [fd00::2]:9470";
 	case CHECK_GPUS:

@@ -340,7 +340,7 @@ void rig_net_join(struct rig_net *net, unsigned from, unsigned to)
 	char address[16];
 
 	snprintf(address, sizeof(address), "node-%u:1", to);
-	struct peer *peer = peers_connect(daemon_at(net, from), address);
+	struct peer *peer = peers_want(daemon_at(net, from), address, PEER_BY_SETTING);
 	assert(peer != NULL);
 }
 

@@ -40,6 +40,9 @@ static struct end {
 	int down_result;
 	char reason[PEER_TEXT_BYTES], name[PEER_NAME_BYTES];
 	uint64_t frame_number;
+	unsigned resolved;
+	int resolve_result;
+	char found[PEER_FRAME_BYTES_MAX];
 	struct noted transfers[TRANSFERS];
 } ends[2];
 static struct end *const left = &ends[0], *const right = &ends[1];
@@ -86,6 +89,15 @@ static void frame(void *owner, uint32_t session, uint32_t life, const void *byte
 }
 
 static const struct peer_events events = { .up = up, .down = down, .frame = frame };
+
+static void resolved(void *owner, int result, const char *text)
+{
+	struct end *end = owner;
+
+	end->resolved++;
+	end->resolve_result = result;
+	snprintf(end->found, sizeof(end->found), "%s", text);
+}
 
 static void done(struct peer_transfer *transfer, int result)
 {
@@ -151,7 +163,7 @@ static void end_open(struct end *end, uint8_t id, uint8_t secret)
 {
 	const struct peer_link_config config = { .listen = end->address, .transport = "auto",
 						 .clock = clock_real(), .events = &events,
-						 .owner = end };
+						 .resolved = resolved, .owner = end };
 	struct error error;
 
 	snprintf(end->address, sizeof(end->address), "127.0.0.1:%u", port_find());
@@ -391,6 +403,46 @@ static void wrong_addresses_and_too_many_are_refused(void **unused)
 	scene_close();
 }
 
+static void all_addresses_of_a_name_are_found(void **unused)
+{
+	char name[PEER_ADDRESS_TEXT_MAX + 1];
+
+	(void)unused;
+	scene_open(7);
+	memset(name, 'a', sizeof(name) - 1);
+	name[sizeof(name) - 1] = '\0';
+	assert_int_equal(peer_link_resolve(left->link, name), -EINVAL);
+	assert_int_equal(peer_link_resolve(left->link, "localhost:77"), 0);
+	assert_int_equal(peer_link_resolve(left->link, "localhost:78"), -EAGAIN);
+	AWAIT(left->resolved == 1);
+	assert_int_equal(left->resolve_result, 0);
+	assert_true(strncmp(left->found, "127.0.0.1:77\n", 13) == 0 ||
+		    strncmp(left->found, "[::1]:77\n", 9) == 0);
+	assert_int_equal(peer_link_resolve(left->link, "[fd00::7]:78"), 0);
+	AWAIT(left->resolved == 2);
+	assert_string_equal(left->found, "[fd00::7]:78\n");
+	assert_int_equal(peer_link_resolve(left->link, "no-port"), 0);
+	AWAIT(left->resolved == 3);
+	assert_true(left->resolve_result < 0);
+	assert_non_null(strstr(left->found, "no-port has no address"));
+	scene_close();
+}
+
+static void a_name_that_the_process_takes_with_it_is_answered_once(void **unused)
+{
+	(void)unused;
+	scene_open(7);
+	AWAIT(is_ready(left));
+	kill(pid_of(left), SIGSTOP);
+	assert_int_equal(peer_link_resolve(left->link, "localhost:77"), 0);
+	AWAIT(left->resolved == 1);
+	assert_int_equal(left->resolve_result, -EIO);
+	assert_int_equal(peer_link_resolve(left->link, "localhost:77"), 0);
+	AWAIT(left->resolved == 2);
+	assert_int_equal(left->resolve_result, 0);
+	scene_close();
+}
+
 static void an_address_in_use_is_said(void **unused)
 {
 	struct peer_link_status status;
@@ -425,6 +477,8 @@ int main(int count, char **arguments)
 		cmocka_unit_test(who_has_another_secret_is_told_so),
 		cmocka_unit_test(what_is_forgotten_is_not_heard_of_again),
 		cmocka_unit_test(wrong_addresses_and_too_many_are_refused),
+		cmocka_unit_test(all_addresses_of_a_name_are_found),
+		cmocka_unit_test(a_name_that_the_process_takes_with_it_is_answered_once),
 		cmocka_unit_test(an_address_in_use_is_said),
 	};
 

@@ -31,6 +31,7 @@ enum peer_verb {
 	PEER_PLACE,  /* data of `tag` may come from session `number`: PLACED, once */
 	PEER_SEND,   /* data of `tag` goes to session `number`: SENT, once */
 	PEER_STOP,   /* transfer `transfer`, a PLACE or a SEND, ends soon */
+	PEER_RESOLVE, /* all addresses of the name in `text`: RESOLVED, once; one at a time */
 	/* Up. */
 	PEER_READY,  /* it listens; text: by what transport; or result and why not, and it ends */
 	PEER_UP,     /* session `number`, `life`, `up` */
@@ -41,6 +42,7 @@ enum peer_verb {
 	PEER_PLACED, /* `transfer`; 0: all of it is there. Nothing writes there any more */
 	PEER_SENT,   /* `transfer`; 0: all was handed to the network. Nothing reads it any more */
 	PEER_FORGOTTEN, /* session `number` */
+	PEER_RESOLVED, /* `list`: "host:port", a line each; or result, and in `text` why not */
 	PEER_LINE    /* of session `number`, each second while it changes: `line` */
 };
 
@@ -70,6 +72,7 @@ struct peer_message {
 		struct peer_up up;
 		struct peer_line line;
 		char text[PEER_TEXT_BYTES];
+		char list[PEER_FRAME_BYTES_MAX];
 	};
 };
 

@@ -4,9 +4,11 @@
 #include "base/list.h"
 #include "base/mailbox.h"
 
+#include <arpa/inet.h>
 #include <assert.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -207,4 +209,19 @@ bool peer_address_read(const char *address, struct sockaddr_storage *out_address
 	*out_bytes = found->ai_addrlen;
 	freeaddrinfo(found);
 	return true;
+}
+
+void peer_address_write(const struct sockaddr_storage *address, char *text, size_t bytes)
+{
+	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
+	const struct sockaddr_in *four = (const struct sockaddr_in *)address;
+	char host[INET6_ADDRSTRLEN] = "";
+
+	if (address->ss_family == AF_INET6) {
+		(void)!inet_ntop(AF_INET6, &six->sin6_addr, host, sizeof(host));
+		snprintf(text, bytes, "[%s]:%u", host, ntohs(six->sin6_port));
+		return;
+	}
+	(void)!inet_ntop(AF_INET, &four->sin_addr, host, sizeof(host));
+	snprintf(text, bytes, "%s:%u", host, ntohs(four->sin_port));
 }

@@ -14,7 +14,7 @@
 #include <sys/socket.h>
 
 #define PEER_LOOKUPS_MAX 256u
-#define PEER_LOOKUP_ADDRESSES_MAX 8u
+#define PEER_LOOKUP_ADDRESSES_MAX PEER_SESSIONS_ASKED
 
 struct peer_lookup {
 	uint32_t session, turn;              /* the caller's */
@@ -46,5 +46,8 @@ void peer_names_awake(struct peer_names *names);
 /* On the calling thread, and only of what needs no resolver: numbers. False: a name, or wrong. */
 must_check bool peer_address_read(const char *address, struct sockaddr_storage *out_address,
 				  socklen_t *out_bytes);
+
+/* "10.0.0.1:9470", "[fd00::1]:9470". */
+void peer_address_write(const struct sockaddr_storage *address, char *text, size_t bytes);
 
 #endif

@@ -148,6 +148,8 @@ struct peer_server {
 	const struct transport_ops *ops[PEER_TRANSPORTS_MAX];
 	struct transport *transports[PEER_TRANSPORTS_MAX];
 	struct peer_names *names;
+	bool is_resolving;
+	struct peer_lookup *resolved;           /* to be told, once there is room */
 	struct peer_setup *setup;               /* memory for keys */
 	struct channel_tls *tls;
 	struct arena_mapped arenas[PEER_ARENAS_MAX];
@@ -180,6 +182,9 @@ must_check int session_connect(struct peer_server *server, const struct peer_mes
 void session_forget(struct peer_server *server, uint32_t number);
 bool sessions_step(struct peer_server *server);
 uint64_t session_next_us(const struct session *session);
+/* A name's addresses are looked up for the daemon. */
+must_check int names_resolve(struct peer_server *server, const struct peer_message *message,
+			     struct error *error);
 /* Its connection did not become one, or has ended: rest, and the reason is told if it is news. */
 void session_rest(struct peer_server *server, struct session *session, int result,
 		  const char *reason);

@@ -207,6 +207,8 @@ int peer_server_message(struct peer_server *server, const struct peer_message *m
 	switch (message->verb) {
 	case PEER_CONNECT:
 		return session_connect(server, message, error);
+	case PEER_RESOLVE:
+		return names_resolve(server, message, error);
 	case PEER_FORGET:
 		session_forget(server, message->number);
 		return 0;
@@ -237,21 +239,6 @@ static unsigned strangers_count(const struct peer_server *server)
 	return count;
 }
 
-static void address_write(const struct sockaddr_storage *address, char *text, size_t bytes)
-{
-	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)address;
-	const struct sockaddr_in *four = (const struct sockaddr_in *)address;
-	char host[INET6_ADDRSTRLEN] = "";
-
-	if (address->ss_family == AF_INET6) {
-		(void)!inet_ntop(AF_INET6, &six->sin6_addr, host, sizeof(host));
-		snprintf(text, bytes, "[%s]:%u", host, ntohs(six->sin6_port));
-		return;
-	}
-	(void)!inet_ntop(AF_INET, &four->sin_addr, host, sizeof(host));
-	snprintf(text, bytes, "%s:%u", host, ntohs(four->sin_port));
-}
-
 static bool accept_some(struct peer_server *server)
 {
 	bool did = false;
@@ -272,7 +259,7 @@ static bool accept_some(struct peer_server *server)
 			continue;
 		}
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
-		address_write(&address, text, sizeof(text));
+		peer_address_write(&address, text, sizeof(text));
 		(void)connection_begin(server, fd, NULL, text);
 	}
 	return did;

@@ -246,6 +246,47 @@ static int socket_connect(const struct peer_lookup *lookup, unsigned number, int
 	return 0;
 }
 
+/* ---- names for the daemon ---- */
+
+#define RESOLVING PEER_SESSIONS_MAX /* instead of a session's number */
+
+int names_resolve(struct peer_server *server, const struct peer_message *message,
+		  struct error *error)
+{
+	if (server->is_resolving ||
+	    strnlen(message->text, PEER_ADDRESS_TEXT_MAX) == PEER_ADDRESS_TEXT_MAX)
+		return error_set(error, -EPROTO, "the daemon asked for two names at once");
+	/* Sessions that are asked for are fewer than lookups, so there is room. */
+	server->is_resolving = peer_names_ask(server->names, RESOLVING, 0, message->text);
+	return server->is_resolving ? 0 : error_set(error, -EAGAIN, "too many names are asked for");
+}
+
+/* Of one family: a node with an address of each would be two. */
+static void resolved_say(struct peer_server *server)
+{
+	const struct peer_lookup *lookup = server->resolved;
+	struct peer_message message = { .verb = PEER_RESOLVED, .result = lookup->result };
+	size_t used = 0;
+
+	snprintf(message.text, sizeof(message.text), "%s", lookup->reason);
+	for (unsigned n = 0; lookup->result == 0 && n < lookup->count; n++) {
+		char address[PEER_ADDRESS_TEXT_MAX];
+
+		if (lookup->addresses[n].ss_family != lookup->addresses[0].ss_family)
+			continue;
+		peer_address_write(&lookup->addresses[n], address, sizeof(address));
+		used += (size_t)snprintf(message.list + used, sizeof(message.list) - used, "%s\n",
+					 address);
+		if (used >= sizeof(message.list))
+			break;
+	}
+	if (!server_say(server, &message))
+		return;
+	peer_names_give(server->names, server->resolved);
+	server->resolved = NULL;
+	server->is_resolving = false;
+}
+
 /* Each try takes the next of the addresses. */
 static void lookup_take(struct peer_server *server, const struct peer_lookup *lookup)
 {
@@ -298,10 +339,16 @@ bool sessions_step(struct peer_server *server)
 	bool did = false;
 
 	while ((lookup = peer_names_take(server->names)) != NULL) {
+		did = true;
+		if (lookup->session == RESOLVING) {
+			server->resolved = lookup;
+			continue;
+		}
 		lookup_take(server, lookup);
 		peer_names_give(server->names, lookup);
-		did = true;
 	}
+	if (server->resolved != NULL)
+		resolved_say(server);
 	for (unsigned n = 0; n < PEER_SESSIONS_MAX; n++)
 		if (server->sessions[n].state != SESSION_FREE || server->sessions[n].is_forgotten)
 			did = session_step(server, &server->sessions[n]) || did;
