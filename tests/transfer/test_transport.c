@@ -352,8 +352,24 @@ static void a_node_that_is_killed_ends_the_link(void **unused)
 	cmocka_unit_test(an_idle_link_stays),                                                      \
 	cmocka_unit_test(a_node_that_is_killed_ends_the_link)
 
+#if defined(__SANITIZE_THREAD__)
+#define IS_THREAD_SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define IS_THREAD_SANITIZED true
+#endif
+#endif
+#ifndef IS_THREAD_SANITIZED
+#define IS_THREAD_SANITIZED false
+#endif
+
 int main(void)
 {
+	/* UCX's hooks in memory calls run while a thread ends, when the sanitizer has left it. */
+	if (IS_THREAD_SANITIZED) {
+		(void)setenv("UCX_MEM_EVENTS", "n", 1);
+		(void)setenv("UCX_MEM_MMAP_HOOK_MODE", "none", 1);
+	}
 	const struct CMUnitTest tcp[] = {
 		OF_EVERY_BACK_END,
 		cmocka_unit_test(strangers_are_few_and_soon_gone),
