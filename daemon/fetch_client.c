@@ -236,6 +236,8 @@ static struct fetch *fetch_of(struct session *session, uint64_t id)
 
 static bool is_coming(const struct fetch *fetch, const struct peer_key *key)
 {
+	if (key->is_spoilt)
+		return false;
 	return key->state == FETCH_KEY_GRANTED || key->state == FETCH_KEY_ARRIVING ||
 	       (key->state == FETCH_KEY_ASKED && fetch->is_stream);
 }

@@ -46,6 +46,7 @@ struct fetch {
 	uint32_t ticket_bytes;         /* 0: none */
 	char ticket[FRAME_TICKET_BYTES_MAX];
 	bool is_stream;
+	bool is_eager;                 /* its blocks were asked for before they were granted */
 	bool holds_space;
 	bool is_answered;              /* what the peer gives is known */
 	bool is_released;              /* the peer was told that nothing is wanted any more */

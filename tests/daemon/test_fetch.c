@@ -100,6 +100,66 @@ static void a_stream_that_is_not_kept_ends_in_time(void **unused)
 	pair_finish();
 }
 
+static unsigned asked, granted;
+
+/* Until the first GRANT. */
+static bool fetches_count_early(struct rig_net *self, unsigned from, unsigned to, void *frame)
+{
+	const struct peer_frame_header *header = frame;
+
+	(void)self;
+	(void)from;
+	(void)to;
+	granted += header->type == PEER_GRANT;
+	asked += header->type == PEER_FETCH && granted == 0;
+	return true;
+}
+
+static unsigned asked_early(unsigned count, enum frame_fetch_mode mode)
+{
+	asked = granted = 0;
+	net.before_frame = fetches_count_early;
+	(void)pair_fetch(count, mode);
+	rig_settle(&rigs[1]);
+	assert_int_equal(granted, 1);
+	net.before_frame = NULL;
+	return asked;
+}
+
+static void few_blocks_are_asked_for_before_they_are_granted(void **unused)
+{
+	(void)unused;
+	pair_start(NULL, NULL);
+	pair_give(1, BLOCKS);
+	assert_int_equal(asked_early(4, FRAME_FETCH_PRESENT), 4);
+	assert_int_equal(rig_usable(taker, 1, 4), 4);
+	/* Four are here; the others are too many. */
+	assert_int_equal(asked_early(9, FRAME_FETCH_PRESENT), 0);
+	assert_int_equal(rig_usable(taker, 1, 9), 9);
+	assert_int_equal(asked_early(11, FRAME_FETCH_STREAM), 0);
+	pair_finish();
+}
+
+static void what_was_asked_for_too_early_is_promised_to_nobody(void **unused)
+{
+	(void)unused;
+	pair_start(NULL, NULL);
+	pair_give(1, 2);
+	struct rig_fetch fetch = pair_fetch(4, FRAME_FETCH_PRESENT);
+	struct rig_found found = rig_fetch_wait(taker, fetch.id, RIG_SECOND);
+	assert_int_equal(found.usable_tokens, 2 * RIG_TOKENS);
+	assert_int_equal(pair_load(4), 2);
+	assert_int_equal(rig_last.results[2], -ENOENT);
+	assert_int_equal(net.blocks_ever, 2);
+	/* Refused as a whole. */
+	giver->rig->daemon->peers->self.gives_for_tickets_only = true;
+	const struct rig_keys others = { .first = 11, .count = 3 };
+	fetch = rig_fetch(taker, 0, &others, 1, FRAME_FETCH_PRESENT, WAIT_US);
+	found = rig_fetch_wait(taker, fetch.id, RIG_SECOND);
+	assert_int_equal(found.usable_tokens, 0);
+	pair_finish();
+}
+
 /* ---- what lies ---- */
 
 static unsigned damages_left;
@@ -326,6 +386,8 @@ int main(void)
 		cmocka_unit_test(blocks_come_here_and_stay),
 		cmocka_unit_test(what_lies_on_nvme_is_raised_first),
 		cmocka_unit_test(only_what_is_there_is_promised),
+		cmocka_unit_test(few_blocks_are_asked_for_before_they_are_granted),
+		cmocka_unit_test(what_was_asked_for_too_early_is_promised_to_nobody),
 		cmocka_unit_test(a_stream_brings_what_gets_there_later),
 		cmocka_unit_test(a_stream_that_is_not_kept_ends_in_time),
 		cmocka_unit_test(bytes_that_are_not_those_of_the_checksums_are_no_block),

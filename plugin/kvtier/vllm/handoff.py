@@ -20,6 +20,7 @@ from kvtier.vllm.requests import Handed, Tracked
 logger = init_logger('vllm.kvtier')
 
 LOAD_US_MIN = 250_000
+ANSWER_SECONDS_MAX = 2.0    # a node is connected to, asked, and answers
 TICKET, PEER, STREAM = 'kvtier_ticket', 'kvtier_peer', 'kvtier_stream'
 Sections = Sequence[tuple[int, int, bytes]]
 # What a fetch or a ticket was refused for, and what would be right.
@@ -108,7 +109,7 @@ class Handoffs:
             self._tell(result, tracked.request.request_id)
             return False
         tracked.handed = Handed(fetch, tracked.local_tokens, now + self._keep_us * 1e-6,
-                                source.is_stream and not source.ticket)
+                                now + ANSWER_SECONDS_MAX, source.is_stream and not source.ticket)
         return True
 
     def found(self, client: library.Client, tracked: Tracked, local_tokens: int,
@@ -124,7 +125,7 @@ class Handoffs:
         handed.was_asked = True
         if result == 0:
             return False, found
-        if result == -errno.EAGAIN and now < handed.until:
+        if result == -errno.EAGAIN and now < min(handed.until, handed.answer_until):
             return True, None
         self.end(client, tracked)
         return False, None

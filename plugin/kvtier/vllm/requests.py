@@ -75,6 +75,7 @@ class Handed:
     fetch: library.Fetch
     local_tokens: int       # it brings what is behind these
     until: float            # the daemon gives up then
+    answer_until: float     # the other node is to have said by then what it gives
     is_stream_of_peer: bool # the other node computes at this moment
     was_asked: bool = False
 
