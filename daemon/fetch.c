@@ -192,6 +192,7 @@ void fetch_key_end(struct peers *peers, struct fetch *fetch, uint32_t key, bool 
 	assert(ended->state == FETCH_KEY_ASKED || ended->state == FETCH_KEY_GRANTED ||
 	       ended->state == FETCH_KEY_ARRIVING);
 	ended->state = is_here ? FETCH_KEY_DONE : FETCH_KEY_LOST;
+	fetch->came_count += is_here;
 	assert(fetch->open_count > 0);
 	fetch->open_count--;
 	fetch_wake(fetch, key);
@@ -212,10 +213,32 @@ static void release_say(struct peers *peers, struct fetch *fetch)
 		fetch->is_released = fetch_say(peers, fetch, &frame);
 }
 
+static enum fetch_outcome outcome_of(const struct fetch *fetch, int result)
+{
+	if (fetch->came_count > 0)
+		return FETCH_GIVEN;
+	switch (result) {
+	case 0:
+	case -ENOENT:
+		return FETCH_NOTHING;
+	case -EHOSTUNREACH:
+		return FETCH_UNREACHABLE;
+	case -ETIME:
+		return FETCH_LATE;
+	case -ECANCELED:
+		return FETCH_CANCELLED;
+	default:
+		return FETCH_REFUSED;
+	}
+}
+
 void fetch_end(struct peers *peers, struct fetch *fetch, int result)
 {
 	if (fetch->state == FETCH_OVER)
 		return;
+	/* Where all was here nobody was asked. */
+	if (fetch->asked_count > 0)
+		peers->fetches_ended[outcome_of(fetch, result)]++;
 	fetch->state = FETCH_OVER;
 	fetch->is_answered = true;
 	if (fetch->result == 0)

@@ -62,6 +62,7 @@ struct fetch {
 	uint32_t count;                /* keys */
 	uint32_t asked_count, asked_sent;
 	uint32_t next;                 /* keys before it are not GRANTED */
+	uint32_t came_count;           /* keys DONE */
 	uint32_t open_count;           /* keys ASKED, GRANTED or ARRIVING */
 	unsigned arrivals_count;
 	uint64_t arriving_bytes;

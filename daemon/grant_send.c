@@ -90,6 +90,8 @@ static void sent(struct peer_transfer *transfer, int result)
 	if (result == 0) {
 		peer->sent_blocks++;
 		peer->sent_bytes += send->payload_bytes;
+		peers->sent_blocks++;
+		peers->sent_bytes += send->payload_bytes;
 		key_was_sent(send);
 		send_give(send);
 	} else {

@@ -3,6 +3,7 @@
 #include "daemon/admin_http.h"
 #include "daemon/encryption.h"
 #include "daemon/gpus.h"
+#include "daemon/metrics_peers.h"
 #include "daemon/metrics_text.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
@@ -313,6 +314,7 @@ void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format
 	for (enum metric row = METRIC_gpu_state; row <= METRIC_gpu_copied_bytes_total; row++)
 		gpu_metrics(daemon, page, row);
 	probe_metrics(daemon, page);
+	metrics_peers_write(daemon, page);
 	catalog_metrics(daemon, page);
 	struct admin_http_counts http = admin_http_counts(daemon->http);
 	LABELLED(http_requests_total, http.answered, "answered");

@@ -53,6 +53,7 @@ static void on_up(void *owner, uint32_t session, uint32_t life, const struct pee
 	peer->reason[0] = 0;
 	peer->since_us = daemon->now_us;
 	peer->ups++;
+	daemon->peers->sessions_ever++;
 	log_line(LOG_INFO, "peer_up", "peer=%s name=%s release=%.32s", peer->address,
 		 log_quote(quoted, sizeof(quoted), hello->name), hello->release);
 	fetch_peer_up(peer, daemon);

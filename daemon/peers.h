@@ -58,6 +58,17 @@ struct peer_key {
 	bool is_spoilt;         /* fetch: one of its shards cannot come */
 };
 
+/* How a fetch ended, as figures tell it. */
+enum fetch_outcome {
+	FETCH_GIVEN,
+	FETCH_NOTHING,
+	FETCH_REFUSED,
+	FETCH_UNREACHABLE,
+	FETCH_LATE,
+	FETCH_CANCELLED,
+	FETCH_OUTCOMES
+};
+
 struct fetches;
 struct grants;
 struct tickets;
@@ -82,6 +93,9 @@ struct peers {
 	struct peer_self self;
 	char itself[PEER_ADDRESS_TEXT_BYTES]; /* an address that turned out to be our own */
 	uint64_t idle_us;       /* when those whom nobody wants are looked for again */
+	uint64_t sessions_ever;
+	uint64_t fetches_ended[FETCH_OUTCOMES];
+	uint64_t sent_blocks, sent_bytes;
 	uint64_t tickets_issued, tickets_redeemed, tickets_refused;
 	uint64_t wrong_blocks;  /* that came, and were not what they should be */
 	uint64_t wrong_frames;  /* frames of peers that make no sense */

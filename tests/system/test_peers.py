@@ -183,6 +183,15 @@ class Blocks(Case):
         first, second = self.pair(window_bytes='16MiB', extent_bytes='4MiB')
         self.one_way(first, second)
         self.one_way(second, first)
+        for own in (first, second):
+            metrics = {name: own.metric(name) for name in (
+                'kvtier_peers{state="up"}', 'kvtier_peers{state="down"}', 'kvtier_peer_fetches_total{result="given"}',
+                'kvtier_peer_blocks_total{direction="in"}', 'kvtier_peer_blocks_total{direction="out"}',
+                'kvtier_peer_bytes_total{direction="in"}', 'kvtier_peer_bytes_total{direction="out"}',
+                'kvtier_peer_blocks_lost_total{reason="wrong"}')}
+            total = self.COUNT * self.BYTES
+            self.assertEqual(list(metrics.values()), [1, 0, 1, self.COUNT, self.COUNT, total, total, 0], metrics)
+            self.assertGreaterEqual(own.metric('kvtier_peer_sessions_total'), 1)
 
     def test_so_they_are_by_ucx(self):
         first, second = self.pair(window_bytes='16MiB', extent_bytes='4MiB', peer_transport='ucx')
