@@ -85,10 +85,10 @@
 	row(peer_sessions_total, COUNTER, "", "Times that another node came up.") \
 	row(peer_fetches, GAUGE, "", "Fetches of engines here that are under way or still asked about.") \
 	row(peer_grants, GAUGE, "", "Promises to other nodes under way: their blocks are held.") \
-	row(peer_fetches_total, COUNTER, "result", "Fetches ended: given (another node gave something), nothing (it had none), refused, unreachable, late, cancelled.") \
-	row(peer_blocks_total, COUNTER, "direction", "Blocks that came from other nodes and were proven (in), or were handed to the network (out); a block of several ranks counts each.") \
+	row(peer_fetches_total, COUNTER, "result", "Fetches ended: given (something), nothing, refused, unreachable, late, cancelled.") \
+	row(peer_blocks_total, COUNTER, "direction", "Ranks' blocks that came from other nodes (in), proven, or went to them (out).") \
 	row(peer_bytes_total, COUNTER, "direction", "Payload bytes of these.") \
-	row(peer_blocks_lost_total, COUNTER, "reason", "Blocks that were asked for and did not become readable: wrong (they were not what they should be), other.") \
+	row(peer_blocks_lost_total, COUNTER, "reason", "Of those asked for: wrong (not what they should be), other.") \
 	row(peer_tickets, GAUGE, "", "Tickets that are open.") \
 	row(peer_tickets_total, COUNTER, "result", "Tickets issued to engines here, redeemed by other nodes, refused to them.") \
 	row(worker_up, GAUGE, "worker", "1 while the worker process runs.") \

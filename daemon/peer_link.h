@@ -66,10 +66,9 @@ extern const struct peer_ops peer_ops_link;
  * up stay. Before the first step, and again after a reload. */
 void peer_link_setup(struct peer_link *link, const struct peer_hello *hello,
 		     const uint8_t (*secrets)[PEER_SECRET_BYTES], unsigned secrets_count);
-/* Contents of PEM files, copied, for every life. Before the first step. -EFBIG: one is longer than
- * PEER_PEM_BYTES_MAX. */
-must_check int peer_link_tls(struct peer_link *link, const char *ca, const char *certificate,
-			     const char *key);
+/* Contents of PEM files, copied, for every life and, in this one, for connections that begin later.
+ * Before the first step, and again after a reload. */
+void peer_link_tls(struct peer_link *link, const struct peer_tls *files);
 /* Mapped writable by every life. `fd` is borrowed until destroy. */
 void peer_link_arena(struct peer_link *link, uint32_t number, int fd, uint64_t bytes);
 

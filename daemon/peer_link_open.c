@@ -30,22 +30,12 @@ void peer_link_setup(struct peer_link *link, const struct peer_hello *hello,
 	link->is_setup_sent = false;
 }
 
-static bool pem_take(char *target, const char *source)
-{
-	if (strlen(source) >= PEER_PEM_BYTES_MAX)
-		return false;
-	strcpy(target, source);
-	return true;
-}
-
-int peer_link_tls(struct peer_link *link, const char *ca, const char *certificate, const char *key)
+void peer_link_tls(struct peer_link *link, const struct peer_tls *files)
 {
 	assert(link->tls != NULL);
+	*link->tls = *files;
 	link->tls->packet.kind = PEER_PACKET_TLS;
-	return pem_take(link->tls->ca, ca) && pem_take(link->tls->certificate, certificate) &&
-			       pem_take(link->tls->key, key)
-		       ? 0
-		       : -EFBIG;
+	link->is_tls_sent = false;
 }
 
 void peer_link_arena(struct peer_link *link, uint32_t number, int fd, uint64_t bytes)

@@ -12,6 +12,7 @@
 #include "daemon/server.h"
 #include "daemon/tickets.h"
 #include "proto/json_text.h"
+#include "transfer/peer/channel.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -28,7 +29,9 @@ struct peer_process {
 	uint64_t stepped_us;
 	bool is_busy;
 	struct peer_hello hello;      /* ours */
-	struct peer_secrets *secrets; /* memory for keys: in force, and read again */
+	/* Memory for keys: in force, and read again. */
+	struct peer_secrets *secrets;
+	struct peer_tls *tls; /* NULL: none */
 	/* As far as it was logged. */
 	uint32_t changes;
 	bool was_ready;
@@ -85,34 +88,40 @@ static int setup(struct daemon *daemon, struct error *error)
 	return 0;
 }
 
-static int tls_give(struct daemon *daemon, struct peer_tls *files, struct error *error)
+/* On a mill, too. What OpenSSL does not take is refused here. */
+static int tls_read(const struct settings *settings, struct peer_tls *files, struct error *error)
 {
-	const struct settings *settings = &daemon->settings;
-	int result = peer_pem_read(settings->peer_tls_ca, false, files->ca, error);
+	struct channel_tls *tls = NULL;
 
+	crypto_wipe(files, sizeof(*files));   /* so that the same files are the same bytes */
+	int result = peer_pem_read(settings->peer_tls_ca, false, files->ca, error);
 	if (result == 0)
 		result = peer_pem_read(settings->peer_tls_certificate, false, files->certificate,
 				       error);
 	if (result == 0)
 		result = peer_pem_read(settings->peer_tls_key, true, files->key, error);
+	snprintf(files->name, sizeof(files->name), "%s", settings->peer_tls_name);
 	if (result == 0)
-		result = peer_link_tls(daemon->peer_process->link, files->ca, files->certificate,
-				       files->key);
+		result = channel_tls_create(&tls, files->ca, files->certificate, files->key, error);
+	channel_tls_destroy(tls);
 	return result;
 }
 
 static int tls_setup(struct daemon *daemon, struct error *error)
 {
+	struct peer_process *process = daemon->peer_process;
 	void *memory;
 	int result;
 
 	if (daemon->settings.peer_tls_key[0] == '\0')
 		return 0;
-	result = crypto_memory_create(&memory, sizeof(struct peer_tls), error);
+	result = crypto_memory_create(&memory, 2 * sizeof(struct peer_tls), error);
 	if (result < 0)
 		return result;
-	result = tls_give(daemon, memory, error);
-	crypto_memory_destroy(memory, sizeof(struct peer_tls));
+	process->tls = memory;
+	result = tls_read(&daemon->settings, &process->tls[0], error);
+	if (result == 0)
+		peer_link_tls(process->link, &process->tls[0]);
 	return result;
 }
 
@@ -205,6 +214,7 @@ void peer_process_destroy(struct daemon *daemon)
 	peer_link_destroy(daemon->peer_process->link);
 	peer_members_destroy(daemon->peer_process->members);
 	crypto_memory_destroy(daemon->peer_process->secrets, 2 * sizeof(struct peer_secrets));
+	crypto_memory_destroy(daemon->peer_process->tls, 2 * sizeof(struct peer_tls));
 	free(daemon->peer_process);
 	daemon->peer_process = NULL;
 }
@@ -220,25 +230,49 @@ int peer_process_read(struct daemon *daemon, struct error *error)
 		return 0;
 	result = peer_secrets_read(&daemon->peer_process->secrets[1],
 				   daemon->settings.peer_secret_file, &reason);
-	return result == 0 ? 0 : error_set(error, result, "peer_secret_file: %s", reason.text);
+	if (result < 0)
+		return error_set(error, result, "peer_secret_file: %s", reason.text);
+	return daemon->peer_process->tls == NULL
+		       ? 0
+		       : tls_read(&daemon->settings, &daemon->peer_process->tls[1], error);
+}
+
+static unsigned change_note(struct settings_change *changes, unsigned changes_max, unsigned count,
+			    const char *key, const char *from, const char *to)
+{
+	if (count >= changes_max)
+		return 1;
+	changes[count] = (struct settings_change){ .is_reloadable = true };
+	snprintf(changes[count].key, sizeof(changes[count].key), "%s", key);
+	snprintf(changes[count].from, sizeof(changes[count].from), "%s", from);
+	snprintf(changes[count].to, sizeof(changes[count].to), "%s", to);
+	return 1;
 }
 
 unsigned peer_process_take(struct daemon *daemon, struct settings_change *changes,
 			   unsigned changes_max)
 {
 	struct peer_process *process = daemon->peer_process;
+	char from[16], to[32];
+	unsigned count = 0;
 
-	if (process == NULL ||
-	    memcmp(&process->secrets[0], &process->secrets[1], sizeof(process->secrets[0])) == 0)
+	if (process == NULL)
 		return 0;
-	if (changes_max > 0) {
-		*changes = (struct settings_change){ .key = "peer_secrets", .is_reloadable = true };
-		snprintf(changes->from, sizeof(changes->from), "%u", process->secrets[0].count);
-		snprintf(changes->to, sizeof(changes->to), "%u others", process->secrets[1].count);
+	if (memcmp(&process->secrets[0], &process->secrets[1], sizeof(process->secrets[0])) != 0) {
+		snprintf(from, sizeof(from), "%u", process->secrets[0].count);
+		snprintf(to, sizeof(to), "%u others", process->secrets[1].count);
+		count += change_note(changes, changes_max, count, "peer_secrets", from, to);
+		process->secrets[0] = process->secrets[1];
+		secrets_put_in_force(process);
 	}
-	process->secrets[0] = process->secrets[1];
-	secrets_put_in_force(process);
-	return 1;
+	if (process->tls != NULL &&
+	    memcmp(&process->tls[0], &process->tls[1], sizeof(process->tls[0])) != 0) {
+		count += change_note(changes, changes_max, count, "peer_tls_files", "those before",
+				     "others");
+		process->tls[0] = process->tls[1];
+		peer_link_tls(process->link, &process->tls[0]);
+	}
+	return count;
 }
 
 /* ---- the pass ---- */

@@ -105,11 +105,12 @@ static int packet_take(struct peer_worker *worker, size_t bytes, const int *fds,
 	if (head.kind != PEER_PACKET_TLS || bytes != sizeof(struct peer_tls))
 		return peer_server_packet(worker->server, worker->packet, bytes, fds, fds_count,
 					  error);
-	if (worker->has_tls_now)
-		return error_set(error, -EPROTO, "the daemon sent TLS twice");
 	int result = channel_tls_create(&tls, files->ca, files->certificate, files->key, error);
 	if (result == 0)
-		peer_server_tls(worker->server, tls);
+		peer_server_tls(worker->server, tls, files->name);
+	/* Others than those that it has: it goes on with these. */
+	if (result < 0 && worker->has_tls_now)
+		return 0;
 	worker->has_tls_now = result == 0;
 	return result;
 }

@@ -94,6 +94,7 @@ struct settings {
 	char peer_tls_certificate[SETTINGS_PATH_BYTES]; /* PEM; "": no TLS */
 	char peer_tls_key[SETTINGS_PATH_BYTES];
 	char peer_tls_ca[SETTINGS_PATH_BYTES];
+	char peer_tls_name[128];      /* that others' certificates must have; "": any */
 	char peers_file[SETTINGS_PATH_BYTES]; /* a node's "host:port" a line; "": none */
 	char peers_dns[128];          /* "name:port": each of its addresses is a node; "": none */
 	uint64_t peers_dns_interval_us;

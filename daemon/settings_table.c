@@ -166,6 +166,9 @@ const struct setting settings_rows[] = {
 		  "`peer_tls_ca`, on all nodes or none." },
 	{ "peer_tls_key", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_tls_key),
 	  .initial = "", .help = "PEM file of the certificate's key. Mode as of `key_file`." },
+	{ "peer_tls_name", SETTING_TEXT, FIELD(settings, peer_tls_name), .initial = "",
+	  .help = "A DNS name that the certificate of every other node must have, as *.kvtierd.kvtier.svc; empty: any "
+		  "certificate of `peer_tls_ca`." },
 	{ "peer_tls_ca", SETTING_TEXT, CHECK_PATH_OR_NONE, FIELD(settings, peer_tls_ca),
 	  .initial = "", .help = "PEM file of who signs the certificates of other nodes." },
 };

@@ -3,6 +3,7 @@ import ctypes
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -64,6 +65,10 @@ class Case(unittest.TestCase):
         def found():
             return [peer for peer in self.peers(cache)['nodes'] if re.search(reason, peer['reason'])]
         node.until(found, UP_SECONDS, f'a node is down: {reason}')
+
+    def reload(self, cache, words):
+        os.kill(cache.process.pid, signal.SIGHUP)
+        node.until(lambda: re.search(words, cache.log()), UP_SECONDS, words)
 
 
 class Status(Case):
@@ -225,10 +230,6 @@ class Refused(Case):
         self.up(first)
         self.up(second)
 
-    def reload(self, cache, words):
-        os.kill(cache.process.pid, signal.SIGHUP)
-        node.until(lambda: re.search(words, cache.log()), UP_SECONDS, words)
-
     def test_a_reload_puts_another_secret_in_force(self):
         address = f'127.0.0.1:{port_find()}'
         first = self.node(address)
@@ -292,6 +293,47 @@ class Tls(Case):
         self.assertTrue(self.peers(second)['encryption'])
         self.down(plain, '.')
         self.assertEqual(len([peer for peer in self.peers(first)['nodes'] if peer['state'] == 'up']), 1)
+
+    def tls_pair(self, **settings):
+        """The second has the files of another CA, and connects to the first."""
+        address = f'127.0.0.1:{port_find()}'
+        first, second = self.node(address), self.node(f'127.0.0.1:{port_find()}', [address], **settings)
+        for own in (first, second):
+            own.settings.update(self.files_make(own.folder))
+            own.configure()
+        return first, second
+
+    def files_copy(self, first, second):
+        for name in ('ca.pem', 'node.pem', 'node.key'):
+            shutil.copy2(os.path.join(first.folder, name), os.path.join(second.folder, name))
+
+    def test_a_reload_reads_certificates_again(self):
+        first, second = self.tls_pair()
+        first.start()
+        second.start()
+        self.down(second, 'TLS')
+        with open(os.path.join(second.folder, 'node.key'), 'r+', encoding='ascii') as file:
+            file.write('-----BEGIN NOTHING')
+        self.reload(second, 'event=reload_refused reason="peer_tls_key')
+        self.files_copy(first, second)
+        self.reload(second, 'event=setting_changed key=peer_tls_files')
+        self.up(second)
+        # The same again is no change.
+        changes = second.log().count('key=peer_tls_files')
+        self.reload(second, 'event=reloaded changed=0')
+        self.assertEqual(second.log().count('key=peer_tls_files'), changes)
+
+    def test_a_name_that_the_other_does_not_have(self):
+        first, second = self.tls_pair(peer_tls_name='kv-1.kvtier')
+        self.files_copy(first, second)
+        first.start()
+        second.start()
+        self.down(second, 'TLS')
+        second.settings['peer_tls_name'] = 'node'
+        second.configure()
+        second.stop()
+        second.start()
+        self.up(second)
 
 
 class Confined(Case):

@@ -99,6 +99,7 @@ static int channel_begin(struct connection *connection, int fd, struct error *er
 		.secrets = (const uint8_t (*)[CHANNEL_SECRET_BYTES])server->setup->secrets,
 		.secrets_count = server->setup->secrets_count,
 		.tls = server->tls,
+		.tls_name = server->tls_name[0] != '\0' ? server->tls_name : NULL,
 		.handshake_us = PEER_CONNECT_US_MAX / 2,
 		.ping_us = PEER_PING_US,
 		.silence_us = PEER_SILENCE_US_MAX,

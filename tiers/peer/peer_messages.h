@@ -79,7 +79,7 @@ struct peer_message {
 enum peer_packet_kind {
 	PEER_PACKET_ARENA = 1, /* with one descriptor; struct peer_packet alone */
 	PEER_PACKET_SETUP,     /* struct peer_setup; again: other secrets, for what begins later */
-	PEER_PACKET_TLS        /* struct peer_tls, before SETUP; once a life */
+	PEER_PACKET_TLS        /* struct peer_tls, before SETUP; again: for what begins later */
 };
 
 struct peer_packet {
@@ -101,6 +101,7 @@ struct peer_tls {
 	char ca[PEER_PEM_BYTES_MAX];
 	char certificate[PEER_PEM_BYTES_MAX];
 	char key[PEER_PEM_BYTES_MAX];
+	char name[PEER_ADDRESS_TEXT_MAX]; /* that others' certificates must have; "": any */
 };
 
 #endif

@@ -152,6 +152,7 @@ struct peer_server {
 	struct peer_lookup *resolved;           /* to be told, once there is room */
 	struct peer_setup *setup;               /* memory for keys */
 	struct channel_tls *tls;
+	char tls_name[PEER_ADDRESS_TEXT_MAX];   /* "": any of the CA's */
 	struct arena_mapped arenas[PEER_ARENAS_MAX];
 	uint64_t looked_us;                     /* for deadlines of transfers */
 	unsigned turn;                          /* whose sends are first */

@@ -175,11 +175,12 @@ int peer_server_packet(struct peer_server *server, const void *packet, size_t by
 	return error_set(error, -EPROTO, "the daemon sent a packet of %zu bytes", bytes);
 }
 
-void peer_server_tls(struct peer_server *server, struct channel_tls *tls)
+void peer_server_tls(struct peer_server *server, struct channel_tls *tls, const char *name)
 {
-	/* Connections go on with the one that they began with. */
-	assert(server->tls == NULL);
+	/* Connections go on with the one that they began with: OpenSSL counts. */
+	channel_tls_destroy(server->tls);
 	server->tls = tls;
+	snprintf(server->tls_name, sizeof(server->tls_name), "%s", name);
 }
 
 /* ---- messages ---- */

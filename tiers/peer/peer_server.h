@@ -59,7 +59,7 @@ void peer_server_destroy(struct peer_server *server);
 must_check int peer_server_packet(struct peer_server *server, const void *packet, size_t bytes,
 				  const int *fds, unsigned fds_count, struct error *error);
 /* Before SETUP, once; taken. */
-void peer_server_tls(struct peer_server *server, struct channel_tls *tls);
+void peer_server_tls(struct peer_server *server, struct channel_tls *tls, const char *name);
 /* False: the next message has to wait for a step. */
 bool peer_server_has_room(const struct peer_server *server);
 /* 0, or -EPROTO. */
