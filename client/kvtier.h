@@ -204,6 +204,8 @@ struct kvtier_source {
 	const char *peer;                   /* "host:port", one of the daemon's peers; or NULL */
 	const char *ticket;                 /* kvtier_ticket()'s, from the other node; or NULL */
 	enum kvtier_source_mode mode;
+	/* one more peer, asked for what that one does not give while there is time; or NULL */
+	const char *second;
 };
 
 struct kvtier_fetch {

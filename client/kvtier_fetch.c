@@ -20,7 +20,8 @@ static int source_check(const struct kvtier_source *source)
 	if (source->ticket != NULL && (source->ticket[0] == '\0' ||
 				       strlen(source->ticket) > FRAME_TICKET_BYTES_MAX))
 		return -EBADMSG;
-	if (source->peer != NULL && strlen(source->peer) >= FRAME_PEER_BYTES)
+	if ((source->peer != NULL && strlen(source->peer) >= FRAME_PEER_BYTES) ||
+	    (source->second != NULL && strlen(source->second) >= FRAME_PEER_BYTES))
 		return -EINVAL;
 	return 0;
 }
@@ -48,6 +49,8 @@ static int fetch_say(struct kvtier_client *client, const struct kvtier_source *s
 	memset(&out.frame, 0, sizeof(out.frame));
 	if (source->peer != NULL)
 		strcpy(out.frame.peer, source->peer);
+	if (source->second != NULL)
+		strcpy(out.frame.second, source->second);
 	out.frame.wait_us = keep_us;
 	out.frame.mode = source->mode == KVTIER_STREAM ? FRAME_FETCH_STREAM : FRAME_FETCH_PRESENT;
 	out.frame.ticket_bytes = (uint32_t)ticket_bytes;

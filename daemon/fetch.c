@@ -51,7 +51,8 @@ bool fetch_has_peer(const struct peers *peers, const struct peer *peer)
 
 	for (struct list_node *node = list_first(live); node != NULL;
 	     node = list_after(live, node))
-		if (list_item(node, struct fetch, link)->peer == peer)
+		if (list_item(node, struct fetch, link)->peer == peer ||
+		    list_item(node, struct fetch, link)->second == peer)
 			return true;
 	return false;
 }
@@ -175,7 +176,7 @@ static bool fetch_ask(struct peers *peers, struct fetch *fetch)
 	return true;
 }
 
-static void fetch_open(struct peers *peers, struct fetch *fetch)
+void fetch_open(struct peers *peers, struct fetch *fetch)
 {
 	assert(fetch->state == FETCH_CONNECTING && fetch->peer->is_up);
 	fetch->life = fetch->peer->life;
@@ -191,16 +192,27 @@ void fetch_key_end(struct peers *peers, struct fetch *fetch, uint32_t key, bool 
 
 	assert(ended->state == FETCH_KEY_ASKED || ended->state == FETCH_KEY_GRANTED ||
 	       ended->state == FETCH_KEY_ARRIVING);
-	ended->state = is_here ? FETCH_KEY_DONE : FETCH_KEY_LOST;
-	fetch->came_count += is_here;
 	assert(fetch->open_count > 0);
 	fetch->open_count--;
-	fetch_wake(fetch, key);
-	if (fetch->open_count == 0)
+	if (!is_here && fetch_has_second(peers, fetch)) {
+		ended->state = FETCH_KEY_SECOND;
+		ended->is_spoilt = false;
+		ended->shards_left = 0;
+		fetch->second_count++;
+	} else {
+		ended->state = is_here ? FETCH_KEY_DONE : FETCH_KEY_LOST;
+		fetch->came_count += is_here;
+		fetch_wake(fetch, key);
+	}
+	if (fetch->open_count > 0)
+		return;
+	if (fetch->second_count > 0 && fetch_has_second(peers, fetch))
+		fetch_second_ask(peers, fetch);
+	else
 		fetch_end(peers, fetch, 0);
 }
 
-static void release_say(struct peers *peers, struct fetch *fetch)
+void fetch_release_say(struct peers *peers, struct fetch *fetch)
 {
 	struct peer_frame_header frame = { .magic = PEER_FRAME_MAGIC,
 					   .type = PEER_RELEASE,
@@ -236,6 +248,12 @@ void fetch_end(struct peers *peers, struct fetch *fetch, int result)
 {
 	if (fetch->state == FETCH_OVER)
 		return;
+	if (result != -ECANCELED && result != -ETIME && fetch_has_second(peers, fetch) &&
+	    fetch->open_count + fetch->second_count > 0) {
+		if (fetch->state != FETCH_SWITCHING)
+			fetch_second_take(peers, fetch);
+		return;
+	}
 	/* Where all was here nobody was asked. */
 	if (fetch->asked_count > 0)
 		peers->fetches_ended[outcome_of(fetch, result)]++;
@@ -249,7 +267,7 @@ void fetch_end(struct peers *peers, struct fetch *fetch, int result)
 			fetch_key_end(peers, fetch, key, false);
 	fetch_arrivals_stop(peers, fetch);
 	(void)failpoint(fetch_ended);
-	release_say(peers, fetch);
+	fetch_release_say(peers, fetch);
 }
 
 static void fetch_give(struct peers *peers, struct fetch *fetch)
@@ -283,6 +301,7 @@ static struct fetch *fetch_find(struct peers *peers, const struct peer *peer, ui
 void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_grant *grant)
 {
 	struct fetch *fetch = fetch_find(peers, peer, grant->header.number);
+	uint32_t missing = 0;
 
 	if (fetch == NULL)
 		return;
@@ -293,12 +312,14 @@ void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_gra
 		fetch_end(peers, fetch, grant->header.result < 0 ? grant->header.result : -EPROTO);
 		return;
 	}
-	fetch->is_answered = true;
 	fetch->lease_us = grant->lease_us;
 	fetch->renew_us = peers->daemon->now_us + grant->lease_us / 2;
-	for (uint32_t i = 0; i < fetch->asked_count && fetch->state == FETCH_ASKED; i++) {
+	/* Until it ends, or goes on to the second peer: then this was of the first. */
+	for (uint32_t i = 0; i < fetch->asked_count && fetch->state == FETCH_ASKED &&
+			     fetch->number == grant->header.number; i++) {
 		struct peer_key *key = &fetch->keys[fetch->asked[i]];
 
+		missing += !peer_grant_has(grant, i);
 		/* Its FAILED comes; nobody is to be promised it until then. */
 		if (fetch->is_eager && !peer_grant_has(grant, i))
 			key->is_spoilt = true;
@@ -314,6 +335,10 @@ void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_gra
 		}
 	}
 	(void)failpoint(fetch_granted);
+	if (fetch->number != grant->header.number)
+		return;
+	/* What the second will give is known when it has said so. */
+	fetch->is_answered = fetch->is_answered || fetch->second == NULL || missing == 0;
 	(void)fetch_arrivals_begin(peers, fetch);
 }
 
@@ -350,7 +375,9 @@ void fetch_peer_down(struct peer *peer, struct daemon *daemon)
 			continue;
 		fetch->is_released = true;
 		fetch_end(daemon->peers, fetch, -EHOSTUNREACH);
-		fetch->peer = NULL;
+		/* Unless it has gone on to the second. */
+		if (fetch->peer == peer)
+			fetch->peer = NULL;
 	}
 }
 
@@ -392,6 +419,8 @@ static bool fetch_step(struct peers *peers, struct fetch *fetch)
 		fetch_end(peers, fetch, -ETIME);
 		did_work = true;
 	}
+	if (fetch->state == FETCH_CONNECTING && daemon->now_us >= fetch->await_us)
+		fetch_end(peers, fetch, -EHOSTUNREACH);
 	if (fetch->state == FETCH_ASKING)
 		did_work = fetch_ask(peers, fetch) || did_work;
 	if (fetch->state == FETCH_ASKED) {
@@ -400,7 +429,7 @@ static bool fetch_step(struct peers *peers, struct fetch *fetch)
 	}
 	did_work = wait_step(daemon, fetch) || did_work;
 	if (fetch->state == FETCH_OVER && !fetch->is_released)
-		release_say(peers, fetch);
+		fetch_release_say(peers, fetch);
 	if (fetch->state == FETCH_OVER && fetch->is_released && fetch->arrivals_count == 0 &&
 	    (fetch->session == NULL || daemon->now_us >= fetch->deadline_us)) {
 		if (fetch->session == NULL || fetch->wait_request == 0) {

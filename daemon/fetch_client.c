@@ -110,10 +110,19 @@ void fetch_frame(struct session *session, const struct frame_fetch *frame)
 	if (!gathering_begin(session, frame->header.request, "FETCH"))
 		return;
 	gathering->fetch = fetch_take(session, frame);
-	if (gathering->fetch == NULL)
+	if (gathering->fetch == NULL) {
 		gathering_refuse(session, -EBUSY, "too many fetches are under way");
-	else
-		gathering->fetch->peer = fetch_source(session, gathering->fetch, frame);
+		return;
+	}
+	gathering->fetch->peer = fetch_source(session, gathering->fetch, frame);
+	if (frame->second[0] == '\0')
+		return;
+	gathering->fetch->second = peers_find(session->daemon, frame->second);
+	if (gathering->fetch->second == NULL)
+		gathering_refuse(session, -ENOENT, "no peer of this node has the second address");
+	/* Where the ticket is our own nobody is asked first. */
+	if (gathering->fetch->peer == NULL || gathering->fetch->second == gathering->fetch->peer)
+		gathering->fetch->second = NULL;
 }
 
 int fetch_keys_add(struct session *session, struct fetch *fetch, const struct frame_lookup *frame)
@@ -171,14 +180,11 @@ static void keys_look(struct daemon *daemon, struct fetch *fetch)
 /* A peer that was up a moment ago, or is new, may be up in a moment; one that is down for longer
  * costs nobody
  * any time. */
-static void peer_await(struct daemon *daemon, struct fetch *fetch)
+void fetch_peer_await(struct peers *peers, struct fetch *fetch)
 {
-	uint64_t until_us = fetch->peer->since_us + CONNECT_US_MAX;
-
-	if (until_us <= daemon->now_us)
-		fetch_end(daemon->peers, fetch, -EHOSTUNREACH);
-	else if (fetch->deadline_us > until_us)
-		fetch->deadline_us = until_us;
+	fetch->await_us = fetch->peer->since_us + CONNECT_US_MAX;
+	if (fetch->await_us <= peers->daemon->now_us)
+		fetch_end(peers, fetch, -EHOSTUNREACH);
 }
 
 void fetch_check(struct session *session, const struct fetch *fetch,
@@ -211,7 +217,7 @@ void fetch_begin(struct session *session, struct fetch *fetch, const struct fram
 	else if (fetch->peer->is_up)
 		fetch_peer_up(fetch->peer, daemon);
 	else
-		peer_await(daemon, fetch);
+		fetch_peer_await(daemon->peers, fetch);
 }
 
 /* ---- what it is answered ---- */

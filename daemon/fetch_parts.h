@@ -10,6 +10,7 @@ enum fetch_state {
 	FETCH_CONNECTING, /* until the peer is up */
 	FETCH_ASKING,     /* some frames of the query were not taken yet */
 	FETCH_ASKED,
+	FETCH_SWITCHING,  /* the first gives no more; its arrivals end, then the second is asked */
 	/* nothing comes any more; it answers FETCH_WAIT, and waits for its arrivals */
 	FETCH_OVER
 };
@@ -19,6 +20,7 @@ enum fetch_key_state {
 	FETCH_KEY_ASKED,
 	FETCH_KEY_GRANTED,
 	FETCH_KEY_ARRIVING,
+	FETCH_KEY_SECOND,   /* the first peer does not give it: the second is to be asked */
 	FETCH_KEY_DONE,     /* it came */
 	FETCH_KEY_LOST
 };
@@ -41,6 +43,8 @@ struct fetch {
 	unsigned groups_count;
 	uint16_t world;
 	struct peer *peer;             /* NULL: none; then nothing is asked */
+	struct peer *second;           /* NULL: none, or it is `peer` by now */
+	uint32_t second_count;         /* keys SECOND */
 	uint32_t life;                 /* of the peer, since it was asked */
 	uint64_t number;               /* of the query */
 	uint32_t ticket_bytes;         /* 0: none */
@@ -51,6 +55,7 @@ struct fetch {
 	bool is_answered;              /* what the peer gives is known */
 	bool is_released;              /* the peer was told that nothing is wanted any more */
 	uint64_t deadline_us;
+	uint64_t await_us;             /* CONNECTING: until then */
 	uint64_t lease_us, renew_us;   /* of the grant: how long it lasts, when to renew it */
 	int result;                    /* why the peer gives nothing; 0 */
 	/* a FETCH_WAIT that waits; request 0: none */
@@ -108,6 +113,19 @@ struct fetches {
 	struct fetch fetches[FETCHES_MAX];
 };
 
+/* Its peer is not up. */
+void fetch_peer_await(struct peers *peers, struct fetch *fetch);
+/* Whether there is somebody else to ask, for whom it is not too late. */
+bool fetch_has_second(const struct peers *peers, const struct fetch *fetch);
+/* The first peer has ended, or gives nothing: what it did not give is the second's. */
+void fetch_second_take(struct peers *peers, struct fetch *fetch);
+/* Nothing of the first is on its way any more: the second is asked for the rest, as if nobody had
+ * been asked before. */
+void fetch_second_ask(struct peers *peers, struct fetch *fetch);
+/* Its peer is up: it is asked. */
+void fetch_open(struct peers *peers, struct fetch *fetch);
+/* Its peer is told that nothing more is wanted; again, if it could not be told now. */
+void fetch_release_say(struct peers *peers, struct fetch *fetch);
 /* A key has ended: who waits for it is told. */
 void fetch_key_end(struct peers *peers, struct fetch *fetch, uint32_t key, bool is_here);
 /* Nothing is wanted of the peer any more; what is on its way is stopped. */

@@ -21,7 +21,8 @@ int frame_check_fetch(const struct frame_inspection *in)
 {
 	const struct frame_fetch *frame = in->frame;
 
-	if (memchr(frame->peer, 0, FRAME_PEER_BYTES) == NULL)
+	if (memchr(frame->peer, 0, FRAME_PEER_BYTES) == NULL ||
+	    memchr(frame->second, 0, FRAME_PEER_BYTES) == NULL)
 		return error_set(in->error, -EPROTO,
 				 "FETCH: peer does not end in a NUL within %u bytes",
 				 FRAME_PEER_BYTES);

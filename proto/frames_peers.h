@@ -25,6 +25,7 @@ enum frame_fetch_mode {
 struct frame_fetch {
 	struct frame_header header;
 	char peer[FRAME_PEER_BYTES];     /* "": the ticket says where */
+	char second[FRAME_PEER_BYTES];   /* asked for what that one does not give; "": nobody */
 	uint64_t wait_us;                /* from now: what is not here then does not come */
 	uint32_t mode;                   /* enum frame_fetch_mode */
 	uint32_t ticket_bytes;           /* 0: none */

@@ -78,7 +78,8 @@ class Found(ctypes.Structure):
 
 
 class Source(ctypes.Structure):
-    _fields_ = [('peer', ctypes.c_char_p), ('ticket', ctypes.c_char_p), ('mode', ctypes.c_int)]
+    _fields_ = [('peer', ctypes.c_char_p), ('ticket', ctypes.c_char_p), ('mode', ctypes.c_int),
+                ('second', ctypes.c_char_p)]
 
 
 class Fetch(ctypes.Structure):

@@ -84,6 +84,7 @@ class Source:
     peer: str = ''
     ticket: str = ''
     is_stream: bool = False     # also what it gets before the deadline
+    second: str = ''            # a peer that is asked for what the first does not give
 
 
 class LibraryError(OSError):
@@ -241,7 +242,8 @@ class Client:
         """The daemon brings these blocks from another node. At most FETCH_KEYS_MAX."""
         lookup, keys = _lookup_of(sections, space, tag, lease_us, cost)
         own = header.Source(source.peer.encode() or None, source.ticket.encode() or None,
-                            header.STREAM if source.is_stream else header.PRESENT)
+                            header.STREAM if source.is_stream else header.PRESENT,
+                            source.second.encode() or None)
         fetch = Fetch()
         result = self._run(self._library.kvtier_fetch, ctypes.byref(lookup), ctypes.byref(own),
                            keep_us, wait_us_max, ctypes.byref(fetch))

@@ -391,6 +391,19 @@ struct rig_fetch rig_fetch(struct rig_client *client, unsigned node, const struc
 	return fetch_ask(client, keys, count);
 }
 
+struct rig_fetch rig_fetch_two(struct rig_client *client, const unsigned nodes[2],
+			       const struct rig_keys *keys, enum frame_fetch_mode mode,
+			       uint64_t wait_us)
+{
+	struct frame_fetch *frame = rig_frame(client, FRAME_FETCH, sizeof(*frame));
+
+	snprintf(frame->peer, sizeof(frame->peer), "node-%u:1", nodes[0]);
+	snprintf(frame->second, sizeof(frame->second), "node-%u:1", nodes[1]);
+	frame->mode = mode;
+	frame->wait_us = wait_us;
+	return fetch_ask(client, keys, 1);
+}
+
 struct rig_fetch rig_fetch_by(struct rig_client *client, const char *ticket,
 			      const struct rig_keys *keys, unsigned count,
 			      enum frame_fetch_mode mode, uint64_t wait_us)

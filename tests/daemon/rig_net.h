@@ -79,6 +79,10 @@ struct rig_fetch {
 
 struct rig_fetch rig_fetch(struct rig_client *client, unsigned node, const struct rig_keys *keys,
 			   unsigned count, enum frame_fetch_mode mode, uint64_t wait_us);
+/* The same, with a second node for what the first does not give. */
+struct rig_fetch rig_fetch_two(struct rig_client *client, const unsigned nodes[2],
+			       const struct rig_keys *keys, enum frame_fetch_mode mode,
+			       uint64_t wait_us);
 /* By a ticket, which is to end in a NUL. */
 struct rig_fetch rig_fetch_by(struct rig_client *client, const char *ticket,
 			      const struct rig_keys *keys, unsigned count,

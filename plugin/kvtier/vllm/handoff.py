@@ -21,7 +21,7 @@ logger = init_logger('vllm.kvtier')
 
 LOAD_US_MIN = 250_000
 ANSWER_SECONDS_MAX = 2.0    # a node is connected to, asked, and answers
-TICKET, PEER, STREAM = 'kvtier_ticket', 'kvtier_peer', 'kvtier_stream'
+TICKET, PEER, STREAM, SECOND = 'kvtier_ticket', 'kvtier_peer', 'kvtier_stream', 'kvtier_second_peer'
 Sections = Sequence[tuple[int, int, bytes]]
 # What a fetch or a ticket was refused for, and what would be right.
 REASONS = {
@@ -52,9 +52,10 @@ def source_of(request: Any) -> tuple[library.Source | None, str]:
     if not isinstance(params, dict):
         return None, ''
     ticket, peer, stream = params.get(TICKET), params.get(PEER), params.get(STREAM, False)
+    second = params.get(SECOND)
     if ticket is None and peer is None:
         return _offloading_source(params)
-    for name, value in ((TICKET, ticket), (PEER, peer)):
+    for name, value in ((TICKET, ticket), (PEER, peer), (SECOND, second)):
         if value is not None and (not isinstance(value, str) or not value or not value.isascii()
                                   or '\0' in value):
             return None, f'kv_transfer_params: {name} is {value!r}; right is a text'
@@ -62,9 +63,9 @@ def source_of(request: Any) -> tuple[library.Source | None, str]:
         return None, f'kv_transfer_params: {STREAM} is {stream!r}; right is a bool'
     if ticket is not None:
         # Who prefilled has asked for these to be stored, so they are there, or will be at once.
-        return library.Source(ticket=ticket, is_stream=True), ''
+        return library.Source(ticket=ticket, is_stream=True, second=second or ''), ''
     assert peer is not None
-    return library.Source(peer=peer, is_stream=stream), ''
+    return library.Source(peer=peer, is_stream=stream, second=second or ''), ''
 
 
 def _offloading_source(params: dict[str, Any]) -> tuple[library.Source | None, str]:
