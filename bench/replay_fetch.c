@@ -1,6 +1,5 @@
 /* bench/replay_fetch.c: what the daemon has not is fetched from the nodes that --from names, in
- * turn, as
- * a router's hint would have it. */
+ * turn, as a router's hint would have it. */
 #include "bench/replay_parts.h"
 
 #include <errno.h>

@@ -215,22 +215,20 @@ struct kvtier_fetch {
 
 /*
  * Has the daemon bring blocks here from another node: those of the lookup's keys (at most 16,384)
- * that it has
- * not itself. Loads of blocks on their way wait for them, to their own deadline; what does not
- * come, or is not
- * what it should be, is a miss. A fetch ends by kvtier_fetch_end(), `keep_us` from now, or with the
- * connection; what has come stays in the cache. -ENOTSUP: the daemon has no peers; -ENOENT: none of
- * that address; -EBUSY: too many fetches; -EBADMSG, -EPROTONOSUPPORT: no ticket of this cluster,
- * or of another version; -EPERM: a ticket for another tenant or space. A ticket that is over by its
- * time, a restart or its use is a fetch that brings nothing.
+ * that it has not itself. Loads of blocks on their way wait for them, to their own deadline; what
+ * does not come, or is not what it should be, is a miss. A fetch ends by kvtier_fetch_end(),
+ * `keep_us` from now, or with the connection; what has come stays in the cache. -ENOTSUP: the
+ * daemon has no peers; -ENOENT: none of that address; -EBUSY: too many fetches; -EBADMSG,
+ * -EPROTONOSUPPORT: no ticket of this cluster, or of another version; -EPERM: a ticket for
+ * another tenant or space. A ticket that is over by its time, a restart or its use is a fetch
+ * that brings nothing.
  */
 KVTIER_API int kvtier_fetch(struct kvtier_client *client, const struct kvtier_lookup *lookup,
 			    const struct kvtier_source *source, uint64_t keep_us,
 			    uint64_t wait_us_max, struct kvtier_fetch *out_fetch);
 /* What there will be, as kvtier_lookup() answers: once the other node has said what it gives.
- * -EAGAIN: it has not
- * yet; ask again. -ESTALE: the fetch has ended. Other calls of the client wait meanwhile, so with
- * a bound of 0 this only looks. */
+ * -EAGAIN: it has not yet; ask again. -ESTALE: the fetch has ended. Other calls of the client
+ * wait meanwhile, so with a bound of 0 this only looks. */
 KVTIER_API int kvtier_fetch_wait(struct kvtier_client *client, const struct kvtier_fetch *fetch,
 				 uint64_t wait_us_max, struct kvtier_found *out_found);
 /* Nothing more of it is wanted. Never waits for an answer. */

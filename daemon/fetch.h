@@ -1,15 +1,12 @@
 /*
  * daemon/fetch.h: blocks that an engine wants of another node: asked for, received into the cpu
- * tier,
- * checked, and handed to the loads that wait for them.
+ * tier, checked, and handed to the loads that wait for them.
  *
  * A fetch belongs to the control connection that began it, and ends with it, by END, or by its
- * deadline. Each
- * key of it is, at any time, here, on its way, or lost; a load of a key that is on its way waits
- * for it. What
- * arrives is believed only if the sender's identity part names the key that was asked for, with
- * our own
- * geometry, and all checksums are right; its header is then written as a store's is, last.
+ * deadline. Each key of it is, at any time, here, on its way, or lost; a load of a key that is on
+ * its way waits for it. What arrives is believed only if the sender's identity part names the key
+ * that was asked for, with our own geometry, and all checksums are right; its header is then
+ * written as a store's is, last.
  * Runs on: the loop thread; checks on a mill.
  */
 #ifndef KVTIER_DAEMON_FETCH_H

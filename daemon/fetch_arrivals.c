@@ -364,8 +364,7 @@ static void arrival_prepare(struct peers *peers, struct fetch *fetch, struct arr
 }
 
 /* A slot for one shard, and its place told to the network and to the peer. 0; -EAGAIN: later;
- * -EALREADY: this
- * shard needs none; others: it cannot come. */
+ * -EALREADY: this shard needs none; others: it cannot come. */
 static int arrival_begin(struct peers *peers, struct fetch *fetch, uint32_t key, unsigned shard)
 {
 	struct fetches *fetches = peers->fetches;

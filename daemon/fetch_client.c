@@ -1,6 +1,5 @@
 /* daemon/fetch_client.c: the engine's side of a fetch: what it names, what it is answered, and
- * the loads that wait
- * for blocks on their way. */
+ * the loads that wait for blocks on their way. */
 #include "daemon/fetch_parts.h"
 
 #include "daemon/gathering.h"
@@ -178,8 +177,7 @@ static void keys_look(struct daemon *daemon, struct fetch *fetch)
 }
 
 /* A peer that was up a moment ago, or is new, may be up in a moment; one that is down for longer
- * costs nobody
- * any time. */
+ * costs nobody any time. */
 void fetch_peer_await(struct peers *peers, struct fetch *fetch)
 {
 	fetch->await_us = fetch->peer->since_us + CONNECT_US_MAX;

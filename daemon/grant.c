@@ -181,8 +181,7 @@ static unsigned keys_look(struct peers *peers, struct grant *grant)
 }
 
 /* Of a stream: some that were not here. They come in their order, so those behind the first that
- * is missing
- * are looked at first. */
+ * is missing are looked at first. */
 static unsigned keys_look_again(struct peers *peers, struct grant *grant)
 {
 	unsigned looks = 0, first;

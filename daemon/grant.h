@@ -1,11 +1,10 @@
 /*
  * daemon/grant.h: blocks that another node wants of us: held by a lease of our own clock, raised
- * to the cpu
- * tier, sent from there.
+ * to the cpu tier, sent from there.
  *
  * Nothing but what a grant holds is sent, each shard of it once for each time that it is asked
- * for. A grant ends by
- * RELEASE, its deadline, or the end of the session's life; sends that are under way end first.
+ * for. A grant ends by RELEASE, its deadline, or the end of the session's life; sends that are
+ * under way end first.
  * Runs on: the loop thread.
  */
 #ifndef KVTIER_DAEMON_GRANT_H

@@ -1,11 +1,10 @@
 /*
- * daemon/peers.h: other nodes, as the loop sees them: who they are, what we want of them (fetch.h),
- * and what we give them (grant.h).
+ * daemon/peers.h: other nodes, as the loop sees them: who they are, what we want of them
+ * (fetch.h), and what we give them (grant.h).
  *
  * Runs on: the loop thread. Limits: PEER_SESSIONS_MAX nodes, FETCHES_MAX fetches with
- * ARRIVALS_MAX blocks on
- * their way, GRANTS_MAX grants with SENDS_MAX blocks asked for. All memory is taken by
- * peers_create().
+ * ARRIVALS_MAX blocks on their way, GRANTS_MAX grants with SENDS_MAX blocks asked for. All memory
+ * is taken by peers_create().
  */
 #ifndef KVTIER_DAEMON_PEERS_H
 #define KVTIER_DAEMON_PEERS_H

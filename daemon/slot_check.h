@@ -55,9 +55,8 @@ bool slot_is_readable(const struct daemon *daemon, enum tier_id tier, uint32_t s
 		      uint32_t generation);
 /*
  * A readable slot was found to be `verdict`, not good: counts it, and quarantines it if it is
- * damaged, else drops it (something else lies there, so the index was stale; or there is no key for
- * it). In the cpu tier,
- * where nothing may be stale, everything wrong is damage.
+ * damaged, else drops it (something else lies there, so the index was stale; or there is no key
+ * for it). In the cpu tier, where nothing may be stale, everything wrong is damage.
  */
 void slot_was_wrong(struct daemon *daemon, enum tier_id tier, uint32_t slot,
 		    enum slot_verdict verdict);

@@ -298,10 +298,9 @@ void cache_slot_release(struct cache *cache, enum tier_id tier, uint32_t slot);
 /* ---- leases: holds with a deadline ---- */
 
 /*
- * Holds the fastest whole copy (all shards) of each entry. At most half of the tenant's slots of a
- * class may be held by leases; beyond it -EDQUOT, except that the tenant's only lease is granted
- * for as many leading entries as fit
- * (*out_count). -EAGAIN: the pools are empty.
+ * Holds the fastest whole copy (all shards) of each entry. At most half of the tenant's slots of
+ * a class may be held by leases; beyond it -EDQUOT, except that the tenant's only lease is
+ * granted for as many leading entries as fit (*out_count). -EAGAIN: the pools are empty.
  */
 must_check int cache_lease_grant(struct cache *cache, uint32_t tenant, const uint32_t *entries,
 				 unsigned count, uint64_t deadline_us, uint64_t *out_lease,

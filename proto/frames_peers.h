@@ -1,11 +1,10 @@
 /*
  * proto/frames_peers.h: frames about blocks of other nodes: FETCH brings them here.
  *
- * FETCH begins a list of keys and is not answered itself: LOOKUP frames with FRAME_REMOTE follow it
- * on the same connection and name the keys, and the one with FRAME_LAST is answered, by FETCHING,
- * or
- * ERROR with the reason. Its tag, costs and lease are those of FOUND, which answers FETCH_WAIT.
- * TICKET begins a list of keys in the same way, and is answered by TICKETED.
+ * FETCH begins a list of keys and is not answered itself: LOOKUP frames with FRAME_REMOTE follow
+ * it on the same connection and name the keys, and the one with FRAME_LAST is answered, by
+ * FETCHING, or ERROR with the reason. Its tag, costs and lease are those of FOUND, which answers
+ * FETCH_WAIT. TICKET begins a list of keys in the same way, and is answered by TICKETED.
  */
 #ifndef KVTIER_PROTO_FRAMES_PEERS_H
 #define KVTIER_PROTO_FRAMES_PEERS_H

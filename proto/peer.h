@@ -1,23 +1,17 @@
 /*
  * proto/peer.h: what two kvtierd say to each other on their control connection: a stream of
- * frames, one
- * behind the other. Bytes of blocks go beside it (transfer/peer/transport.h).
+ * frames, one behind the other. Bytes of blocks go beside it (transfer/peer/transport.h).
  *
  * All integers little-endian. A frame is at most PEER_FRAME_BYTES_MAX. A peer is authenticated
- * before
- * anything but HELLO, PROOF and REFUSED is read of it, and is hostile all the same:
- * peer_frame_check() says
- * whether type, size, counts and enums agree, and the readers may then index without looking
- * again. A frame
- * that fails ends the connection, with REFUSED and the reason as the last frame.
+ * before anything but HELLO, PROOF and REFUSED is read of it, and is hostile all the same:
+ * peer_frame_check() says whether type, size, counts and enums agree, and the readers may then
+ * index without looking again. A frame that fails ends the connection, with REFUSED and the
+ * reason as the last frame.
  *
  * Who wants blocks *asks* (QUERY), the other side *grants* (GRANT, and later again as more get
- * there: bits only
- * ever go up), the asker FETCHes items into places of its own, named by tags; for each tag comes
- * BLOCK (with the
- * data beside it) or FAILED, exactly once, unless RELEASE or ENDED comes first. FETCH may be sent
- * before GRANT has
- * come. Both sides may ask.
+ * there: bits only ever go up), the asker FETCHes items into places of its own, named by tags;
+ * for each tag comes BLOCK (with the data beside it) or FAILED, exactly once, unless RELEASE or
+ * ENDED comes first. FETCH may be sent before GRANT has come. Both sides may ask.
  */
 #ifndef KVTIER_PROTO_PEER_H
 #define KVTIER_PROTO_PEER_H
@@ -87,8 +81,7 @@ struct peer_hello {
 };
 
 /* HMAC-SHA256 under a key derived from the cluster's secret and both nonces, over a label with
- * the sender's part
- * (connects, accepts), both HELLOs, and, with TLS, its exporter's bytes. */
+ * the sender's part (connects, accepts), both HELLOs, and, with TLS, its exporter's bytes. */
 struct peer_proof {
 	struct peer_frame_header header;
 	uint8_t mac[32];
@@ -172,10 +165,8 @@ struct peer_failed {
 
 /*
  * Type, size, counts and flags agree, names end in a NUL, reserved fields are zero. `bytes`: what
- * is there
- * of the stream, from the frame's first byte on, aligned to 8. > 0: the frame's bytes, all there
- * and checked;
- * 0: it is not whole yet; -EPROTO with the reason.
+ * is there of the stream, from the frame's first byte on, aligned to 8. > 0: the frame's bytes,
+ * all there and checked; 0: it is not whole yet; -EPROTO with the reason.
  */
 must_check int peer_frame_check(const void *frame, size_t bytes, struct error *error);
 const char *peer_frame_type_name(unsigned type);

@@ -36,8 +36,8 @@ struct tier;
 
 struct tier_ops {
 	const char *name;
-	/* Never blocks. 0: done() runs exactly once, later, from poll().
-	 * -EAGAIN: the queue is full, and the op is still the caller's. -EIO: the device is fenced.
+	/* Never blocks. 0: done() runs exactly once, later, from poll(). -EAGAIN: the queue is
+	 * full, and the op is still the caller's. -EIO: the device is fenced.
 	 */
 	int (*submit)(struct tier *tier, struct tier_op *op);
 	/* Runs done() for at most `limit` finished ops; returns how many. */

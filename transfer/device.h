@@ -1,8 +1,7 @@
 /*
  * transfer/device.h: what moves bytes between a device's memory and ours: the contract of every
- * back
- * end ("cuda" and "rocm", one source over the driver table; "host", where the device's memory is
- * this machine's).
+ * back end ("cuda" and "rocm", one source over the driver table; "host", where the device's
+ * memory is this machine's).
  * Runs on: one thread a device, the one that opened it. Nothing allocates after open and pin.
  */
 #ifndef KVTIER_TRANSFER_DEVICE_H

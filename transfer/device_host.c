@@ -1,8 +1,7 @@
 /*
  * transfer/device_host.c: a device whose memory is this machine's: what an engine without a GPU
- * lends.
- * A copy is done when copy_start() returns, so every mark is done and every queue idle; there is
- * nobody who would wait for a word.
+ * lends. A copy is done when copy_start() returns, so every mark is done and every queue idle;
+ * there is nobody who would wait for a word.
  */
 #include "base/copy.h"
 #include "transfer/device.h"

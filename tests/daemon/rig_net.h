@@ -1,11 +1,9 @@
 /*
  * tests/daemon/rig_net.h: a network between rigs: frames and blocks go from daemon to daemon in
- * this process, in
- * the order and with the faults that the test says.
+ * this process, in the order and with the faults that the test says.
  *
  * A step of one rig steps all that are on its network; their clocks go together. Each node
- * reaches the others as
- * "node-0:1", "node-1:1", and so on.
+ * reaches the others as "node-0:1", "node-1:1", and so on.
  */
 #ifndef KVTIER_TESTS_DAEMON_RIG_NET_H
 #define KVTIER_TESTS_DAEMON_RIG_NET_H

@@ -1,7 +1,6 @@
 /*
  * tests/daemon/rig_pair.h: two daemons on one network: an engine of the one gives, the same
- * engine of the
- * other takes.
+ * engine of the other takes.
  */
 #ifndef KVTIER_TESTS_DAEMON_RIG_PAIR_H
 #define KVTIER_TESTS_DAEMON_RIG_PAIR_H

@@ -1,6 +1,5 @@
 /* tests/daemon/test_fetch_hostile.c: a peer that has proven who it is, and asks for what it may
- * not have, says what
- * nobody asked, and never comes to an end. */
+ * not have, says what nobody asked, and never comes to an end. */
 #include "tests/daemon/rig_pair.h"
 
 #include <errno.h>

@@ -1,6 +1,5 @@
 /* tests/fuzz/fuzz_peer.c: any bytes as what another node sends: cut into frames, each checked,
- * then walked as
- * a reader would. */
+ * then walked as a reader would. */
 #include "proto/peer.h"
 
 #include <stdlib.h>
@@ -45,8 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes)
 	struct error error;
 
 	/* Each frame in a copy of what is left, aligned as receive buffers are; its magic is
-	 * given, or nothing
-	 * would ever get past it. */
+	 * given, or nothing would ever get past it. */
 	while (at < bytes) {
 		size_t left = bytes - at;
 		uint8_t *stream = malloc(left);

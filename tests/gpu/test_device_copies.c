@@ -51,8 +51,8 @@ static void copy(struct rig *rig, enum device_queue queue, enum copy_path path, 
 }
 
 /* The device has twice the host's bytes: fragment n of the host is place order[n] of the device,
- * with
- * a gap of its own size behind each; rows: ROWS fragments that are neighbours on either side. */
+ * with a gap of its own size behind each; rows: ROWS fragments that are neighbours on either
+ * side. */
 static uint32_t fragments_make(struct rig *rig, uint64_t bytes, bool as_rows)
 {
 	uint64_t fit = RIG_HOST_BYTES / bytes;

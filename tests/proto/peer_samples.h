@@ -1,7 +1,6 @@
 /*
  * tests/proto/peer_samples.h: one good frame between daemons of every type, with as many items as
- * the
- * caller says.
+ * the caller says.
  */
 #ifndef KVTIER_TESTS_PROTO_PEER_SAMPLES_H
 #define KVTIER_TESTS_PROTO_PEER_SAMPLES_H

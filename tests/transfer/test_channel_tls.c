@@ -1,6 +1,5 @@
 /* tests/transfer/test_channel_tls.c: channels over TLS: certificates of both sides, and proofs
- * that belong to
- * one TLS connection alone. */
+ * that belong to one TLS connection alone. */
 #include "tests/transfer/certificates.h"
 #include "tests/transfer/channel_rig.h"
 

@@ -1,6 +1,5 @@
 /* tests/transfer/test_transport.c: bytes between two nodes, by each back end: all of them, where
- * they belong, once; and
- * nobody's memory is touched after it was given back. */
+ * they belong, once; and nobody's memory is touched after it was given back. */
 #include "tests/transfer/transport_rig.h"
 
 #include <errno.h>

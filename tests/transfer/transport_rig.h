@@ -1,7 +1,6 @@
 /*
  * tests/transfer/transport_rig.h: two transports of one back end in one thread, under a virtual
- * clock, joined by a
- * link; every message has a number in its head.
+ * clock, joined by a link; every message has a number in its head.
  */
 #ifndef KVTIER_TESTS_TRANSFER_TRANSPORT_RIG_H
 #define KVTIER_TESTS_TRANSFER_TRANSPORT_RIG_H

@@ -1,26 +1,20 @@
 /*
- * transfer/peer/channel.h: the control connection between two kvtierd: a TCP socket, TLS 1.3 on it
- * where that is configured, a handshake that authenticates both sides, then frames (proto/peer.h)
- * in
- * both directions.
+ * transfer/peer/channel.h: the control connection between two kvtierd: a TCP socket, TLS 1.3 on
+ * it where that is configured, a handshake that authenticates both sides, then frames
+ * (proto/peer.h) in both directions.
  *
  * Each side says HELLO, and, when it has the other's, PROOF: a MAC (HKDF-SHA256, RFC 5869) under
- * the
- * cluster's secret over both HELLOs, its own part (who connected), and, with TLS, bytes that only
- * the two ends of
- * this very TLS connection know (its exporter, RFC 8446 section 7.5). A peer without the secret, of
- * another version, with another choice of encryption, or that is ourselves is told why (REFUSED)
- * and
- * closed. Several secrets may be given: the first proves, all are believed, so a secret is changed
- * without a pause. Without TLS the secret says who is there when a connection begins; who can
- * change
- * bytes on the way can change them later.
+ * the cluster's secret over both HELLOs, its own part (who connected), and, with TLS, bytes that
+ * only the two ends of this very TLS connection know (its exporter, RFC 8446 section 7.5). A peer
+ * without the secret, of another version, with another choice of encryption, or that is ourselves
+ * is told why (REFUSED) and closed. Several secrets may be given: the first proves, all are
+ * believed, so a secret is changed without a pause. Without TLS the secret says who is there when
+ * a connection begins; who can change bytes on the way can change them later.
  *
  * PING each `ping_us`; nothing heard for `silence_us` ends it, and so does the kernel
  * (TCP_USER_TIMEOUT). A handshake that takes `handshake_us` is over.
  * Runs on: one thread, which has SIGPIPE ignored where TLS is used; nothing blocks. Memory:
- * buffers made at create; OpenSSL's
- * own. Limits: CHANNEL_OUT_BYTES not yet taken by the socket.
+ * buffers made at create; OpenSSL's own. Limits: CHANNEL_OUT_BYTES not yet taken by the socket.
  */
 #ifndef KVTIER_TRANSFER_PEER_CHANNEL_H
 #define KVTIER_TRANSFER_PEER_CHANNEL_H
@@ -85,8 +79,7 @@ void channel_data_key(const struct channel *channel, bool is_sending,
 		      uint8_t out_key[CHANNEL_KEY_BYTES]);
 
 /* Both sides' certificates are required. Contents of PEM files; several certificates of CAs, and
- * a chain, may be
- * given. -EINVAL with what is wrong with which. */
+ * a chain, may be given. -EINVAL with what is wrong with which. */
 must_check int channel_tls_create(struct channel_tls **out_tls, const char *ca,
 				  const char *certificate, const char *key, struct error *error);
 void channel_tls_destroy(struct channel_tls *tls);

@@ -1,21 +1,17 @@
 /*
  * transfer/peer/transport.h: bytes of blocks between two nodes: messages of a small head and a
- * payload that goes
- * from the sender's memory into memory that the receiver chooses when it has seen the head.
+ * payload that goes from the sender's memory into memory that the receiver chooses when it has
+ * seen the head.
  *
  * One table, so that back ends have the same tests. What a peer sends is hostile: a head is
- * copied before it is handed
- * on, a payload is never longer than its head said, nothing is written but what arriving() gave.
- * A *link* joins two transports. Who connects it knows the other's address() and a token; the
- * other expects that
- * token. Both come by the authenticated control connection, so who does not know a token gets no
- * link; a connection
- * that has not named one within TRANSPORT_TOKEN_US is closed, and at most TRANSPORT_STRANGERS_MAX
- * wait.
+ * copied before it is handed on, a payload is never longer than its head said, nothing is written
+ * but what arriving() gave. A *link* joins two transports. Who connects it knows the other's
+ * address() and a token; the other expects that token. Both come by the authenticated control
+ * connection, so who does not know a token gets no link; a connection that has not named one
+ * within TRANSPORT_TOKEN_US is closed, and at most TRANSPORT_STRANGERS_MAX wait.
  *
  * Runs on: one thread; only create() may block. Order is kept among messages of a link where the
- * back end does so; do not
- * rely on it.
+ * back end does so; do not rely on it.
  */
 #ifndef KVTIER_TRANSFER_PEER_TRANSPORT_H
 #define KVTIER_TRANSFER_PEER_TRANSPORT_H
@@ -84,8 +80,7 @@ struct transport_ops {
 	int (*region)(struct transport *transport, void *start, uint64_t bytes,
 		      struct error *error);
 	/* How others reach it: at most TRANSPORT_ADDRESS_BYTES_MAX bytes. host: as the other side
-	 * reaches this node
-	 * (its end of the control connection). */
+	 * reaches this node (its end of the control connection). */
 	uint32_t (*address)(struct transport *transport, const char *host, uint8_t *out_bytes);
 	/* events.up or down follows. -EINVAL: not an address of this back end; -EAGAIN: too many
 	 * links. */

@@ -1,8 +1,7 @@
 /*
  * tests/gpu/fake/control.h: the page through which a test steers the fake GPU driver, and reads
- * what
- * it did. It lies in a folder on tmpfs, named by KVTIER_FAKE_GPU, with the device's memory: one
- * folder is one machine with its GPUs, for all processes that name it.
+ * what it did. It lies in a folder on tmpfs, named by KVTIER_FAKE_GPU, with the device's memory:
+ * one folder is one machine with its GPUs, for all processes that name it.
  */
 #ifndef KVTIER_TESTS_GPU_FAKE_CONTROL_H
 #define KVTIER_TESTS_GPU_FAKE_CONTROL_H

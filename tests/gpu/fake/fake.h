@@ -1,10 +1,9 @@
 /*
  * tests/gpu/fake/fake.h: a GPU driver without a GPU, under CUDA's names, in a library of its own
- * that
- * the driver table opens by path. What the device would do, threads do: a stream is a FIFO with a
- * thread. Device memory is files on tmpfs that processes map, so what one exports another really
- * imports. Its addresses have a bit set that a CPU cannot follow; those that a device is given for
- * pinned host memory have another.
+ * that the driver table opens by path. What the device would do, threads do: a stream is a FIFO
+ * with a thread. Device memory is files on tmpfs that processes map, so what one exports another
+ * really imports. Its addresses have a bit set that a CPU cannot follow; those that a device is
+ * given for pinned host memory have another.
  */
 #ifndef KVTIER_TESTS_GPU_FAKE_FAKE_H
 #define KVTIER_TESTS_GPU_FAKE_FAKE_H
