@@ -1,6 +1,7 @@
 #!/bin/sh
-# bench/peer.sh BUILD: measures blocks between two nodes on loopback beside plain sockets and plain UCX, in
-# one run, and writes BUILD/bench/peer.json.
+# bench/peer.sh BUILD: measures blocks between two nodes beside plain sockets and plain UCX, in one run: on loopback
+# (BUILD/bench/peer.json), and messages over a veth pair between network namespaces (BUILD/bench/peer-veth.json),
+# which needs root and iproute2.
 set -eu
 
 build=${1:?usage: bench/peer.sh BUILD}
@@ -13,6 +14,7 @@ for program in kvtierd kvtier-bench; do
 done
 
 folder=$(mktemp -d "$build/bench-peer.XXXXXX")
+netns=kvtier-bench-$$
 bench_pid=
 clean_up() {
 	trap - EXIT INT TERM HUP
@@ -22,6 +24,7 @@ clean_up() {
 	fi
 	wait 2>/dev/null || true
 	rm -rf "$folder"
+	ip netns delete "$netns" 2>/dev/null || true   # its end of the pair goes with it
 }
 trap clean_up EXIT
 trap 'exit 130' INT TERM HUP
@@ -40,4 +43,18 @@ if [ ! -s "$build/bench/peer.json" ]; then
 	exit "$status"
 fi
 echo "bench: written to $build/bench/peer.json"
+
+veth() {
+	ip netns add "$netns" && ip link add "kvb$$" type veth peer name eth0 netns "$netns" &&
+		ip address add 10.213.77.1/24 dev "kvb$$" && ip link set "kvb$$" up &&
+		ip -n "$netns" address add 10.213.77.2/24 dev eth0 && ip -n "$netns" link set eth0 up
+}
+if ! why=$(veth 2>&1); then
+	echo "bench: SKIPPED the veth pair: $(echo "$why" | tail -1)" >&2
+	exit "$status"
+fi
+echo "over a veth pair:"
+"$build/kvtier-bench" peer --kvtierd "$build/kvtierd" --directory "$folder" --netns "$netns" \
+	--host 10.213.77.1 --ucx-devices "eth0,kvb$$" --json "$build/bench/peer-veth.json" || status=$?
+echo "bench: written to $build/bench/peer-veth.json"
 exit "$status"

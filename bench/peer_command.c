@@ -21,7 +21,7 @@
 #define GRACE_US 100.0         /* what a fetch may cost over a round trip */
 
 struct peer_options {
-	const char *kvtierd, *directory, *json;
+	const char *kvtierd, *directory, *json, *host, *netns, *devices;
 	uint64_t pairs;
 };
 
@@ -32,6 +32,13 @@ static const struct option_row rows[] = {
 	  offsetof(struct peer_options, directory), 0, 0, false },
 	{ "json", OPTION_TEXT, "FILE", "write the measures there",
 	  offsetof(struct peer_options, json), 0, 0, false },
+	{ "host", OPTION_TEXT, "ADDRESS", "messages go to this address (default: 127.0.0.1)",
+	  offsetof(struct peer_options, host), 0, 0, false },
+	{ "netns", OPTION_TEXT, "NAME",
+	  "and come from this network namespace (of ip netns); whole nodes are not measured then",
+	  offsetof(struct peer_options, netns), 0, 0, false },
+	{ "ucx-devices", OPTION_TEXT, "FROM,TO", "the network devices that UCX takes there, and here",
+	  offsetof(struct peer_options, devices), 0, 0, false },
 	{ "pairs", OPTION_COUNT, "N", "interleaved pairs of each measure (default 11)",
 	  offsetof(struct peer_options, pairs), MEASURE_PAIRS_MIN, MEASURE_PAIRS_MAX - 1, false },
 };
@@ -39,6 +46,7 @@ static const struct option_row rows[] = {
 struct peer_bench {
 	struct measures measures;
 	struct micro micro;
+	struct flow_place place;
 	uint64_t pairs;
 };
 
@@ -52,12 +60,12 @@ static int flows_compare(struct peer_bench *bench, const struct flow *ours,
 	struct measure_pairs speed = { 0 }, cost = { 0 };
 	struct flow_result own, other;
 	char cost_name[MEASURE_NAME_BYTES];
-	int result = flow_measure(plain, MESSAGE_BYTES, MESSAGES / 8, &other, error);
+	int result = flow_measure(plain, &bench->place, MESSAGE_BYTES, MESSAGES / 8, &other, error);
 
 	for (uint64_t i = 0; i < bench->pairs && result == 0; i++) {
-		result = flow_measure(ours, MESSAGE_BYTES, MESSAGES, &own, error);
+		result = flow_measure(ours, &bench->place, MESSAGE_BYTES, MESSAGES, &own, error);
 		if (result == 0)
-			result = flow_measure(plain, MESSAGE_BYTES, MESSAGES, &other, error);
+			result = flow_measure(plain, &bench->place, MESSAGE_BYTES, MESSAGES, &other, error);
 		if (result == 0) {
 			measure_pairs_add(&speed, own.bytes / own.seconds / 1e6,
 					  other.bytes / other.seconds / 1e6);
@@ -147,7 +155,7 @@ static int large_measure(struct peer_bench *bench, struct error *error)
 	for (uint64_t i = 0; i < bench->pairs && result == 0; i++) {
 		result = peer_nodes_fetch(&nodes, LARGE_BLOCKS, &seconds, error);
 		if (result == 0)
-			result = flow_measure(&flow_raw_tcp, MESSAGE_BYTES, MESSAGES / 8, &plain,
+			result = flow_measure(&flow_raw_tcp, &bench->place, MESSAGE_BYTES, MESSAGES / 8, &plain,
 					      error);
 		if (result == 0)
 			measure_pairs_add(&pairs, LARGE_BLOCKS * MESSAGE_BYTES / seconds / 1e6,
@@ -163,12 +171,13 @@ static int large_measure(struct peer_bench *bench, struct error *error)
 static const struct part {
 	const char *name;
 	int (*run)(struct peer_bench *bench, struct error *error);
+	bool is_of_nodes;
 } parts[] = {
-	{ "tcp", tcp_measure },
-	{ "ucx", ucx_measure },
-	{ "ucx without its errors", unguarded_measure },
-	{ "a block of 64 KiB", small_measure },
-	{ "blocks of 1 MiB", large_measure },
+	{ "tcp", tcp_measure, false },
+	{ "ucx", ucx_measure, false },
+	{ "ucx without its errors", unguarded_measure, false },
+	{ "a block of 64 KiB", small_measure, true },
+	{ "blocks of 1 MiB", large_measure, true },
 };
 
 static int parts_run(struct peer_bench *bench)
@@ -178,6 +187,8 @@ static int parts_run(struct peer_bench *bench)
 	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
 		struct error error = { .text = "" };
 
+		if (parts[i].is_of_nodes && bench->place.giver_netns != NULL)
+			continue;
 		fprintf(stderr, "measuring %s\n", parts[i].name);
 		int result = parts[i].run(bench, &error);
 		if (result < 0)
@@ -189,6 +200,17 @@ static int parts_run(struct peer_bench *bench)
 	return status;
 }
 
+static void devices_take(struct flow_place *place, const char *text)
+{
+	static char devices[2][64];
+	const char *comma = strchrnul(text, ',');
+
+	snprintf(devices[0], sizeof(devices[0]), "%.*s", (int)(comma - text), text);
+	snprintf(devices[1], sizeof(devices[1]), "%s", *comma != '\0' ? comma + 1 : text);
+	place->devices[0] = devices[0];
+	place->devices[1] = devices[1];
+}
+
 int peer_command(int argc, char **argv)
 {
 	static const struct options options = {
@@ -196,7 +218,8 @@ int peer_command(int argc, char **argv)
 		sizeof(rows) / sizeof(rows[0])
 	};
 	static struct peer_bench bench;
-	struct peer_options chosen = { .directory = "/tmp", .pairs = MEASURE_PAIRS_MIN };
+	struct peer_options chosen = { .directory = "/tmp", .host = "127.0.0.1",
+				       .pairs = MEASURE_PAIRS_MIN };
 	struct error error;
 	char command[300];
 	int result = options_parse(&options, &chosen, argc, argv, &error);
@@ -210,6 +233,10 @@ int peer_command(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	copy_calibrate(1u << 20);
 	bench.pairs = chosen.pairs;
+	bench.place.host = chosen.host;
+	bench.place.giver_netns = chosen.netns;
+	if (chosen.devices != NULL)
+		devices_take(&bench.place, chosen.devices);
 	bench.micro.kvtierd = chosen.kvtierd;
 	snprintf(bench.micro.directory, sizeof(bench.micro.directory),
 		 "%.150s/kvtier-peer-XXXXXX", chosen.directory);

@@ -4,6 +4,8 @@
 #include "bench/micro.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +35,7 @@ int flow_hear(struct flow_end *end, void *word, size_t bytes)
 		       : error_set(&end->error, -EPIPE, "the other end has gone");
 }
 
-uint8_t *flow_place(const struct flow_end *end, uint64_t number)
+uint8_t *flow_slot(const struct flow_end *end, uint64_t number)
 {
 	return end->memory + number % FLOW_SLOTS * end->bytes;
 }
@@ -56,14 +58,38 @@ double flow_cpu_seconds(void)
 	       (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
+static int netns_enter(const char *name)
+{
+	char path[128];
+	int fd, result;
+
+	snprintf(path, sizeof(path), "/run/netns/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	result = setns(fd, CLONE_NEWNET);
+	close(fd);
+	return result;
+}
+
 /* In a process of its own; never returns. */
-static void end_run(const struct flow *flow, bool is_giver, struct flow_end *end, int report_fd)
+static void end_run(const struct flow *flow, const struct flow_place *place, bool is_giver,
+		    struct flow_end *end, int report_fd)
 {
 	struct flow_report report = { 0 };
 	size_t bytes = (size_t)FLOW_SLOTS * end->bytes;
+	const char *device = place->devices[is_giver ? 0 : 1];
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	alarm(FLOW_SECONDS_MAX);
+	end->host = place->host;
+	if (device != NULL)
+		(void)setenv("UCX_NET_DEVICES", device, 1);
+	if (is_giver && place->giver_netns != NULL && netns_enter(place->giver_netns) < 0) {
+		report.result = error_set(&report.error, -errno, "cannot enter netns %s: %s",
+					  place->giver_netns, strerror(errno));
+		_exit(write(report_fd, &report, sizeof(report)) < 0);
+	}
 	end->transport = flow->transport;
 	end->is_guarded = flow->is_guarded;
 	end->memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -77,8 +103,8 @@ static void end_run(const struct flow *flow, bool is_giver, struct flow_end *end
 	_exit(write(report_fd, &report, sizeof(report)) == sizeof(report) ? 0 : 1);
 }
 
-static pid_t end_start(const struct flow *flow, bool is_giver, struct flow_end *end,
-		       const int control[2], int report_fd)
+static pid_t end_start(const struct flow *flow, const struct flow_place *place, bool is_giver,
+		       struct flow_end *end, const int control[2], int report_fd)
 {
 	pid_t pid = fork();
 
@@ -86,7 +112,7 @@ static pid_t end_start(const struct flow *flow, bool is_giver, struct flow_end *
 		return pid;
 	close(control[is_giver ? 1 : 0]);
 	end->control = control[is_giver ? 0 : 1];
-	end_run(flow, is_giver, end, report_fd);
+	end_run(flow, place, is_giver, end, report_fd);
 	return 0;
 }
 
@@ -113,8 +139,8 @@ static int reports_take(const int report_fd, struct flow_result *out_result, str
 	return result;
 }
 
-int flow_measure(const struct flow *flow, uint32_t bytes, uint32_t count,
-		 struct flow_result *out_result, struct error *error)
+int flow_measure(const struct flow *flow, const struct flow_place *place, uint32_t bytes,
+		 uint32_t count, struct flow_result *out_result, struct error *error)
 {
 	struct flow_end end = { .bytes = bytes, .count = count };
 	int control[2], report[2], result;
@@ -124,7 +150,7 @@ int flow_measure(const struct flow *flow, uint32_t bytes, uint32_t count,
 		return error_set(error, -errno, "no sockets: %s", strerror(errno));
 	fflush(NULL);
 	for (int i = 0; i < 2; i++)
-		pids[i] = end_start(flow, i == 0, &end, control, report[1]);
+		pids[i] = end_start(flow, place, i == 0, &end, control, report[1]);
 	close(control[0]);
 	close(control[1]);
 	close(report[1]);

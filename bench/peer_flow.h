@@ -25,6 +25,7 @@ struct flow_end {
 	uint8_t *memory;         /* FLOW_SLOTS * bytes, touched */
 	const struct transport_ops *transport;
 	bool is_guarded;
+	const char *host;        /* the taker's address */
 	struct flow_result result;
 	struct error error;
 };
@@ -43,16 +44,24 @@ struct flow {
 extern const struct flow flow_raw_tcp, flow_raw_ucx, flow_raw_ucx_unguarded, flow_our_tcp,
 	flow_our_ucx;
 
+/* Where both ends are. */
+struct flow_place {
+	const char *host;        /* an IPv4 address of the taker's, as 127.0.0.1 */
+	const char *giver_netns; /* a name of `ip netns`: the giver is there; NULL: here */
+	const char *devices[2];  /* giver's, taker's: UCX_NET_DEVICES; NULL: UCX chooses */
+};
+
 /* -ENOSYS: what it needs is not here; why is in `error`. */
-must_check int flow_measure(const struct flow *flow, uint32_t bytes, uint32_t count,
-			    struct flow_result *out_result, struct error *error);
+must_check int flow_measure(const struct flow *flow, const struct flow_place *place,
+			    uint32_t bytes, uint32_t count, struct flow_result *out_result,
+			    struct error *error);
 
 /* ---- for flows ---- */
 
 /* A word between both ends. */
 must_check int flow_say(struct flow_end *end, const void *word, size_t bytes);
 must_check int flow_hear(struct flow_end *end, void *word, size_t bytes);
-uint8_t *flow_place(const struct flow_end *end, uint64_t number);
+uint8_t *flow_slot(const struct flow_end *end, uint64_t number);
 /* Returns on both ends at about the same time. */
 void flow_begin(struct flow_end *end);
 /* Processor seconds of this process so far. */

@@ -27,7 +27,7 @@ static void *on_arriving(void *owner, const uint8_t head[TRANSPORT_HEAD_BYTES], 
 	uint64_t number;
 
 	memcpy(&number, head, sizeof(number));
-	return bytes == ours->end->bytes ? flow_place(ours->end, number) : NULL;
+	return bytes == ours->end->bytes ? flow_slot(ours->end, number) : NULL;
 }
 
 static void on_arrived(void *owner, const uint8_t head[TRANSPORT_HEAD_BYTES], uint32_t bytes,
@@ -70,9 +70,9 @@ static void ours_step(struct ours *ours)
 	(void)poll(&fd, 1, 10);
 }
 
-static int ours_open(struct ours *ours, struct flow_end *end)
+static int ours_open(struct ours *ours, struct flow_end *end, bool is_taker)
 {
-	const struct transport_config config = { .host = "127.0.0.1",
+	const struct transport_config config = { .host = is_taker ? end->host : NULL,
 						 .idle_us_max = UINT64_C(10000000),
 						 .clock = clock_real() };
 
@@ -95,12 +95,12 @@ static int ours_take(struct flow_end *end)
 {
 	static struct ours ours;
 	static struct way way;
-	int result = ours_open(&ours, end);
+	int result = ours_open(&ours, end, true);
 
 	if (result < 0)
 		return result;
 	random_system(way.token, sizeof(way.token));
-	way.address_bytes = end->transport->address(ours.transport, "127.0.0.1", way.address);
+	way.address_bytes = end->transport->address(ours.transport, end->host, way.address);
 	result = end->transport->expect(ours.transport, way.token, &events, &ours, &ours.link,
 					&end->error);
 	if (result < 0 || flow_say(end, &way, sizeof(way)) < 0)
@@ -140,7 +140,7 @@ static void send_next(struct transport_send *send)
 		return;
 	giver.begun++;
 	*send = (struct transport_send){ .to = giver.link,
-					 .payload = flow_place(giver.end, number),
+					 .payload = flow_slot(giver.end, number),
 					 .bytes = giver.end->bytes,
 					 .done = on_sent };
 	memcpy(send->head, &number, sizeof(number));
@@ -151,7 +151,7 @@ static int ours_give(struct flow_end *end)
 {
 	static struct way way;
 	char word;
-	int result = ours_open(&giver, end);
+	int result = ours_open(&giver, end, false);
 
 	if (result < 0)
 		return result;

@@ -17,12 +17,13 @@
 
 /* ---- sockets, with the options that ours have ---- */
 
-static int tcp_open(struct sockaddr_in *address)
+static int tcp_open(const struct flow_end *end, struct sockaddr_in *address)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
-	*address = (struct sockaddr_in){ .sin_family = AF_INET,
-					 .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	*address = (struct sockaddr_in){ .sin_family = AF_INET };
+	if (inet_pton(AF_INET, end->host, &address->sin_addr) != 1)
+		return -1;
 	if (fd >= 0)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return fd;
@@ -31,16 +32,16 @@ static int tcp_open(struct sockaddr_in *address)
 static int raw_tcp_give(struct flow_end *end)
 {
 	struct sockaddr_in address;
-	int fd = tcp_open(&address);
+	int fd = tcp_open(end, &address);
 
 	if (fd < 0 || flow_hear(end, &address.sin_port, sizeof(address.sin_port)) < 0 ||
 	    connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
-		return error_set(&end->error, -ENOTCONN, "no connection to loopback");
+		return error_set(&end->error, -ENOTCONN, "no connection");
 	flow_begin(end);
 	double began = flow_cpu_seconds();
 	for (uint32_t i = 0; i < end->count; i++)
 		for (size_t done = 0; done < end->bytes;) {
-			ssize_t sent = send(fd, flow_place(end, i) + done, end->bytes - done,
+			ssize_t sent = send(fd, flow_slot(end, i) + done, end->bytes - done,
 					    MSG_NOSIGNAL);
 
 			if (sent <= 0)
@@ -55,20 +56,20 @@ static int raw_tcp_take(struct flow_end *end)
 {
 	struct sockaddr_in address;
 	socklen_t bytes = sizeof(address);
-	int listener = tcp_open(&address);
+	int listener = tcp_open(end, &address);
 
 	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
 	    listen(listener, 1) < 0 ||
 	    getsockname(listener, (struct sockaddr *)&address, &bytes) < 0 ||
 	    flow_say(end, &address.sin_port, sizeof(address.sin_port)) < 0)
-		return error_set(&end->error, -errno, "cannot listen on loopback");
+		return error_set(&end->error, -errno, "cannot listen on %s", end->host);
 	int fd = accept(listener, NULL, NULL);
 	if (fd < 0)
 		return error_set(&end->error, -errno, "nobody connects");
 	flow_begin(end);
 	double began = micro_now();
 	for (uint32_t i = 0; i < end->count; i++)
-		if (recv(fd, flow_place(end, i), end->bytes, MSG_WAITALL) != (ssize_t)end->bytes)
+		if (recv(fd, flow_slot(end, i), end->bytes, MSG_WAITALL) != (ssize_t)end->bytes)
 			return error_set(&end->error, -EPIPE, "receiving failed");
 	end->result.seconds = micro_now() - began;
 	end->result.bytes = (double)end->bytes * end->count;
@@ -149,11 +150,11 @@ static ucs_status_t raw_message(void *user_data, const void *header, size_t head
 	(void)header;
 	(void)header_bytes;
 	if ((param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV) == 0) {
-		memcpy(flow_place(raw->end, raw->done++), data, bytes);
+		memcpy(flow_slot(raw->end, raw->done++), data, bytes);
 		return UCS_OK;
 	}
 	ucs_status_ptr_t request = raw->calls->ucp_am_recv_data_nbx(
-		raw->worker, data, flow_place(raw->end, raw->done), bytes, &options);
+		raw->worker, data, flow_slot(raw->end, raw->done), bytes, &options);
 	raw->has_failed = raw->has_failed || UCS_PTR_IS_ERR(request);
 	return UCS_INPROGRESS;
 }
@@ -209,7 +210,7 @@ static void raw_send(struct raw_ucx *raw, ucp_ep_h endpoint, uint64_t number)
 	};
 	static uint8_t head[TRANSPORT_HEAD_BYTES];
 	ucs_status_ptr_t request = raw->calls->ucp_am_send_nbx(
-		endpoint, MESSAGE_ID, head, sizeof(head), flow_place(raw->end, number),
+		endpoint, MESSAGE_ID, head, sizeof(head), flow_slot(raw->end, number),
 		raw->end->bytes, &options);
 
 	raw->has_failed = raw->has_failed || UCS_PTR_IS_ERR(request);

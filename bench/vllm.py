@@ -4,6 +4,7 @@
     bench/vllm.py --json FILE           all of it, eight minutes on two cores
     bench/vllm.py --only first-token    time to first token: cold, vLLM's own hit, ours by tier
     bench/vllm.py --only overhead       throughput with and without the connector, nothing hit
+    bench/vllm.py --only handoff        prefill on one node, decode on another: one after the other, and at once
 
 Needs the environment that make vllm-env makes, and $KVTIER_BUILD with the programs. Every figure is
 the median of --repeat rounds (pairs: --pairs) in one run, each round with a prompt of its own;
@@ -24,10 +25,11 @@ import time
 from typing import Any
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path[:0] = [os.path.join(TOP, 'tests', 'vllm'), os.path.join(TOP, 'tests', 'system')]
+sys.path[:0] = [os.path.join(TOP, 'bench'), os.path.join(TOP, 'tests', 'vllm'), os.path.join(TOP, 'tests', 'system')]
 os.environ.setdefault('KVTIER_BUILD', os.path.join(TOP, 'build'))
 
 import environment                       # noqa: E402
+import vllm_handoff                      # noqa: E402
 import node                              # noqa: E402
 from engine import Engine, Request, make_model   # noqa: E402
 
@@ -215,6 +217,23 @@ def overhead(python: str, model: str, pairs: int) -> dict[str, Any]:
             'store_step_ms': spread(steps)}
 
 
+def handoff(python: str, model: str, folder: str, repeat: int) -> dict[str, Any]:
+    bench = vllm_handoff.Handoff(python, model, folder, CPU_MIB, ENGINE_OPTIONS)
+    whole = (PROMPT_TOKENS - 1) // 128 * 128
+    try:
+        rounds = []
+        for number in range(-1, repeat):
+            one = bench.round(prompt(f'sequential {number}', PROMPT_TOKENS), prompt(f'streaming {number}', PROMPT_TOKENS), whole)
+            if number >= 0:     # the first warms up
+                rounds.append(one)
+                print(f'round {number}: ' + ', '.join(f'{name} {seconds * 1e3:.0f} ms' for name, seconds in one.items()), flush=True)
+    finally:
+        bench.close()
+    cases = {name: spread([one[name] for one in rounds]) for name in rounds[0]}
+    hidden = [1 - (one['streaming'] - one['alone_beside']) / one['handed_over'] for one in rounds]
+    return {'prompt_tokens': PROMPT_TOKENS, 'repeat': repeat, 'seconds': cases, 'overlap': spread(hidden)}
+
+
 def interval_rank(count: int) -> int:
     """The rank whose order statistics hold the median with 95 % (binomial, two-sided)."""
     chance, total, rank = 0.5 ** count, 0.0, 0
@@ -229,7 +248,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--json', default=os.path.join(TOP, 'build', 'bench', 'vllm.json'))
-    parser.add_argument('--only', choices=('first-token', 'overhead'))
+    parser.add_argument('--only', choices=('first-token', 'overhead', 'handoff'))
     parser.add_argument('--repeat', type=int, default=5)
     parser.add_argument('--pairs', type=int, default=51)
     options = parser.parse_args()
@@ -237,10 +256,12 @@ def main() -> int:
     figures: dict[str, Any] = {'cpus': os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix='kvtier-bench-') as folder:
         model = make_model(python, folder, 'benchmark')
-        if options.only != 'overhead':
+        if options.only in (None, 'first-token'):
             figures['first_token'] = first_token(python, model, options.repeat)
-        if options.only != 'first-token':
+        if options.only in (None, 'overhead'):
             figures['overhead'] = overhead(python, model, options.pairs)
+        if options.only in (None, 'handoff'):
+            figures['handoff'] = handoff(python, model, folder, options.repeat)
     os.makedirs(os.path.dirname(os.path.abspath(options.json)), exist_ok=True)
     with open(options.json, 'w', encoding='utf-8') as file:
         json.dump(figures, file, indent=1)
@@ -253,6 +274,10 @@ def main() -> int:
         print(f'miss_overhead: {own["miss_overhead"]:.4f} (95 %: {own["miss_overhead_95"][0]:.4f} '
               f'to {own["miss_overhead_95"][1]:.4f})')
         print(f'store_step_ms: {own["store_step_ms"]["median"]:.2f}')
+    if 'handoff' in figures:
+        own = figures['handoff']
+        print(', '.join(f'{name}: {seconds["median"] * 1e3:.0f} ms' for name, seconds in own['seconds'].items()))
+        print(f'overlap: {own["overlap"]["median"]:.2f} ({own["overlap"]["least"]:.2f} to {own["overlap"]["most"]:.2f})')
     print(f'written to {options.json}')
     return 0
 
