@@ -337,8 +337,10 @@ void fetch_granted(struct peers *peers, struct peer *peer, const struct peer_gra
 	(void)failpoint(fetch_granted);
 	if (fetch->number != grant->header.number)
 		return;
-	/* What the second will give is known when it has said so. */
-	fetch->is_answered = fetch->is_answered || fetch->second == NULL || missing == 0;
+	/* What the second will give is known when it has said so; and what is on its way for
+	 * nothing is to be asked for elsewhere by who hears of this, so it must have failed. */
+	fetch->is_answered = fetch->is_answered || missing == 0 ||
+			     (fetch->second == NULL && !fetch->is_eager);
 	(void)fetch_arrivals_begin(peers, fetch);
 }
 

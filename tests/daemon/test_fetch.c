@@ -1,5 +1,6 @@
 /* tests/daemon/test_fetch.c: blocks of another node: asked for, brought here, checked, and given to
  * who waits. */
+#include "daemon/fetch_parts.h"
 #include "tests/daemon/rig_pair.h"
 
 #include <errno.h>
@@ -140,13 +141,32 @@ static void few_blocks_are_asked_for_before_they_are_granted(void **unused)
 	pair_finish();
 }
 
+static unsigned answered_early;
+
+static bool failures_look(struct rig_net *self, unsigned from, unsigned to, void *frame)
+{
+	const struct peer_frame_header *header = frame;
+
+	(void)from;
+	if (header->type == PEER_FAILED) {
+		struct list *live = &self->nodes[to].rig->daemon->peers->fetches->live;
+
+		answered_early += list_item(list_first(live), struct fetch, link)->is_answered;
+	}
+	return true;
+}
+
 static void what_was_asked_for_too_early_is_promised_to_nobody(void **unused)
 {
 	(void)unused;
 	pair_start(NULL, NULL);
 	pair_give(1, 2);
+	net.before_frame = failures_look;
 	struct rig_fetch fetch = pair_fetch(4, FRAME_FETCH_PRESENT);
 	struct rig_found found = rig_fetch_wait(taker, fetch.id, RIG_SECOND);
+	/* Who hears of it may ask elsewhere, so nothing is on its way any more. */
+	assert_int_equal(answered_early, 0);
+	net.before_frame = NULL;
 	assert_int_equal(found.usable_tokens, 2 * RIG_TOKENS);
 	assert_int_equal(pair_load(4), 2);
 	assert_int_equal(rig_last.results[2], -ENOENT);
