@@ -193,6 +193,8 @@ void fetch_key_end(struct peers *peers, struct fetch *fetch, uint32_t key, bool 
 	assert(ended->state == FETCH_KEY_ASKED || ended->state == FETCH_KEY_GRANTED ||
 	       ended->state == FETCH_KEY_ARRIVING);
 	assert(fetch->open_count > 0);
+	if (ended->state == FETCH_KEY_ASKED && key < fetch->next)
+		fetch->next = key;   /* what came after it waits no longer */
 	fetch->open_count--;
 	if (!is_here && fetch_has_second(peers, fetch)) {
 		ended->state = FETCH_KEY_SECOND;

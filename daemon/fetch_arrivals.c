@@ -446,12 +446,24 @@ static bool window_has_room(const struct fetch *fetch, uint32_t key)
 	       fetch->arriving_bytes + bytes <= FETCH_WINDOW_BYTES;
 }
 
+/* Blocks of a stream are there in any order, and are taken in theirs: no block without its parent
+ * is admitted. */
+static bool key_can_begin(const struct fetch *fetch, uint32_t key)
+{
+	const struct peer_key *keys = fetch->keys;
+
+	return keys[key].state == FETCH_KEY_GRANTED &&
+	       (key == 0 || keys[key - 1].group != keys[key].group ||
+		(keys[key - 1].state != FETCH_KEY_ASKED &&
+		 keys[key - 1].state != FETCH_KEY_GRANTED));
+}
+
 bool fetch_arrivals_begin(struct peers *peers, struct fetch *fetch)
 {
 	bool did_work = false;
 
 	while (fetch->state == FETCH_ASKED && fetch->next < fetch->count) {
-		if (fetch->keys[fetch->next].state != FETCH_KEY_GRANTED) {
+		if (!key_can_begin(fetch, fetch->next)) {
 			fetch->next++;
 			continue;
 		}

@@ -66,7 +66,7 @@ struct fetch {
 	struct lookup_section sections[FETCH_SECTIONS_MAX];
 	uint32_t count;                /* keys */
 	uint32_t asked_count, asked_sent;
-	uint32_t next;                 /* keys before it are not GRANTED */
+	uint32_t next;                 /* keys before it cannot begin */
 	uint32_t came_count;           /* keys DONE */
 	uint32_t open_count;           /* keys ASKED, GRANTED or ARRIVING */
 	unsigned arrivals_count;

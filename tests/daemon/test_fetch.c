@@ -84,6 +84,74 @@ static void a_stream_brings_what_gets_there_later(void **unused)
 	pair_finish();
 }
 
+/* The second block is not there yet when the first of it is said. */
+static bool second_hide(struct rig_net *self, unsigned from, unsigned to, void *frame)
+{
+	struct peer_grant *grant = frame;
+
+	(void)self;
+	(void)from;
+	(void)to;
+	if (grant->header.type == PEER_GRANT && !peer_grant_has(grant, BLOCKS - 1)) {
+		assert_true(peer_grant_has(grant, 1));
+		((uint8_t *)(grant + 1))[0] &= (uint8_t)~2u;
+	}
+	return true;
+}
+
+static void a_streams_blocks_may_be_there_in_any_order(void **unused)
+{
+	(void)unused;
+	pair_start(NULL, NULL);
+	pair_give(1, BLOCKS - 1);
+	net.before_frame = second_hide;
+	struct rig_fetch fetch = pair_fetch(BLOCKS, FRAME_FETCH_STREAM);
+	(void)rig_fetch_wait(taker, fetch.id, RIG_SECOND);
+	struct rig_batch *batch = pair_load_begin(BLOCKS);
+	rig_settle(&rigs[1]);
+	assert_int_equal(rig_batch_count(batch, 0), 1);
+	pair_give(BLOCKS, 1);
+	rig_settle(&rigs[1]);
+	assert_int_equal(rig_batch_count(batch, 0), BLOCKS);
+	rig_batch_give(batch);
+	net.before_frame = NULL;
+	pair_finish();
+}
+
+/* Those that waited for it end with it. */
+static bool second_never(struct rig_net *self, unsigned from, unsigned to, void *frame)
+{
+	struct peer_grant *grant = frame;
+
+	(void)self;
+	(void)from;
+	(void)to;
+	if (grant->header.type == PEER_GRANT) {
+		((uint8_t *)(grant + 1))[0] &= (uint8_t)~2u;
+		if (peer_grant_has(grant, BLOCKS - 1))
+			grant->header.flags |= PEER_GRANT_FINAL;
+	}
+	return true;
+}
+
+static void what_waited_for_a_block_that_never_comes_is_lost_at_once(void **unused)
+{
+	(void)unused;
+	pair_start(NULL, NULL);
+	pair_give(1, BLOCKS - 1);
+	net.before_frame = second_never;
+	struct rig_fetch fetch = pair_fetch(BLOCKS, FRAME_FETCH_STREAM);
+	(void)rig_fetch_wait(taker, fetch.id, RIG_SECOND);
+	struct rig_batch *batch = pair_load_begin(BLOCKS);
+	pair_give(BLOCKS, 1);
+	rig_settle(&rigs[1]);
+	assert_int_equal(batch->ended, BLOCKS);
+	assert_int_equal(rig_batch_count(batch, 0), 1);
+	rig_batch_give(batch);
+	net.before_frame = NULL;
+	pair_finish();
+}
+
 static void a_stream_that_is_not_kept_ends_in_time(void **unused)
 {
 	(void)unused;
@@ -409,6 +477,8 @@ int main(void)
 		cmocka_unit_test(few_blocks_are_asked_for_before_they_are_granted),
 		cmocka_unit_test(what_was_asked_for_too_early_is_promised_to_nobody),
 		cmocka_unit_test(a_stream_brings_what_gets_there_later),
+		cmocka_unit_test(a_streams_blocks_may_be_there_in_any_order),
+		cmocka_unit_test(what_waited_for_a_block_that_never_comes_is_lost_at_once),
 		cmocka_unit_test(a_stream_that_is_not_kept_ends_in_time),
 		cmocka_unit_test(bytes_that_are_not_those_of_the_checksums_are_no_block),
 		cmocka_unit_test(a_peer_that_lies_about_a_block_gives_none),
