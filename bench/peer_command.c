@@ -65,7 +65,8 @@ static int flows_compare(struct peer_bench *bench, const struct flow *ours,
 	for (uint64_t i = 0; i < bench->pairs && result == 0; i++) {
 		result = flow_measure(ours, &bench->place, MESSAGE_BYTES, MESSAGES, &own, error);
 		if (result == 0)
-			result = flow_measure(plain, &bench->place, MESSAGE_BYTES, MESSAGES, &other, error);
+			result = flow_measure(plain, &bench->place, MESSAGE_BYTES, MESSAGES, &other,
+					      error);
 		if (result == 0) {
 			measure_pairs_add(&speed, own.bytes / own.seconds / 1e6,
 					  other.bytes / other.seconds / 1e6);
@@ -155,8 +156,8 @@ static int large_measure(struct peer_bench *bench, struct error *error)
 	for (uint64_t i = 0; i < bench->pairs && result == 0; i++) {
 		result = peer_nodes_fetch(&nodes, LARGE_BLOCKS, &seconds, error);
 		if (result == 0)
-			result = flow_measure(&flow_raw_tcp, &bench->place, MESSAGE_BYTES, MESSAGES / 8, &plain,
-					      error);
+			result = flow_measure(&flow_raw_tcp, &bench->place, MESSAGE_BYTES,
+					      MESSAGES / 8, &plain, error);
 		if (result == 0)
 			measure_pairs_add(&pairs, LARGE_BLOCKS * MESSAGE_BYTES / seconds / 1e6,
 					  plain.bytes / plain.seconds / 1e6);

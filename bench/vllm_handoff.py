@@ -15,7 +15,8 @@ import node
 from engine import Engine, Request
 
 ASK = {'do_remote_decode': True, 'do_remote_prefill': False}
-HANDOFF_OPTIONS = {'max_num_batched_tokens': 512}   # chunks: what a step has computed can go
+# In chunks: what a step has computed can go. In float32: bfloat16 rounds a token's logits by what it is computed together with.
+HANDOFF_OPTIONS = {'max_num_batched_tokens': 512, 'dtype': 'float32'}
 
 
 def port_find() -> int:
