@@ -8,7 +8,7 @@ import time
 import node
 
 sys.path.insert(0, os.path.join(node.TOP, 'plugin'))
-from kvtier.header import (CANCELLED, DONE, EXPIRED, FAILED, SCHEDULER, WORKER, Block,   # noqa: E402,F401
+from kvtier.header import (CANCELLED, DONE, EXPIRED, FAILED, SCHEDULER, STREAM, WORKER, Block,   # noqa: E402,F401
                            Completion, Fetch, Found, Group, Identity, Keys, Lookup, Options, Plane, Source, Transfer,
                            declare)
 

@@ -7,6 +7,7 @@ import sys
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import library      # noqa: E402
 import node         # noqa: E402
 import test_peers   # noqa: E402
 
@@ -14,6 +15,8 @@ REQUESTS = 300
 CPU_MIB = 256   # nothing has to go
 REPLAY_SECONDS = 120
 DEADLINE_MS = 4000
+LARGE_BYTES, LARGE_BLOCKS, BLOCKS_A_STEP = 3 << 20, 31, 4
+STREAM_SECONDS = 30
 
 
 class Case(test_peers.Case):
@@ -92,17 +95,57 @@ class Shared(Case):
     def test_the_same_by_ucx(self):
         self.assert_as_one(peer_transport='ucx')
 
-    def test_what_several_nodes_have_is_found_in_turn(self):
-        (first, second, third), addresses = self.cluster(3)
-        self.dump(first, limit=100)
-        self.dump(second, limit=200)
-        alone = self.node(f'127.0.0.1:{test_peers.port_find()}', cpu_mib=CPU_MIB)
+    def assert_found_in_turn(self, limits, **settings):
+        """The last node hits what one would that had served them all; each other one has the trace's first requests."""
+        nodes, addresses = self.cluster(len(limits) + 1, **settings)
+        for one, limit in zip(nodes, limits):
+            self.dump(one, limit=limit)
+        alone = self.node(f'127.0.0.1:{test_peers.port_find()}', cpu_mib=CPU_MIB, **settings)
         alone.start()
-        for limit in (100, 200):
+        for limit in limits:
             self.dump(alone, limit=limit)
         wanted, _ = self.dump(alone)
-        hits, _ = self.dump(third, **{'from': ','.join(addresses[:2])})
+        hits, _ = self.dump(nodes[-1], **{'from': ','.join(addresses[:-1])})
         self.assertEqual(hits, wanted)
+
+    def test_what_several_nodes_have_is_found_in_turn(self):
+        self.assert_found_in_turn((100, 200))
+
+
+class Streams(Case):
+    """Asked for while the other node's engine stores them, a step's blocks at a time."""
+
+    def test_large_blocks_come_whatever_order_they_are_ready_in(self):
+        nodes, addresses = self.cluster(2, extent_bytes='16MiB', window_bytes='128MiB')
+        engines = []
+        for one in nodes:
+            client = library.Client(one.socket(), payload_bytes=LARGE_BYTES, blocks=LARGE_BLOCKS)
+            self.addCleanup(client.close)
+            client.connect()
+            engines.append(client)
+        names = [node.hash_of('stream', number) for number in range(LARGE_BLOCKS)]
+        for number, name in enumerate(names):
+            engines[0].put(number, node.payload_of(name, LARGE_BYTES))
+        keys = library.Keys(count=LARGE_BLOCKS, hashes=b''.join(names))
+        lookup = library.Lookup(sections_count=1, sections=ctypes.pointer(keys))
+        source, fetch = library.Source(peer=addresses[0].encode(), mode=library.STREAM), library.Fetch()
+        micros = STREAM_SECONDS * 1000000
+        self.assertEqual(engines[1].library.kvtier_fetch(engines[1].client, ctypes.byref(lookup), ctypes.byref(source),
+                                                         micros, micros, ctypes.byref(fetch)), 0)
+        result, load = engines[1].begin('load', names, micros)
+        self.assertEqual(result, 0)
+        for first in range(0, LARGE_BLOCKS, BLOCKS_A_STEP):
+            step = list(range(first, min(first + BLOCKS_A_STEP, LARGE_BLOCKS)))
+            job = engines[0].run('store', [names[number] for number in step], blocks=step,
+                                 parent=names[first - 1] if first > 0 else None)
+            self.assertEqual(job.good, len(step))
+        job = engines[1].wait(load, STREAM_SECONDS)
+        self.assertEqual(job.results, [0] * LARGE_BLOCKS)
+        for number, name in enumerate(names):
+            node.assert_block(self, engines[1].get(number), node.payload_of(name, LARGE_BYTES))
+        engines[1].library.kvtier_fetch_end(engines[1].client, ctypes.byref(fetch))
+        for one in nodes:
+            self.wait_idle(one)
 
 
 class Killed(Case):

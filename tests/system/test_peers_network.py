@@ -89,9 +89,10 @@ class Case(test_fetch.Case):
 
 
 class Shared(Case):
-    """The trace of test_fetch.py, split over two and three nodes with a network between them."""
+    """The trace of test_fetch.py, split over two to four nodes with a network between them."""
     dump = test_fetch.Shared.dump
     assert_as_one = test_fetch.Shared.assert_as_one
+    assert_found_in_turn = test_fetch.Shared.assert_found_in_turn
     test_what_several_nodes_have_is_found_over_a_network = test_fetch.Shared.test_what_several_nodes_have_is_found_in_turn
 
     def test_two_nodes_hit_what_one_would_over_a_network(self):
@@ -100,6 +101,10 @@ class Shared(Case):
     @unittest.skipUnless(ctypes.util.find_library('ucp'), 'libucx0 is not installed')
     def test_the_same_over_a_network_by_ucx(self):
         self.assert_as_one(peer_transport='ucx')
+
+    @unittest.skipUnless(ctypes.util.find_library('ucp'), 'libucx0 is not installed')
+    def test_what_four_nodes_have_is_found_over_a_network_by_ucx(self):
+        self.assert_found_in_turn((60, 120, 180), peer_transport='ucx')
 
 
 class Faulty(Case):
