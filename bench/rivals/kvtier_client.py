@@ -5,8 +5,8 @@ import os
 import sys
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../../plugin'))
-from kvtier.header import (SCHEDULER, WORKER, Block, Completion, Found, Group,   # noqa: E402
-                           Identity, Keys, Lookup, Options, Plane, Transfer, declare)
+from kvtier.header import (PRESENT, SCHEDULER, WORKER, Block, Completion, Fetch, Found,   # noqa: E402
+                           Group, Identity, Keys, Lookup, Options, Plane, Source, Transfer, declare)
 
 STATS_BYTES = 64 << 10
 TEXT_BYTES = 256
@@ -80,6 +80,21 @@ class Client:
 
     def lease_release(self, lease):
         self.library.kvtier_lease_release(self.client, lease)
+
+    def fetch(self, keys, address, wait_us_max):
+        """Asks the node at `address`, until it has answered; a Fetch, or None."""
+        lookup = Lookup(sections_count=1, sections=ctypes.pointer(keys))
+        source, fetch, found = Source(peer=address.encode(), mode=PRESENT), Fetch(), Found()
+        if self.library.kvtier_fetch(self.client, ctypes.byref(lookup), ctypes.byref(source), wait_us_max, wait_us_max,
+                                     ctypes.byref(fetch)) < 0:
+            return None
+        if self.library.kvtier_fetch_wait(self.client, ctypes.byref(fetch), wait_us_max, ctypes.byref(found)) < 0:
+            self.fetch_end(fetch)
+            return None
+        return fetch
+
+    def fetch_end(self, fetch):
+        self.library.kvtier_fetch_end(self.client, ctypes.byref(fetch))
 
     def move(self, job, is_store, wait_us_max):
         """

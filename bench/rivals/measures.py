@@ -37,7 +37,8 @@ class Row:
         return statistics.median(values)
 
     def best_rival(self):
-        rivals = {peer: self.median(peer) for peer in self.samples if peer != 'kvtier'}
+        rivals = {peer: self.median(peer) for peer in self.samples
+                  if not peer.startswith(('kvtier', 'plain'))}
         rivals = {peer: value for peer, value in rivals.items() if value is not None}
         pick = max if self.better == 'more' else min
         return pick(rivals, key=rivals.get) if rivals else None

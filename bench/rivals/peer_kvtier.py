@@ -25,6 +25,7 @@ def hashes_of(identity, count):
 
 class Kvtier(peer.Peer):
     name = 'kvtier'
+    more_settings = ''
 
     def open(self, tier, block_bytes, count, sets):
         self.tier, self.sets = tier, sets
@@ -40,6 +41,7 @@ class Kvtier(peer.Peer):
             file.write(f'run_directory: {self.folder}/run\nstate_directory: {self.folder}/state\n'
                        f'http_listen: ""\nextent_bytes: {EXTENT_BYTES}\n'
                        f'block_bytes_min: {min(block_bytes, 65536)}\n'
+                       f'{self.more_settings}'
                        f'tenants:\n  - name: default\n    cpu_bytes: {cpu_bytes}\n')
             if tier == 'disk':
                 file.write(f'    nvme_bytes: {nvme_bytes}\nnvme:\n  - path: {self.device}\n'

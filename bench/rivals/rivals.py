@@ -32,6 +32,7 @@ REST_SECONDS = 1
 FLIPS = 8
 OPEN_SECONDS_MAX = 180
 CALL_SECONDS_MAX = 150
+FAR = ('kvtier_far', 'kvtier_far_ucx', 'mooncake_tcp', 'nixl_far', 'plain_far')
 LOOKUP_KEYS = (512, 8192)
 LOOKUPS_A_SAMPLE = 5
 LOOKUP_BLOCK_BYTES = 4096
@@ -218,6 +219,52 @@ class Comparison:
                     self.sample(remote, row, name, number + 1, number > 0)
         close(remotes)
 
+    def open_far(self, names, size, count, row):
+        """As open(); ours by its usual name, so that rows are ours and the rivals'."""
+        remotes = self.open(names, 'memory', SIZES[size], count, MEMORY_SETS, row)
+        for remote in remotes:
+            if remote.name == 'kvtier_far':
+                remote.name = 'kvtier'
+        return remotes
+
+    def far(self, size):
+        """Blocks that another process has, over TCP on loopback."""
+        self.count = SET_BYTES // SIZES[size]
+        load = self.row(f'load_far_{size}', 'GB/s', 'more')
+        remotes = self.open_far(FAR, size, self.count, load)
+        for number in range(SAMPLES + 1):
+            for remote in turned(remotes, number):
+                if self.ask(remote, load, 'store', number + 1) is not None:
+                    self.sample(remote, load, 'load', number + 1, number > 0)
+        close(remotes)
+        plain = load.median('plain_far')
+        for remote in remotes:
+            value = load.median(remote.name)
+            if value is not None and plain is not None and remote.name != 'plain_far':
+                load.note(remote.name, f'{value / plain:.2f} of a plain pair of sockets')
+
+    def far_one(self):
+        """One block alone: how long its way is."""
+        row = self.row('load_far_one_64k', 'us', 'less')
+        remotes = self.open_far(FAR, '64k', 1, row)
+        for number in range(SAMPLES + 1):
+            for remote in turned(remotes, number):
+                self.ask(remote, row, 'store', number + 1)
+                answer = self.ask(remote, row, 'load', number + 1)
+                is_right = answer is not None and answer['right'] == 1
+                if number > 0:
+                    row.add(remote.name, 1e6 * answer['seconds'] if is_right else None)
+        close(remotes)
+
+    def far_stopped(self):
+        row = self.row('far_stopped_wait', 's', 'less')
+        remotes = self.open_far(('kvtier_far', 'mooncake_tcp', 'nixl_far'), '1m', RESTART_BLOCKS, row)
+        for number in range(SLOW_SAMPLES):
+            for remote in turned(remotes, number):
+                self.ask(remote, row, 'store', number + 1)
+                self.stopped_add(row, remote, self.ask(remote, row, 'stopped', number + 1, STOP_SECONDS))
+        close(remotes)
+
     def lookups(self):
         rows = {keys: self.row(f'lookup_{keys}', 'us', 'less') for keys in LOOKUP_KEYS}
         most = max(LOOKUP_KEYS)
@@ -284,13 +331,17 @@ class Comparison:
             self.ask(remote, row, 'store', 1)
         for number in range(SLOW_SAMPLES):
             for remote in turned(remotes, number):
-                answer = self.ask(remote, row, 'stopped', 1, STOP_SECONDS)
-                if answer is not None:
-                    row.add(remote.name, answer['seconds'])
-                    asked = answer.get('asked_seconds')
-                    row.note(remote.name, f'server stopped for {STOP_SECONDS} s; ' + (
-                        f'asked to wait {asked} s at most' if asked else 'no bound to ask for'))
+                self.stopped_add(row, remote, self.ask(remote, row, 'stopped', 1, STOP_SECONDS))
         close(remotes)
+
+    @staticmethod
+    def stopped_add(row, remote, answer):
+        if answer is None:
+            return
+        row.add(remote.name, answer['seconds'])
+        asked = answer.get('asked_seconds')
+        row.note(remote.name, f'server stopped for {STOP_SECONDS} s; ' + (
+            f'asked to wait {asked} s at most' if asked else 'no bound to ask for'))
 
 
 def turned(remotes, number):
@@ -320,6 +371,10 @@ SCENES = {
     'restart': Comparison.restart,
     'flipped': Comparison.flipped,
     'stopped': Comparison.stopped,
+    'far_1m': lambda comparison: comparison.far('1m'),
+    'far_64k': lambda comparison: comparison.far('64k'),
+    'far_one': Comparison.far_one,
+    'far_stopped': Comparison.far_stopped,
 }
 
 
@@ -351,7 +406,7 @@ def main(build, names):
         sys.exit(f'rivals: no scene {unknown[0]!r}; there are {", ".join(SCENES)}')
     loopback_up()
     folder = tempfile.mkdtemp(prefix='kvtier-rivals-', dir=build)
-    comparison = Comparison(build, folder, ['kvtier'] + names)
+    comparison = Comparison(build, folder, ['kvtier', 'plain'] + names)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
     try:

@@ -8,6 +8,8 @@ import traceback
 import peer
 
 MODULES = {'kvtier': ('peer_kvtier', 'Kvtier'), 'nixl': ('peer_nixl', 'Nixl'),
+           'kvtier_far': ('peer_far', 'KvtierFar'), 'kvtier_far_ucx': ('peer_far', 'KvtierFarUcx'),
+           'nixl_far': ('peer_far', 'NixlFar'), 'plain_far': ('peer_far', 'Plain'),
            'mooncake': ('peer_mooncake', 'Mooncake'),
            'mooncake_own': ('peer_mooncake', 'MooncakeOwn'),
            'mooncake_tcp': ('peer_mooncake', 'MooncakeTcp'),
