@@ -88,6 +88,12 @@ static int tcp_measure(struct peer_bench *bench, struct error *error)
 	return flows_compare(bench, &flow_our_tcp, &flow_raw_tcp, "tcp_1m", 0.80, error);
 }
 
+/* What the kernel's own queues would give ours. */
+static int uring_measure(struct peer_bench *bench, struct error *error)
+{
+	return flows_compare(bench, &flow_uring_tcp, &flow_raw_tcp, "uring_tcp_1m", NAN, error);
+}
+
 static int ucx_measure(struct peer_bench *bench, struct error *error)
 {
 	return flows_compare(bench, &flow_our_ucx, &flow_raw_ucx, "ucx_1m", 0.85, error);
@@ -175,6 +181,7 @@ static const struct part {
 	bool is_of_nodes;
 } parts[] = {
 	{ "tcp", tcp_measure, false },
+	{ "a pair of sockets by io_uring", uring_measure, false },
 	{ "ucx", ucx_measure, false },
 	{ "ucx without its errors", unguarded_measure, false },
 	{ "a block of 64 KiB", small_measure, true },

@@ -41,8 +41,8 @@ struct flow {
 	bool is_guarded;
 };
 
-extern const struct flow flow_raw_tcp, flow_raw_ucx, flow_raw_ucx_unguarded, flow_our_tcp,
-	flow_our_ucx;
+extern const struct flow flow_raw_tcp, flow_uring_tcp, flow_raw_ucx, flow_raw_ucx_unguarded,
+	flow_our_tcp, flow_our_ucx;
 
 /* Where both ends are. */
 struct flow_place {
@@ -64,6 +64,9 @@ must_check int flow_hear(struct flow_end *end, void *word, size_t bytes);
 uint8_t *flow_slot(const struct flow_end *end, uint64_t number);
 /* Returns on both ends at about the same time. */
 void flow_begin(struct flow_end *end);
+/* A connection with the options that ours have, or a negative error. */
+must_check int flow_tcp_connect(struct flow_end *end);
+must_check int flow_tcp_accept(struct flow_end *end);
 /* Processor seconds of this process so far. */
 double flow_cpu_seconds(void);
 

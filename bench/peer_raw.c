@@ -29,7 +29,7 @@ static int tcp_open(const struct flow_end *end, struct sockaddr_in *address)
 	return fd;
 }
 
-static int raw_tcp_give(struct flow_end *end)
+int flow_tcp_connect(struct flow_end *end)
 {
 	struct sockaddr_in address;
 	int fd = tcp_open(end, &address);
@@ -37,6 +37,32 @@ static int raw_tcp_give(struct flow_end *end)
 	if (fd < 0 || flow_hear(end, &address.sin_port, sizeof(address.sin_port)) < 0 ||
 	    connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
 		return error_set(&end->error, -ENOTCONN, "no connection");
+	return fd;
+}
+
+int flow_tcp_accept(struct flow_end *end)
+{
+	struct sockaddr_in address;
+	socklen_t bytes = sizeof(address);
+	int listener = tcp_open(end, &address);
+
+	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
+	    listen(listener, 1) < 0 ||
+	    getsockname(listener, (struct sockaddr *)&address, &bytes) < 0 ||
+	    flow_say(end, &address.sin_port, sizeof(address.sin_port)) < 0)
+		return error_set(&end->error, -errno, "cannot listen on %s", end->host);
+	int fd = accept(listener, NULL, NULL);
+	if (fd < 0)
+		return error_set(&end->error, -errno, "nobody connects");
+	return fd;
+}
+
+static int raw_tcp_give(struct flow_end *end)
+{
+	int fd = flow_tcp_connect(end);
+
+	if (fd < 0)
+		return fd;
 	flow_begin(end);
 	double began = flow_cpu_seconds();
 	for (uint32_t i = 0; i < end->count; i++)
@@ -54,18 +80,10 @@ static int raw_tcp_give(struct flow_end *end)
 
 static int raw_tcp_take(struct flow_end *end)
 {
-	struct sockaddr_in address;
-	socklen_t bytes = sizeof(address);
-	int listener = tcp_open(end, &address);
+	int fd = flow_tcp_accept(end);
 
-	if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    listen(listener, 1) < 0 ||
-	    getsockname(listener, (struct sockaddr *)&address, &bytes) < 0 ||
-	    flow_say(end, &address.sin_port, sizeof(address.sin_port)) < 0)
-		return error_set(&end->error, -errno, "cannot listen on %s", end->host);
-	int fd = accept(listener, NULL, NULL);
 	if (fd < 0)
-		return error_set(&end->error, -errno, "nobody connects");
+		return fd;
 	flow_begin(end);
 	double began = micro_now();
 	for (uint32_t i = 0; i < end->count; i++)
