@@ -22,7 +22,7 @@ all: programs
 # ---- sources ----
 
 # Everything but the mains goes into one archive; a program takes from it what it names.
-folders := base proto index transfer transfer/peer tiers tiers/cpu tiers/gpu tiers/nvme tiers/peer tiers/fault daemon client bench
+folders := base proto index transfer transfer/peer tiers tiers/cpu tiers/gpu tiers/nvme tiers/peer tiers/fault daemon client cluster bench
 mains   := daemon/main.c client/kvtier_main.c bench/main.c
 optional_sources := tiers/nvme/block_io_uring.c tiers/nvme/catalog_rocksdb.c daemon/sandbox_seccomp.c
 sources := $(filter-out $(mains) $(optional_sources),$(wildcard $(addsuffix /*.c,$(folders))))
