@@ -26,14 +26,14 @@ struct plan_speed {
 
 struct plan_pod {
 	struct worth_cost cost;    /* of computing, in seconds; known */
-	double queue_seconds;      /* until it begins with what comes now; restoring goes on meanwhile */
+	double queue_seconds;      /* until it begins with what comes now; meanwhile it restores */
 	double token_bytes;        /* of KV */
 	struct plan_speed cpu, nvme, peer;
 };
 
 struct plan_prompt {
 	uint32_t tokens, block_tokens;
-	/* Leading blocks that the best other node could send; no fewer are used than are its own. */
+	/* Leading blocks that the best other node has: those behind the pod's own can come. */
 	uint32_t peer_blocks;
 };
 

@@ -26,7 +26,8 @@ static struct plan_pod pod_make(void)
 
 static struct route_match match_make(uint32_t hbm, uint32_t cpu, uint32_t nvme)
 {
-	return (struct route_match){ .blocks = hbm + cpu + nvme, .tier_blocks = { hbm, cpu, nvme } };
+	return (struct route_match){ .blocks = hbm + cpu + nvme,
+				     .tier_blocks = { hbm, cpu, nvme } };
 }
 
 static void assert_near(double found, double wanted)
@@ -63,7 +64,8 @@ static void one_token_is_always_computed(void **unused)
 	plan_make(&pod, &prompt, &match, &plan);
 	assert_int_equal(plan.tokens[PLAN_CPU] + plan.tokens[PLAN_COMPUTE], 1024);
 	assert_int_equal(plan.tokens[PLAN_COMPUTE], 16);
-	const struct plan_prompt shortest = { .tokens = 1, .block_tokens = BLOCK, .peer_blocks = 9 };
+	const struct plan_prompt shortest = { .tokens = 1, .block_tokens = BLOCK,
+					      .peer_blocks = 9 };
 	plan_make(&pod, &shortest, &match, &plan);
 	assert_int_equal(plan.tokens[PLAN_COMPUTE], 1);
 }
