@@ -280,8 +280,9 @@ int route_index_change(struct route_index *index, uint16_t source, uint64_t key,
 	unsigned before = member != NULL ? *member & TIER_MASK : 0;
 	unsigned after = (before & ~clear) | set;
 
-	assert(source < ROUTE_SOURCES_MAX && index->sources[source].state == SOURCE_OPEN);
-	assert(set <= TIER_MASK);
+	assert(source < ROUTE_SOURCES_MAX && set <= TIER_MASK);
+	if (index->sources[source].state != SOURCE_OPEN)
+		return -ENOENT;
 	if (member == NULL)
 		return after != 0 ? entry_add(index, source, key, after) : 0;
 	if (after == 0) {

@@ -71,7 +71,7 @@ uint64_t route_digest(uint64_t key, unsigned tiers);
 
 /*
  * Sets and clears bits (ROUTE_BIT) of one entry; without any bit it is gone. Returns the bits that
- * it has then; -ENOSPC: entries_max, or -ENOMEM, and nothing has changed.
+ * it has then; -ENOENT: the source is not open, -ENOSPC: entries_max, -ENOMEM: nothing has changed.
  */
 int route_index_change(struct route_index *index, uint16_t source, uint64_t key, unsigned set,
 		       unsigned clear);

@@ -219,6 +219,7 @@ static void a_source_that_begins_anew_has_nothing(void **unused)
 	put(index, other, 1, 500, HBM);
 	assert_false(route_index_sweep(index));
 	route_source_drop(index, old);
+	assert_int_equal(route_index_change(index, old, 1, HBM, 0), -ENOENT);
 	anew = source_open(index);
 	assert_int_not_equal(anew, old);
 	assert_int_equal(match_one(index, old, ROUTE_SOURCE_NONE, keys, 1000).blocks, 0);
