@@ -155,13 +155,12 @@ class PrefillDecode(rig.EngineTest):
     def test_a_ticket_is_good_once(self) -> None:
         transfer = self.hand_over(self.prompts[0])
         self.assertEqual(self.go_on(self.prompts[0], transfer).counted('peer_tokens_total'), self.whole[0])
+        self.addCleanup(self.restart_decode)         # both sides are of one version for the tests that follow
         self.assertTrue(self.decode.reset_all())     # other weights: nothing of before is known here
         again = self.go_on(self.prompts[0], transfer)
         self.assertEqual(again.counted('hit_tokens_total'), 0)
         self.assertEqual(again.tokens(), self.right(self.prompts[:1]))
         self.wait_idle()
-        # Both sides have to be of one version for the tests that follow.
-        self.restart_decode()
 
     @classmethod
     def restart_decode(cls) -> None:
