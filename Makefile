@@ -44,7 +44,7 @@ $(eval $(call optional,rocksdb,HAVE_ROCKSDB,tiers/nvme/catalog_rocksdb.c))
 $(eval $(call optional,libseccomp,HAVE_SECCOMP,daemon/sandbox_seccomp.c))
 $(eval $(call optional,numa,HAVE_NUMA,))
 $(eval $(call optional,ucx >= 1.13,HAVE_UCX,))
-LDLIBS  += -lyaml -lssl -lcrypto -lz -ljansson -lm
+LDLIBS  += -lzmq -lmsgpuck -lyaml -lssl -lcrypto -lz -ljansson -lm
 
 objects  := $(sources:%.c=$(BUILD)/%.o)
 programs := $(BUILD)/kvtierd $(BUILD)/kvtier $(BUILD)/kvtier-bench

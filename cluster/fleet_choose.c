@@ -2,6 +2,8 @@
  * pod gets it. */
 #include "cluster/fleet_parts.h"
 
+#include "proto/inventory.h"
+
 #include <errno.h>
 #include <math.h>
 #include <string.h>
@@ -95,8 +97,8 @@ static void estimate_make(struct fleet *fleet, const struct fleet_request *reque
 /* A number of the request, the pod and this router, which others draw differently. */
 static uint64_t draw(const struct fleet *fleet, const struct fleet_request *request, uint32_t pod)
 {
-	return route_digest(request->hash ^ fleet->settings.router_id, 1) ^
-	       route_digest(request->hash + pod, 2);
+	return inventory_digest(request->hash ^ fleet->settings.router_id, 1) ^
+	       inventory_digest(request->hash + pod, 2);
 }
 
 static bool is_near(const struct fleet *fleet, const struct fleet_estimate *estimate, double least)

@@ -1,18 +1,18 @@
 /* cluster/route_index.c: see route_index.h: who has a key, and changes of it. */
 #include "cluster/route_index_parts.h"
 
+#include "proto/inventory.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define CELLS_MIN 16u
-#define TOLD_MASK (TIER_MASK & ~ROUTE_BIT(ROUTE_ARRIVING))
 
-uint64_t route_digest(uint64_t key, unsigned tiers)
-{
-	tiers &= TOLD_MASK;
-	return tiers != 0 ? route_mix(key + UINT64_C(0x9e3779b97f4a7c15) * tiers) : 0;
-}
+/* So the sums are those that a node says; ARRIVING, which nobody says, is not in them. */
+_Static_assert(ROUTE_BIT(ROUTE_HBM) == INVENTORY_HBM && ROUTE_BIT(ROUTE_CPU) == INVENTORY_CPU &&
+		       ROUTE_BIT(ROUTE_NVME) == INVENTORY_NVME,
+	       "tiers are the same bits here and there");
 
 int route_index_create(struct route_index **out_index, uint64_t entries_max, uint64_t seed,
 		       struct error *error)
@@ -255,7 +255,7 @@ static int entry_add(struct route_index *index, uint16_t source, uint64_t key, u
 	}
 	index->entries++;
 	index->sources[source].entries++;
-	index->sources[source].digest += route_digest(key, tiers);
+	index->sources[source].digest += inventory_digest(key, tiers);
 	return (int)tiers;
 }
 
@@ -264,7 +264,7 @@ void route_entry_remove(struct route_index *index, struct route_segment *segment
 {
 	struct route_source *source = &index->sources[*member >> TIER_BITS];
 
-	source->digest -= route_digest(cell->key, *member & TIER_MASK);
+	source->digest -= inventory_digest(cell->key, *member & TIER_MASK);
 	source->entries--;
 	index->entries--;
 	cell_take_out(index, cell, member);
@@ -289,7 +289,8 @@ int route_index_change(struct route_index *index, uint16_t source, uint64_t key,
 		route_entry_remove(index, segment_of(index, key), cell, member);
 		return 0;
 	}
-	index->sources[source].digest += route_digest(key, after) - route_digest(key, before);
+	index->sources[source].digest +=
+		inventory_digest(key, after) - inventory_digest(key, before);
 	*member = member_of(source, after);
 	return (int)after;
 }

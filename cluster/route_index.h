@@ -63,11 +63,9 @@ must_check int route_source_open(struct route_index *index, uint16_t *out_source
 void route_source_drop(struct route_index *index, uint16_t source);
 /* A small step of what dropped sources leave. False: there is nothing to do. */
 bool route_index_sweep(struct route_index *index);
-/* Entries of a source, and the sum of route_digest() over them. */
+/* Entries of a source, and the sum of inventory_digest() over them. */
 void route_source_look(const struct route_index *index, uint16_t source, uint64_t *out_entries,
 		       uint64_t *out_digest);
-/* Of one entry; ARRIVING is of no concern, as nobody told it. */
-uint64_t route_digest(uint64_t key, unsigned tiers);
 
 /*
  * Sets and clears bits (ROUTE_BIT) of one entry; without any bit it is gone. Returns the bits that

@@ -2,6 +2,7 @@
 #include "cluster/route_index_parts.h"
 
 #include "base/random.h"
+#include "proto/inventory.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -118,8 +119,8 @@ static void what_is_arriving_is_in_no_digest(void **unused)
 	assert_int_equal(entries, 15);
 	assert_int_equal(route_index_change(index, b, 11, NVME, ARRIVING), NVME);
 	route_source_look(index, b, &entries, &other);
-	assert_int_equal(other - digest, route_digest(11, NVME));
-	assert_int_not_equal(route_digest(11, NVME), route_digest(11, CPU));
+	assert_int_equal(other - digest, inventory_digest(11, NVME));
+	assert_int_not_equal(inventory_digest(11, NVME), inventory_digest(11, CPU));
 	route_index_destroy(index);
 }
 
@@ -341,7 +342,7 @@ static void plain_totals(const struct route_index *index, const struct plain *pl
 
 		for (unsigned key = 0; key < PLAIN_KEYS; key++) {
 			entries += plain->tiers[i][key] != 0;
-			digest += route_digest(plain_key(key), plain->tiers[i][key]);
+			digest += inventory_digest(plain_key(key), plain->tiers[i][key]);
 			assert_int_equal(route_index_get(index, plain->numbers[i], plain_key(key)),
 					 plain->tiers[i][key]);
 		}

@@ -30,6 +30,8 @@ LIBRARIES = {
     'isa-l': ['tests/'],                 # only what our checksum is held against
     'ucp/': ['transfer/peer/ucx_parts.h'],
     'ucs/': ['transfer/peer/ucx_library.c'],   # the type of its log's hook
+    'zmq.h': ['daemon/inventory_sockets.c', 'cluster/subscription.c'],   # who says, who listens
+    'msgpuck.h': ['proto/msgpack.c', 'proto/inventory.c'],   # to read and to write
     'cuda.h': ['tests/'],               # what transfer/gpu_calls.h is held against
     'hip/': ['tests/'],
     'cmocka.h': ['tests/'],
