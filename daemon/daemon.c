@@ -8,6 +8,7 @@
 #include "daemon/extents.h"
 #include "daemon/gpus.h"
 #include "daemon/mover.h"
+#include "daemon/node_inventory.h"
 #include "daemon/peer_process.h"
 #include "daemon/peers.h"
 #include "daemon/probe.h"
@@ -83,6 +84,7 @@ bool daemon_step(struct daemon *daemon)
 	did_work = catalog_step(daemon) || did_work;
 	did_work = gpus_step(daemon) || did_work;
 	did_work = peer_process_step(daemon) || did_work;
+	did_work = node_inventory_step(daemon) || did_work;
 	did_work = restore_step(daemon) || did_work;
 	did_work = cache_lease_expire(daemon->cache, daemon->now_us) > 0 || did_work;
 	did_work = peers_step(daemon) || did_work;
@@ -118,6 +120,7 @@ static bool sleep_begin(struct daemon *daemon)
 	if (daemon->catalog != NULL)
 		may_sleep = catalog_link_sleep(daemon->catalog) && may_sleep;
 	may_sleep = peer_process_sleep(daemon) && may_sleep;
+	may_sleep = node_inventory_sleep(daemon) && may_sleep;
 	return gpus_sleep(daemon) && may_sleep;
 }
 
@@ -141,6 +144,7 @@ void daemon_wait(struct daemon *daemon, uint64_t wait_us_max)
 			catalog_link_awake(daemon->catalog);
 		gpus_awake(daemon);
 		peer_process_awake(daemon);
+		node_inventory_awake(daemon);
 	}
 	if (server_has_fired(daemon) || daemon->now_us - daemon->looked_us >= LOOK_US) {
 		daemon->looked_us = daemon->now_us;

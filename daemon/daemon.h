@@ -53,6 +53,7 @@ struct requests;
 struct gpus;
 struct pull_ops;
 struct peer_ops;
+struct node_inventory;
 struct peer_process;
 struct peers;
 struct block_io_ops;
@@ -184,6 +185,7 @@ struct daemon {
 	const struct pull_ops *pull_ops;       /* NULL: nothing can be pulled */
 	struct peers *peers;                   /* NULL: no other nodes */
 	struct peer_process *peer_process;     /* NULL: none, as by the settings or the seams */
+	struct node_inventory *inventory;      /* NULL: nobody is told */
 
 	int lock_fd;                           /* of the state directory; workers inherit it */
 	int run_lock_fd;                       /* of the run directory; ends with us */

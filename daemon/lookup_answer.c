@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define NVME_OP_BYTES (1u << 20)   /* what an operation in the queue is taken for */
 
 /* What the answer is made from; one lookup at a time, on the loop. A byte a key: it is there; a
  * clipped lease holds it; none. */
@@ -146,7 +145,7 @@ static uint32_t tier_us(const struct daemon *daemon, enum tier_id tier, uint64_t
 	const struct tier_speed *speed = &daemon->speeds[tier];
 	double queued_bytes = tier != TIER_NVME || daemon->nvme == NULL
 				      ? 0.0
-				      : (double)daemon->nvme->in_flight * NVME_OP_BYTES;
+				      : (double)daemon->nvme->in_flight * TIER_OP_BYTES;
 
 	return worth_restore_us(bytes, speed->latency_us, speed->bytes_us, queued_bytes);
 }

@@ -13,6 +13,8 @@
 #include "daemon/metrics_text.h"
 #include "daemon/notify.h"
 #include "daemon/peer_link.h"
+#include "daemon/inventory.h"
+#include "daemon/node_inventory.h"
 #include "daemon/peer_process.h"
 #include "daemon/reload.h"
 #include "daemon/sandbox.h"
@@ -245,7 +247,8 @@ static void catalog_drain(struct daemon *daemon)
 	       catalog_link_state(daemon->catalog) != CATALOG_LINK_ABSENT)
 		/* What other processes still say is heard too: unheard, it would end each wait. */
 		if (!catalog_link_step(daemon->catalog, clock_now_us(daemon->clock)) &&
-		    !gpus_step(daemon) && !peer_process_step(daemon))
+		    !gpus_step(daemon) && !peer_process_step(daemon) &&
+		    !node_inventory_step(daemon))
 			daemon_wait(daemon, 1000);
 }
 
@@ -264,7 +267,8 @@ static int confine(struct daemon *daemon, struct sandbox *sandbox, struct error 
 	char quoted[200];
 	const struct sandbox_parts_on parts = { .has_io_uring = has_io_uring(daemon),
 						.has_gpus = gpus_count(daemon) > 0,
-						.has_peers = peer_process_is_on(daemon) };
+						.has_peers = peer_process_is_on(daemon) ||
+							     node_inventory_is_on(daemon) };
 	int result = sandbox_lock(sandbox, &parts, error);
 
 	if (result < 0)
@@ -346,6 +350,8 @@ int main(int count, char **arguments)
 		return gpu_worker_main(count, arguments);
 	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "peer") == 0)
 		return peer_worker_main(count, arguments);
+	if (count >= 4 && strcmp(arguments[1], "--worker") == 0 && strcmp(arguments[2], "inventory") == 0)
+		return inventory_worker_main(count, arguments);
 	for (int i = 1; i < count; i++)
 		if (strcmp(arguments[i], "--verify") == 0)
 			return verify_main(count, arguments);

@@ -3,9 +3,11 @@
 #include "daemon/admin_http.h"
 #include "daemon/encryption.h"
 #include "daemon/gpus.h"
+#include "daemon/inventory.h"
 #include "daemon/metrics_peers.h"
 #include "daemon/metrics_text.h"
 #include "daemon/mover.h"
+#include "daemon/node_inventory.h"
 #include "daemon/probe.h"
 #include "daemon/scrub.h"
 #include "daemon/server.h"
@@ -279,16 +281,29 @@ static void probe_metrics(struct daemon *daemon, struct metrics_page *page)
 	}
 }
 
-static void catalog_metrics(struct daemon *daemon, struct metrics_page *page)
+static void workers_metrics(struct daemon *daemon, struct metrics_page *page)
 {
-	struct catalog_link_counters counters;
+	struct catalog_link_counters catalog = { 0 };
+	struct inventory_status inventory;
+	bool has_inventory = node_inventory_look(daemon, &inventory);
 
-	if (daemon->catalog == NULL)
+	if (daemon->catalog != NULL) {
+		catalog_link_count(daemon->catalog, &catalog);
+		LABELLED(worker_up, catalog_link_pid(daemon->catalog) != 0, "catalog");
+	}
+	if (has_inventory)
+		LABELLED(worker_up, inventory.pid != 0, "inventory");
+	if (daemon->catalog != NULL)
+		LABELLED(worker_restarts_total, catalog.deaths, "catalog");
+	if (has_inventory)
+		LABELLED(worker_restarts_total, inventory.restarts, "inventory");
+	if (daemon->catalog != NULL)
+		VALUE(catalog_lag_records, catalog.pending);
+	if (!has_inventory)
 		return;
-	catalog_link_count(daemon->catalog, &counters);
-	LABELLED(worker_up, catalog_link_pid(daemon->catalog) != 0, "catalog");
-	LABELLED(worker_restarts_total, counters.deaths, "catalog");
-	VALUE(catalog_lag_records, counters.pending);
+	VALUE(inventory_changes_total, inventory.changes);
+	VALUE(inventory_epochs_total, inventory.epoch);
+	VALUE(inventory_pieces_total, inventory.pieces);
 }
 
 void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format format)
@@ -315,7 +330,7 @@ void metrics_write(struct daemon *daemon, struct text *text, enum metrics_format
 		gpu_metrics(daemon, page, row);
 	probe_metrics(daemon, page);
 	metrics_peers_write(daemon, page);
-	catalog_metrics(daemon, page);
+	workers_metrics(daemon, page);
 	struct admin_http_counts http = admin_http_counts(daemon->http);
 	LABELLED(http_requests_total, http.answered, "answered");
 	LABELLED(http_requests_total, http.refused, "refused");

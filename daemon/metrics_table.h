@@ -94,6 +94,9 @@
 	row(worker_up, GAUGE, "worker", "1 while the worker process runs.") \
 	row(worker_restarts_total, COUNTER, "worker", "Times the worker process ended.") \
 	row(catalog_lag_records, GAUGE, "", "Catalogue records not yet written.") \
+	row(inventory_changes_total, COUNTER, "", "Changes of what a route key is found in, for the inventory.") \
+	row(inventory_epochs_total, COUNTER, "", "Times that the inventory began anew: at start, and when a change could not be told.") \
+	row(inventory_pieces_total, COUNTER, "", "Pieces of snapshots read from the index for who asked.") \
 	row(http_requests_total, COUNTER, "result", "Requests to this page's server: answered, refused, late, crowded out.")
 
 #endif

@@ -11,6 +11,7 @@
 #include "daemon/gpus.h"
 #include "daemon/graveyard.h"
 #include "daemon/mover.h"
+#include "daemon/node_inventory.h"
 #include "daemon/peer_process.h"
 #include "daemon/peers.h"
 #include "daemon/probe.h"
@@ -66,11 +67,17 @@ static void on_slot_gone(void *owner, const struct entry *entry, enum tier_id ti
 				    place->offset);
 }
 
+static void on_copy_whole(void *owner, const struct entry *entry, enum tier_id tier)
+{
+	node_inventory_changed(owner, entry, tier, true);
+}
+
 static void on_copy_gone(void *owner, const struct entry *entry, enum tier_id tier)
 {
 	struct daemon *daemon = owner;
 	enum frame_reason reason = daemon->gone_reason;
 
+	node_inventory_changed(daemon, entry, tier, false);
 	/* What is swept with a space that was given back was not forgotten: it had to make room. */
 	if (reason == FRAME_REASON_FORGOTTEN && !cache_space_is_known(daemon->cache, entry->space))
 		reason = FRAME_REASON_EVICTED;
@@ -102,6 +109,7 @@ static int cache_open(struct daemon *daemon, struct error *error)
 		.spaces_leaving_max = SPACES_LEAVING_MAX * settings->tenants_count,
 		.classes_max = CLASSES_MAX, .seed = random_next(&daemon->random),
 		.listener = { .slot_gone = on_slot_gone, .copy_gone = on_copy_gone,
+			      .copy_whole = on_copy_whole,
 			      .extent_changed = on_extent_changed, .owner = daemon },
 	};
 	uint64_t cpu_bytes = 0, nvme_bytes = 0, slots[TIERS], entries;
@@ -339,6 +347,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 	if (result == 0)
 		result = cache_open(daemon, error);
 	if (result == 0)
+		result = node_inventory_create(daemon, error);
+	if (result == 0)
 		result = areas_add(daemon, error);
 	if (result == 0)
 		result = scrub_create(daemon, error);
@@ -369,6 +379,8 @@ static int parts_open(struct daemon *daemon, const struct daemon_seams *seams, s
 						peer_process_room(daemon), error);
 	if (result == 0)
 		result = peer_process_open(daemon, error);
+	if (result == 0)
+		result = node_inventory_open(daemon, error);
 	return result;
 }
 
@@ -430,6 +442,7 @@ void daemon_destroy(struct daemon *daemon)
 #endif
 	gpus_destroy(daemon);
 	peer_process_destroy(daemon);
+	node_inventory_destroy(daemon);
 	admin_destroy(daemon);
 	server_destroy(daemon->server);
 	peers_destroy(daemon);

@@ -198,10 +198,26 @@ static int grant_peer_files(struct landlock *landlock, const struct settings *se
 	return result;
 }
 
+/* Of the daemon, and of the process that tells its inventory. */
+static int grant_ports(struct landlock *landlock, const struct settings *settings,
+		       struct error *error)
+{
+	const char *const addresses[] = { settings->http_listen, settings->inventory_listen,
+					  settings->inventory_ask_listen };
+	int result = 0;
+
+	for (size_t i = 0; result == 0 && i < sizeof(addresses) / sizeof(addresses[0]); i++) {
+		const char *colon = strrchr(addresses[i], ':');
+
+		if (colon != NULL)
+			result = landlock_grant_port(landlock, (uint16_t)atoi(colon + 1), error);
+	}
+	return result;
+}
+
 static int grants_make(struct landlock *landlock, const struct settings *settings,
 		       const char *config_path, struct error *error)
 {
-	const char *colon = strrchr(settings->http_listen, ':');
 	int result = landlock_grant(landlock, settings->run_directory, LANDLOCK_MANAGE, error);
 
 	if (result == 0)
@@ -228,9 +244,7 @@ static int grants_make(struct landlock *landlock, const struct settings *setting
 		result = sandbox_grant_peers(landlock,
 					     !mode_is(settings->peer_transport, "tcp"), false,
 					     error);
-	if (result == 0 && colon != NULL)
-		result = landlock_grant_port(landlock, (uint16_t)atoi(colon + 1), error);
-	return result;
+	return result == 0 ? grant_ports(landlock, settings, error) : result;
 }
 
 static int files_confine(struct sandbox *sandbox, const struct settings *settings,
@@ -361,6 +375,7 @@ int sandbox_lock(struct sandbox *sandbox, const struct sandbox_parts_on *parts,
 struct worker_needs {
 	const char *folder;  /* that it may change; NULL: none */
 	const char *library; /* of a GPU's driver, or ""; NULL: it has none */
+	bool has_sockets;    /* what the daemon may listen at */
 	bool has_peers, has_ucx;
 };
 
@@ -388,7 +403,8 @@ static int worker_files_confine(struct sandbox *sandbox, const struct worker_nee
 {
 	struct landlock landlock;
 	struct error reason;
-	int result = landlock_open(&landlock, false, needs->has_peers, &reason);
+	int result = landlock_open(&landlock, false, needs->has_peers || needs->has_sockets,
+				   &reason);
 
 	if (result == 0)
 		result = worker_grants(&landlock, needs, &reason);
@@ -405,7 +421,8 @@ static int worker_confine(const struct worker_needs *needs, struct error *error)
 {
 	const struct seccomp_program program = { .is_worker = true,
 						 .has_gpus = needs->library != NULL,
-						 .has_peers = needs->has_peers };
+						 .has_peers = needs->has_peers ||
+							      needs->has_sockets };
 	const char *mode = getenv(MODE_VARIABLE);
 	struct sandbox sandbox = { .is_wanted = !mode_is(mode, "off"),
 				   .is_enforced = mode_is(mode, "enforce") };
@@ -447,6 +464,11 @@ int sandbox_peer_worker(bool has_ucx, struct error *error)
 {
 	return worker_confine(&(struct worker_needs){ .has_peers = true, .has_ucx = has_ucx },
 			      error);
+}
+
+int sandbox_inventory_worker(struct error *error)
+{
+	return worker_confine(&(struct worker_needs){ .has_sockets = true }, error);
 }
 
 /* ---- the rest ---- */

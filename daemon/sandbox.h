@@ -33,7 +33,7 @@ must_check int sandbox_enter(struct sandbox *sandbox, const struct settings *set
 /* What is on, of which a process of its own will need more than the daemon. */
 struct sandbox_parts_on {
 	bool has_io_uring; /* a device speaks it */
-	bool has_gpus, has_peers;
+	bool has_gpus, has_peers; /* has_peers: or an inventory */
 };
 
 /* Of all threads. */
@@ -47,6 +47,8 @@ must_check int sandbox_worker(const char *path, struct error *error);
 must_check int sandbox_gpu_worker(const char *library, const char *folder, struct error *error);
 /* Of the process that speaks to other nodes; `has_ucx`: maybe by UCX. */
 must_check int sandbox_peer_worker(bool has_ucx, struct error *error);
+/* Of the process that says what the node has. */
+must_check int sandbox_inventory_worker(struct error *error);
 /* Its cores: once its driver is open, which may want to read of its own process what this hides. */
 void sandbox_worker_cores(void);
 /* What this build and this kernel have, for `kvtierd --version`. */

@@ -62,8 +62,8 @@ static const char *const gpus[] = {
  * devices, Landlock says; terminals, whose type is 'T', are not among them. */
 static const unsigned long gpu_ioctl_types[] = { 'F', 'K', 'd', 0 };
 
-/* Other nodes: sockets, names, a transport's rings and RDMA's devices; and the channel that its
- * process is told by. */
+/* Other nodes, and routers: sockets, names, a transport's rings and RDMA's devices; and the channel
+ * that its process is told by. */
 static const char *const peers[] = {
 	"bind", "listen", "connect", "accept", "accept4", "getsockname", "getpeername",
 	"getsockopt", "setsockopt", "shutdown", "socketpair", "sendmsg", "sendmmsg", "sendto",
@@ -71,6 +71,8 @@ static const char *const peers[] = {
 	"epoll_ctl", "epoll_create", "epoll_create1", "eventfd", "eventfd2", "pipe",
 	"timerfd_create", "timerfd_settime", "memfd_create", "mlock", "mlock2", "munlock",
 	"mincore", "get_mempolicy", "io_uring_setup", "io_uring_enter", "io_uring_register",
+	/* ZeroMQ's threads look at their priority */
+	"sched_getscheduler", "sched_getparam",
 };
 static const int peer_families[] = { AF_UNIX, AF_INET, AF_INET6, AF_NETLINK };
 /* How much a socket has, its interfaces; by the type in the middle byte: RDMA's verbs. */

@@ -85,6 +85,8 @@ struct settings {
 	char gpu_library[SETTINGS_PATH_BYTES]; /* of the driver; "": the vendor's usual name */
 	char encryption[16];          /* of what lies on nvme: off, ephemeral, key_file */
 	uint64_t encryption_buffer_bytes; /* 0: chosen; of no use when encryption is off */
+	char inventory_listen[64];    /* "address:port" of what is said of blocks; "": nothing is */
+	char inventory_ask_listen[64]; /* of questions; "": inventory_listen, its port plus 1 */
 	char peer_listen[64];         /* "address:port" for other nodes; "": there are none */
 	char peer_address[128];       /* "host:port" at which others reach peer_listen */
 	char peer_gives[16];          /* to whom blocks are given: cluster, tickets */

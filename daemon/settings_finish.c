@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -283,6 +285,28 @@ static void finish_chosen(struct settings *settings)
 	settings->index_blocks_max = blocks > UINT32_MAX / 2 ? UINT32_MAX / 2 : blocks;
 }
 
+/* Questions go to the next port of the same address; to any free one where any would do. */
+static int finish_inventory(struct settings *settings, struct error *error)
+{
+	const char *listen = settings->inventory_listen, *colon = strrchr(listen, ':');
+	unsigned port = colon == NULL ? 0 : (unsigned)strtoul(colon + 1, NULL, 10);
+
+	if (listen[0] == '\0')
+		return 0;
+	if (settings->inventory_ask_listen[0] == '\0' && port == 65535)
+		return error_set(error, -ERANGE,
+				 "inventory_listen: %s has no next port for questions; "
+				 "set inventory_ask_listen", listen);
+	if (settings->inventory_ask_listen[0] == '\0')
+		snprintf(settings->inventory_ask_listen, sizeof(settings->inventory_ask_listen),
+			 "%.*s:%u", (int)(colon - listen), listen, port == 0 ? 0 : port + 1);
+	if (port != 0 && strcmp(settings->inventory_ask_listen, listen) == 0)
+		return error_set(error, -EINVAL,
+				 "inventory_ask_listen: %s is inventory_listen; it needs a port of "
+				 "its own", listen);
+	return 0;
+}
+
 int settings_finish(struct settings *settings, struct error *error)
 {
 	int result = 0;
@@ -308,6 +332,8 @@ int settings_finish(struct settings *settings, struct error *error)
 		result = finish_shares(settings, error);
 	if (result == 0)
 		result = finish_encryption(settings, error);
+	if (result == 0)
+		result = finish_inventory(settings, error);
 	if (result == 0)
 		result = peer_settings_check(settings, error);
 	if (result < 0)

@@ -130,6 +130,12 @@ const struct setting settings_rows[] = {
 	  BETWEEN(64 * KIB, 16 * GIB), .zero_allowed = true, .initial = "0",
 	  .help = "Pinned memory for enciphered blocks on their way to nvme; 0 chooses: 32MiB, or what the "
 		  "largest block needs." },
+	{ "inventory_listen", SETTING_TEXT, CHECK_LISTEN, FIELD(settings, inventory_listen), .initial = "",
+	  .help = "Address and port at which routers are told which blocks this node has, by their route keys "
+		  "(ZeroMQ PUB); empty: nobody is." },
+	{ "inventory_ask_listen", SETTING_TEXT, CHECK_LISTEN, FIELD(settings, inventory_ask_listen), .initial = "",
+	  .help = "Address and port for their questions, of what they missed or of all there is (ZeroMQ ROUTER); "
+		  "empty: that of `inventory_listen`, its port plus 1." },
 	{ "peer_listen", SETTING_TEXT, CHECK_LISTEN, FIELD(settings, peer_listen), .initial = "",
 	  .help = "Address and port at which other nodes reach this one, which needs `peer_secret_file`; "
 		  "empty: there are no other nodes." },

@@ -2,6 +2,7 @@
 #include "daemon/admin.h"
 #include "daemon/encryption.h"
 #include "daemon/gpus.h"
+#include "daemon/node_inventory.h"
 #include "daemon/peer_process.h"
 #include "daemon/mover.h"
 #include "daemon/probe.h"
@@ -469,6 +470,8 @@ void stats_write(struct daemon *daemon, const struct tenant *tenant, struct text
 	gpus_write(daemon, &json);
 	if (tenant == NULL)
 		peer_process_write(daemon, &json);
+	if (tenant == NULL)
+		node_inventory_write(daemon, &json);
 	sandbox_write(daemon, &json);
 	counters_write(daemon, &json);
 	scrub_write(daemon, &json);

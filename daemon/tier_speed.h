@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #define TIER_SPEED_OLD_US (UINT64_C(10) * 1000000)
+#define TIER_OP_BYTES (1u << 20)   /* what an operation in the queue is taken for */
 
 struct tier_op;
 

@@ -57,9 +57,15 @@ struct entry {
 	uint32_t tokens;
 	uint16_t group;
 	uint8_t shards_count;
-	uint8_t flags; /* the cache's own */
+	uint8_t flags; /* the cache's own, but for the tiers: entry_is_whole() */
 };
 _Static_assert(sizeof(struct entry) == 64, "an entry is one cache line");
+
+/* Whether its copy in the tier is whole, as the listener was told. */
+static inline bool entry_is_whole(const struct entry *entry, enum tier_id tier)
+{
+	return (entry->flags >> tier & 1) != 0;
+}
 
 /* 32 bytes. Public for reading only. */
 struct slot {

@@ -361,6 +361,9 @@ static void relations_are_checked(void **unused)
 	assert_unfinished(
 		"tenants: [{name: a, cpu_bytes: 1GiB, cpu_file: /f}, {name: b, cpu_bytes: 1GiB, cpu_file: /f}]\n",
 		"is that of tenants.0 already");
+	assert_unfinished("inventory_listen: 127.0.0.1:65535\n", "has no next port");
+	assert_unfinished("inventory_listen: 127.0.0.1:7\ninventory_ask_listen: 127.0.0.1:7\n",
+			  "needs a port of its own");
 	assert_unfinished("nvme: [{bytes: 1GiB}]\n", "nvme.0.path: is required");
 	assert_unfinished("nvme: [{path: /dev/null}]\n", "nvme.0.bytes: is required for a file");
 	assert_unfinished("nvme: [{path: /a, bytes: 1GiB}, {path: /a, bytes: 1GiB}]\n",

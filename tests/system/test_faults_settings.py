@@ -27,7 +27,7 @@ WRONG = {
 ROW = re.compile(r'^\| `(\w+)` \| ([\w ]+) \|([^|]*)\|([^|]*)\|')
 SOMETHING = {'size': '64MiB', 'count': '16', 'duration': '1s', 'true or false': 'true', 'text': '/x'}
 # Keys without a default whose text has a form.
-OF_FORM = {'peer_listen': '127.0.0.1:9470', 'peer_address': '127.0.0.1:9470', 'peers_dns': 'kv:9470',
+OF_FORM = {'inventory_listen': '127.0.0.1:9471', 'inventory_ask_listen': '127.0.0.1:9472', 'peer_listen': '127.0.0.1:9470', 'peer_address': '127.0.0.1:9470', 'peers_dns': 'kv:9470',
            'address': '127.0.0.1:9470'}
 
 
