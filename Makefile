@@ -104,7 +104,11 @@ $(BUILD)/nthlibparts.a: $(BUILD)/libparts.a tests/nth/calls.inc
 	ar r $@ $(nth_stand_ins)
 $(tests):
 	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $$(pkg-config --libs cmocka)
-tests: $(tests)
+# Follows a daemon as a router does, for tests/system.
+follow := $(BUILD)/tests/system/follow
+$(follow): $(follow).o $(BUILD)/libparts.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+tests: $(tests) $(follow)
 # A GPU driver without a GPU, which the tests open as they would a real one.
 fake_gpu_objects := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/gpu/fake/*.c) tests/gpu/kv_copy_emulate.c)
 $(BUILD)/tests/gpu/fake_driver.so: $(fake_gpu_objects)

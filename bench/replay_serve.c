@@ -157,7 +157,8 @@ static void chunk_prepare(struct engine *engine, uint32_t first, uint32_t count)
 {
 	for (uint32_t i = 0; i < count; i++) {
 		memcpy(engine->blocks[i].hash, engine->hashes[first + i], KVTIER_HASH_BYTES);
-		engine->blocks[i].route_key = 0;
+		memcpy(&engine->blocks[i].route_key, engine->hashes[first + i],
+		       sizeof(engine->blocks[i].route_key));
 		engine->blocks[i].engine_block = i;
 	}
 }

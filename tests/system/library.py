@@ -19,6 +19,10 @@ def load_library():
     return declare(c.CDLL(os.path.join(node.BUILD, 'libkvtier.so')))
 
 
+def route_key(name):
+    return int.from_bytes(name[:8], 'little')
+
+
 class Job:
     """What came back of one transfer."""
 
@@ -98,6 +102,7 @@ class Client:
         items = (Block * len(hashes))()
         for i, name in enumerate(hashes):
             items[i].hash[:] = name
+            items[i].route_key = route_key(name)
             items[i].engine_block = i if blocks is None else blocks[i]
         transfer = Transfer(group=group, count=len(hashes), blocks=items, deadline_us=deadline_us, lease=lease,
                             parent=parent, gate_value=gate_value)
