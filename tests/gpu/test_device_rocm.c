@@ -20,6 +20,7 @@ struct twin {
 	struct engine engine; /* of CUDA's names: the machine is the same */
 	struct device_memory lent, range;
 	uint8_t *host;
+	uint64_t value;
 };
 
 static void twin_init(struct twin *twin, int version)
@@ -64,8 +65,12 @@ static void store(struct twin *twin, enum copy_path path, uint64_t address)
 	uint64_t word = twin->lent.address; /* its first bytes are no more needed */
 	uint32_t mark;
 
-	if (device_word_write(&twin->rig.device, DEVICE_WAIT, word, 9, &twin->rig.error) < 0 ||
-	    device_word_wait(&twin->rig.device, DEVICE_STORE_BULK, word, 9, &twin->rig.error) < 0 ||
+	/* Another value each time, so that the write is over, too, when the copy is. */
+	twin->value++;
+	if (device_word_write(&twin->rig.device, DEVICE_WAIT, word, twin->value,
+			      &twin->rig.error) < 0 ||
+	    device_word_wait(&twin->rig.device, DEVICE_STORE_BULK, word, twin->value,
+			     &twin->rig.error) < 0 ||
 	    device_copy_start(&twin->rig.device, DEVICE_STORE_BULK, &copy, &twin->rig.error) < 0 ||
 	    device_mark_set(&twin->rig.device, DEVICE_STORE_BULK, &mark, &twin->rig.error) < 0 ||
 	    rig_wait(&twin->rig, mark) != 1)
